@@ -1,0 +1,67 @@
+/** What can go wrong with a connection, in words that the access log prints. */
+
+export type EngineErrorCode =
+  /** A system call failed; `errno` has its name. */
+  | "system"
+  /** The connect did not finish in time. */
+  | "connect-timeout"
+  /** TLS handshake: alert, bad bytes, no or untrusted certificate; also its time-out. */
+  | "handshake"
+  /** The chain is trusted but the identity is not the expected one. */
+  | "peer-identity"
+  /** The peer reset a stream; `http2Code` tells why. */
+  | "stream-reset"
+  /** The tunnel that carried the stream is gone. */
+  | "tunnel-closed"
+  /** The other side left before all bytes were written. */
+  | "disconnected"
+  /** HTTP/2 rules broken, or pings unanswered. */
+  | "protocol";
+
+export class EngineError extends Error {
+  override readonly name = "EngineError";
+  readonly code: EngineErrorCode;
+  /** `ECONNREFUSED` and the like, when the kernel said so. */
+  readonly errno: string | undefined;
+  /** RFC 9113 section 7, for `stream-reset`. */
+  readonly http2Code: number | undefined;
+
+  constructor(
+    code: EngineErrorCode,
+    message: string,
+    more: { errno?: string; http2Code?: number; cause?: unknown } = {},
+  ) {
+    super(message, more.cause === undefined ? undefined : { cause: more.cause });
+    this.code = code;
+    this.errno = more.errno;
+    this.http2Code = more.http2Code;
+  }
+}
+
+/**
+ * The text of a failed system call as the field knows it:
+ * `Connection refused (os error 111)`.
+ */
+export function systemErrorText(errno: string): string {
+  const known = SYSTEM_ERRORS[errno];
+  return known === undefined ? errno : `${known[1]} (os error ${known[0]})`;
+}
+
+/** Linux errno numbers and strerror texts of what sockets answer. */
+const SYSTEM_ERRORS: Readonly<Record<string, readonly [number, string]>> = {
+  EPERM: [1, "Operation not permitted"],
+  EBADF: [9, "Bad file descriptor"],
+  EACCES: [13, "Permission denied"],
+  EINVAL: [22, "Invalid argument"],
+  EMFILE: [24, "Too many open files"],
+  EPIPE: [32, "Broken pipe"],
+  EADDRINUSE: [98, "Address already in use"],
+  EADDRNOTAVAIL: [99, "Cannot assign requested address"],
+  ENETUNREACH: [101, "Network is unreachable"],
+  ECONNABORTED: [103, "Software caused connection abort"],
+  ECONNRESET: [104, "Connection reset by peer"],
+  ENOTCONN: [107, "Transport endpoint is not connected"],
+  ETIMEDOUT: [110, "Connection timed out"],
+  ECONNREFUSED: [111, "Connection refused"],
+  EHOSTUNREACH: [113, "No route to host"],
+};

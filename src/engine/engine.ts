@@ -1,0 +1,236 @@
+/**
+ * The engine port: what the data path asks of whatever moves the bytes.
+ *
+ * Proxies decide; an engine listens, accepts, connects, carries tunnels and relays two ends. Nothing
+ * above this port knows a socket, a stream or a buffer, so an engine may be Node's own streams
+ * ({@link file://./node-engine.ts}) or a native batch loop whose ends are numbers in a table.
+ *
+ * All callbacks run on the engine's thread, never from inside the call that registered them.
+ */
+import type { IpAddress } from "../mesh/ip-address.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { EngineError } from "./engine-error.ts";
+
+/** The network namespace in which sockets are made; `undefined` is the process's own. */
+export interface NetnsFd {
+  /** An open descriptor of the namespace, owned by someone else and open as long as it is used. */
+  readonly fd: number;
+}
+
+/** TCP keep-alive; `undefined` user time-out leaves the kernel's. All in milliseconds. */
+export interface KeepAliveOptions {
+  readonly idleMs: number;
+  readonly intervalMs: number;
+  readonly probes: number;
+  readonly userTimeoutMs: number | undefined;
+}
+
+export interface ListenOptions {
+  readonly netns: NetnsFd | undefined;
+  /** Host `::` listens on both families. */
+  readonly address: SocketAddress;
+  /** SO_MARK, inherited by accepted sockets. */
+  readonly mark: number | undefined;
+  readonly reusePort: boolean;
+  /**
+   * IP_TRANSPARENT: `required` fails the listen when it can't be set, `try` reports the outcome in
+   * {@link Listener.transparent}, `off` does not ask.
+   */
+  readonly transparent: "required" | "try" | "off";
+  /** Length of the kernel's accept queue. */
+  readonly backlog: number;
+  /** For accepted sockets. */
+  readonly keepAlive: KeepAliveOptions | undefined;
+  /** Look up the destination before redirection (SO_ORIGINAL_DST) for each accepted socket. */
+  readonly originalDestination: boolean;
+}
+
+export interface Listener {
+  readonly address: SocketAddress;
+  readonly transparent: boolean;
+  /** Begins to accept; until then connections wait in the kernel's queue. Call once. */
+  start(accepted: (end: SocketEnd) => void, failed: (error: EngineError) => void): void;
+  /** Closes the listening socket before it returns. Idempotent. */
+  close(): void;
+}
+
+export interface ConnectOptions {
+  readonly netns: NetnsFd | undefined;
+  readonly remote: SocketAddress;
+  /** Spoofed source: IP_TRANSPARENT, IP_FREEBIND and a late-bound port. `undefined`: the kernel's choice. */
+  readonly source: IpAddress | undefined;
+  readonly mark: number | undefined;
+  readonly timeoutMs: number;
+  readonly keepAlive: KeepAliveOptions | undefined;
+}
+
+/** One side of a connection, held by the engine. Owned by whoever received it until relayed. */
+export interface End {
+  /** Closes; unread bytes make the kernel answer RST, else the peer sees FIN. Idempotent. */
+  close(): void;
+  /** TCP: RST. Tunnel stream: RST_STREAM(CONNECT_ERROR). Idempotent. */
+  reset(): void;
+}
+
+export interface SocketEnd extends End {
+  /** The address dialled by the peer, after redirection. */
+  readonly local: SocketAddress;
+  readonly peer: SocketAddress;
+  /** Present when asked for in {@link ListenOptions} and the kernel knew it, else `local`. */
+  readonly originalDestination: SocketAddress;
+}
+
+/** How the reading of one side ended. */
+export type HalfEnd =
+  /** FIN or END_STREAM, passed on after the last byte was written. */
+  | "fin"
+  /** RST, RST_STREAM or a vanished tunnel, passed on as a reset of both ends. */
+  | "reset"
+  /** The relay was stopped, or the other half failed first. */
+  | "stopped"
+  /** The bytes of this half could not be written; see {@link RelayOutcome.error}. */
+  | "error";
+
+export interface RelayOutcome {
+  /** Downstream → upstream. */
+  readonly sent: HalfEnd;
+  /** Upstream → downstream. */
+  readonly received: HalfEnd;
+  /** What went wrong besides a peer that simply left; the sending half's error wins. */
+  readonly error: EngineError | undefined;
+}
+
+/** Two ends joined. The counters may be read at any time, also after the end. */
+export interface Relay {
+  /** Bytes written upstream. */
+  readonly bytesSent: number;
+  /** Bytes written downstream. */
+  readonly bytesReceived: number;
+  /** Monotonic milliseconds of the first byte in either direction; 0 before it. */
+  readonly firstByteAt: number;
+  /** Monotonic milliseconds of the last byte in either direction; 0 before the first. */
+  readonly lastActivityAt: number;
+  /** Ends both sides now: `close` as FIN where nothing is unread, `reset` as RST. Idempotent. */
+  stop(how: "close" | "reset"): void;
+}
+
+/** HTTP/2 numbers of one side of a tunnel (RFC 9113, spec data-path 3.2 and 4.2). */
+export interface TunnelSettings {
+  /** SETTINGS_INITIAL_WINDOW_SIZE, bytes. */
+  readonly streamWindowBytes: number;
+  /** Receive window of the whole connection, bytes. */
+  readonly connectionWindowBytes: number;
+  /** SETTINGS_MAX_FRAME_SIZE, bytes, 16384 to 16777215. */
+  readonly frameBytesMax: number;
+  /** SETTINGS_MAX_HEADER_LIST_SIZE, bytes. */
+  readonly headerListBytesMax: number;
+  /** Server: SETTINGS_MAX_CONCURRENT_STREAMS. Client: assumed until the peer says its own. */
+  readonly streamsMax: number;
+  readonly pingIntervalMs: number;
+  readonly pingTimeoutMs: number;
+  /** From TCP connect to the end of the TLS handshake. */
+  readonly handshakeTimeoutMs: number;
+}
+
+/** What the peer proved in its handshake. */
+export interface PeerChain {
+  /** DER of the leaf certificate. */
+  readonly leafDer: Uint8Array;
+}
+
+/** Judges a peer whose chain is already trusted. @returns why it is refused, or `undefined`. */
+export type VerifyPeer = (chain: PeerChain) => string | undefined;
+
+export interface TlsOptions {
+  /** Leaf, key and roots. Engines keep what they build from it as long as the object lives. */
+  readonly certificate: WorkloadCertificate;
+  readonly verifyPeer: VerifyPeer;
+  /** Also allow TLS 1.2 (`TLS12_ENABLED`). */
+  readonly tls12: boolean;
+  /** Only X25519MLKEM768 (`COMPLIANCE_POLICY=pqc`). */
+  readonly postQuantumOnly: boolean;
+}
+
+/** Header fields of a CONNECT beside its pseudo-headers, lower-case names, in wire order. */
+export type HeaderFields = readonly (readonly [name: string, value: string])[];
+
+export interface DialTunnelOptions {
+  readonly connect: ConnectOptions;
+  readonly tls: TlsOptions;
+  readonly settings: TunnelSettings;
+}
+
+/** An outgoing HBONE connection that may carry many streams. */
+export interface ClientTunnel {
+  /** The peer's limit of concurrent streams as known now, at most the assumed one before. */
+  readonly streamsMax: number;
+  /** False once the connection failed, was closed or the peer sent GOAWAY. */
+  readonly usable: boolean;
+  /**
+   * Sends a CONNECT and waits for its answer.
+   *
+   * @returns the end with status 200, or the status alone.
+   * @throws EngineError `stream-reset` or `tunnel-closed` when no answer comes.
+   */
+  open(authority: string, headers: HeaderFields): Promise<TunnelAnswer>;
+  /** No new streams; GOAWAY(NO_ERROR) and close when the last stream has ended. Idempotent. */
+  close(): void;
+  /** Ends everything at once. Idempotent. */
+  destroy(): void;
+  /** Called once, when the connection is gone; `undefined` after an orderly end. */
+  onClosed(callback: (error: EngineError | undefined) => void): void;
+}
+
+export type TunnelAnswer =
+  | { readonly status: 200; readonly headers: ReadonlyMap<string, string>; readonly end: End }
+  | {
+      readonly status: number;
+      readonly headers: ReadonlyMap<string, string>;
+      readonly end: undefined;
+    };
+
+/** One CONNECT from a peer. Answer exactly once. */
+export interface TunnelRequest {
+  readonly method: string;
+  readonly authority: string | undefined;
+  /** Lower-case names; repeated fields joined with `,`. */
+  readonly headers: ReadonlyMap<string, string>;
+  /** Sends 200 and gives the stream as an end. */
+  accept(headers: HeaderFields): End;
+  /** Sends the status with END_STREAM, then RST_STREAM(NO_ERROR). */
+  refuse(status: number): void;
+  /** Called at most once, when the peer gives up before the answer. */
+  onAborted(callback: () => void): void;
+}
+
+export interface AcceptTunnelOptions {
+  readonly tls: TlsOptions;
+  readonly settings: TunnelSettings;
+  /** The handshake is done and the peer accepted; before any request. */
+  readonly opened: (peer: PeerChain) => void;
+  readonly requested: (request: TunnelRequest) => void;
+  /** Once, when the connection is gone. `handshake` errors mean that `opened` was never called. */
+  readonly closed: (error: EngineError | undefined) => void;
+}
+
+/** An incoming HBONE connection. */
+export interface ServerTunnel {
+  /** GOAWAY; running streams go on, the connection ends with the last of them. Idempotent. */
+  drain(): void;
+  /** Ends everything at once. Idempotent. */
+  destroy(): void;
+}
+
+export interface Engine {
+  /** @throws EngineError with the errno's name when the socket can't be made or bound. */
+  listen(options: ListenOptions): Listener;
+  /** @throws EngineError `connect-timeout` or the errno's name. */
+  connect(options: ConnectOptions): Promise<SocketEnd>;
+  /** Takes both ends; they are closed when `finished` is called, exactly once. */
+  relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay;
+  /** @throws EngineError of the connect, the handshake or the peer's identity. */
+  dialTunnel(options: DialTunnelOptions): Promise<ClientTunnel>;
+  /** Takes the end. */
+  acceptTunnel(end: SocketEnd, options: AcceptTunnelOptions): ServerTunnel;
+}

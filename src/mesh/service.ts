@@ -1,0 +1,54 @@
+/**
+ * A service: a host name with addresses, ports and a policy for choosing an endpoint.
+ *
+ * @see spec control-plane 2.1 for the fields.
+ */
+import type { Cidr } from "./cidr.ts";
+import type { GatewayAddress, NetworkAddress } from "./gateway-address.ts";
+import type { PortMap } from "./workload.ts";
+
+export type LoadBalancingScope = "Region" | "Zone" | "Subzone" | "Node" | "Cluster" | "Network";
+export type LoadBalancingMode = "Standard" | "Strict" | "Failover" | "Passthrough";
+export type HealthPolicy = "OnlyHealthy" | "AllowAll";
+export type IpFamilies = "Automatic" | "IPv4" | "IPv6" | "Dual";
+export type Visibility = "Public" | "Namespace";
+
+export interface LoadBalancer {
+  readonly routingPreferences: readonly LoadBalancingScope[];
+  readonly mode: LoadBalancingMode;
+  readonly healthPolicy: HealthPolicy;
+}
+
+export interface WeightedWaypoint {
+  readonly destination: GatewayAddress;
+  /** 0 is never chosen. */
+  readonly weight: number;
+}
+
+/** A range of addresses that all belong to one service. */
+export interface NetworkCidr {
+  readonly network: string;
+  readonly cidr: Cidr;
+}
+
+export interface Service {
+  readonly name: string;
+  readonly namespace: string;
+  readonly hostname: string;
+  readonly vips: readonly NetworkAddress[];
+  readonly cidrVips: readonly NetworkCidr[];
+  readonly ports: PortMap;
+  /** Full `spiffe://` URIs accepted besides the endpoint's own identity. */
+  readonly subjectAltNames: readonly string[];
+  readonly waypoint: GatewayAddress | undefined;
+  readonly weightedWaypoints: readonly WeightedWaypoint[];
+  readonly loadBalancer: LoadBalancer | undefined;
+  readonly ipFamilies: IpFamilies;
+  readonly canonical: boolean;
+  readonly visibility: Visibility;
+}
+
+/** `namespace/hostname`, the xDS name of the service. */
+export function serviceKey(service: Service): string {
+  return `${service.namespace}/${service.hostname}`;
+}

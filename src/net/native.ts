@@ -1,0 +1,102 @@
+/**
+ * The typed face of the addon in native/: sockets made inside namespaces, and what Node's own API
+ * can't say about them. Nothing here decides anything. Every function throws errors in Node's own
+ * shape (`code`, `errno`, `syscall`); for EPERM the message names the missing capability.
+ */
+import { createRequire } from "node:module";
+
+/** Options set before bind and connect. Anything left out is left as the kernel has it. */
+export interface NativeSocketOptions {
+  /** Descriptor of a network namespace; left out: the calling thread's own. */
+  readonly netnsFd?: number;
+  readonly family: "ipv4" | "ipv6" | "packet";
+  readonly type: "stream" | "dgram" | "raw";
+  /** For `packet`: an EtherType in host order, such as 0x0800. */
+  readonly protocol?: number;
+  /** SO_MARK. */
+  readonly mark?: number;
+  /** IP_TRANSPARENT; for `ipv6` IPV6_TRANSPARENT too. `try` never throws. */
+  readonly transparent?: "required" | "try";
+  /** IP_FREEBIND / IPV6_FREEBIND. */
+  readonly freebind?: boolean;
+  readonly reusePort?: boolean;
+  readonly reuseAddress?: boolean;
+  /** IP_BIND_ADDRESS_NO_PORT: the port is chosen at connect, not at bind. */
+  readonly bindAddressNoPort?: boolean;
+  /** `ipv6` only: also take IPv4 (IPV6_V6ONLY off). */
+  readonly dualStack?: boolean;
+  readonly noDelay?: boolean;
+  readonly keepAlive?: NativeKeepAlive;
+  /** TCP_USER_TIMEOUT, milliseconds. */
+  readonly userTimeoutMs?: number;
+  readonly bind?: { readonly ip: string; readonly port: number };
+  /** Calls listen() with this accept queue length after bind. */
+  readonly listenBacklog?: number;
+}
+
+/** Whole seconds, as the kernel takes them. */
+export interface NativeKeepAlive {
+  readonly idleSeconds: number;
+  readonly intervalSeconds: number;
+  readonly probes: number;
+}
+
+/** IPv4-mapped IPv6 addresses are given as IPv4. */
+export interface NativeAddress {
+  readonly ip: string;
+  readonly port: number;
+}
+
+export interface NativeAccepted {
+  readonly fd: number;
+  readonly peer: NativeAddress;
+  readonly local: NativeAddress;
+}
+
+export interface NativePacket {
+  readonly data: Uint8Array;
+  /** Descriptors that came along, close-on-exec; the receiver owns them. */
+  readonly fds: readonly number[];
+  /** The packet or its ancillary data did not fit (MSG_TRUNC, MSG_CTRUNC). */
+  readonly truncated: boolean;
+}
+
+/** A watch on a descriptor's readability; level triggered. */
+export interface NativeWatch {
+  /** Stops for good; the descriptor stays open. Idempotent. */
+  close(): void;
+}
+
+/** All descriptors returned are non-blocking and close-on-exec and belong to the caller. */
+export interface Native {
+  /** `transparent` tells whether IP_TRANSPARENT is set. */
+  socketInNamespace(options: NativeSocketOptions): {
+    readonly fd: number;
+    readonly transparent: boolean;
+  };
+  /** Options on a socket that exists (an accepted one). */
+  setSocketOptions(
+    fd: number,
+    options: Pick<NativeSocketOptions, "noDelay" | "keepAlive" | "userTimeoutMs" | "mark">,
+  ): void;
+  /** @returns `undefined` when no connection waits. */
+  acceptConnection(listenFd: number): NativeAccepted | undefined;
+  /** SO_ORIGINAL_DST, then its IPv6 twin; `undefined` when neither is known. */
+  originalDestination(fd: number): NativeAddress | undefined;
+  localAddress(fd: number): NativeAddress;
+  /** SOCK_SEQPACKET over a Unix path. */
+  connectSeqpacket(path: string): number;
+  listenSeqpacket(path: string, backlog: number): number;
+  /** @returns `undefined` when no peer waits. */
+  acceptSeqpacket(listenFd: number): number | undefined;
+  /** @returns `undefined` when nothing is there; empty `data` at the end of the conversation. */
+  receivePacket(fd: number, bytesMax: number): NativePacket | undefined;
+  sendPacket(fd: number, data: Uint8Array, passFd?: number): void;
+  /** Calls back on this thread's event loop while the descriptor is readable. */
+  watchReadable(fd: number, readable: () => void): NativeWatch;
+}
+
+/** The addon, at the same relative place from src/net and dist/net. */
+export const native: Native = createRequire(import.meta.url)(
+  "../../native/build/ztunnel.node",
+) as Native;

@@ -1,0 +1,56 @@
+/** Time as a value that is handed in, so that tests hold it. */
+
+/** A timer that has not fired yet. */
+export interface Timer {
+  /** Idempotent; after it the callback never runs. */
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Wall clock, milliseconds since the epoch, with microseconds behind the point. */
+  now(): number;
+  /** Monotonic milliseconds, for durations. */
+  monotonic(): number;
+  /**
+   * Runs the callback once.
+   *
+   * @param keepAlive whether the pending timer keeps the process running; default false.
+   */
+  after(delayMs: number, callback: () => void, keepAlive?: boolean): Timer;
+}
+
+/** Node allows at most this delay; longer ones would fire at once. */
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
+/** The machine's clock. */
+export const systemClock: Clock = {
+  now: () => performance.timeOrigin + performance.now(),
+  monotonic: () => performance.now(),
+  after(delayMs, callback, keepAlive = false) {
+    let handle: NodeJS.Timeout;
+    const arm = (restMs: number): void => {
+      const stepMs = Math.min(Math.max(restMs, 0), TIMEOUT_MS_MAX);
+      handle = setTimeout(() => (restMs > stepMs ? arm(restMs - stepMs) : callback()), stepMs);
+      if (!keepAlive) handle.unref();
+    };
+    arm(delayMs);
+    return { cancel: () => clearTimeout(handle) };
+  },
+};
+
+/** Waits; rejects with the signal's reason when aborted. */
+export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const timer = clock.after(delayMs, done, true);
+    function done(): void {
+      signal?.removeEventListener("abort", aborted);
+      resolve();
+    }
+    function aborted(): void {
+      timer.cancel();
+      reject(signal?.reason);
+    }
+    signal?.addEventListener("abort", aborted, { once: true });
+  });
+}
