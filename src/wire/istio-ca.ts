@@ -1,0 +1,82 @@
+/**
+ * The certificate authority's one gRPC call, in the shape that a gRPC library takes for client and
+ * server.
+ *
+ * @see spec control-plane 2.3 and 5.3.
+ */
+import { decodeMessage, encodeMessage } from "./message-codec.ts";
+import { IstioCertificateRequest, IstioCertificateResponse } from "./proto/istio-v1-auth.ts";
+
+export interface CertificateRequest {
+  readonly csrPem: string;
+  /** How long the certificate shall be valid, seconds; a whole number. */
+  readonly validitySeconds: number;
+  /** SPIFFE URI of the pod for which a node's proxy asks; `undefined`: the caller's own identity. */
+  readonly impersonatedIdentity: string | undefined;
+}
+
+export interface CertificateResponse {
+  /** PEM: leaf, intermediates, and at the end one element with all roots. */
+  readonly certChain: readonly string[];
+}
+
+/** Full name of the gRPC service. */
+export const CERTIFICATE_SERVICE = "istio.v1.auth.IstioCertificateService";
+
+/** The key of the request's metadata that holds the pod's identity. */
+const IMPERSONATED_IDENTITY = "ImpersonatedIdentity";
+
+/**
+ * `CreateCertificate`, unary: a method definition as @grpc/grpc-js wants it. The deserializers throw
+ * WireError `malformed`.
+ */
+export const createCertificateMethod: {
+  readonly path: string;
+  readonly requestStream: false;
+  readonly responseStream: false;
+  readonly requestSerialize: (request: CertificateRequest) => Buffer;
+  readonly requestDeserialize: (bytes: Buffer) => CertificateRequest;
+  readonly responseSerialize: (response: CertificateResponse) => Buffer;
+  readonly responseDeserialize: (bytes: Buffer) => CertificateResponse;
+} = {
+  path: `/${CERTIFICATE_SERVICE}/CreateCertificate`,
+  requestStream: false,
+  responseStream: false,
+  requestSerialize: (request) => asBuffer(encodeCertificateRequest(request)),
+  requestDeserialize: decodeCertificateRequest,
+  responseSerialize: (response) => asBuffer(encodeCertificateResponse(response)),
+  responseDeserialize: decodeCertificateResponse,
+};
+
+export function encodeCertificateRequest(request: CertificateRequest): Uint8Array {
+  const identity = request.impersonatedIdentity;
+  return encodeMessage(IstioCertificateRequest, {
+    csr: request.csrPem,
+    validityDuration: request.validitySeconds,
+    metadata: identity === undefined ? undefined : { [IMPERSONATED_IDENTITY]: identity },
+  });
+}
+
+/** @throws WireError `malformed`. */
+export function decodeCertificateRequest(bytes: Uint8Array): CertificateRequest {
+  const message = decodeMessage("IstioCertificateRequest", IstioCertificateRequest, bytes);
+  const identity: unknown = message.metadata?.[IMPERSONATED_IDENTITY];
+  return {
+    csrPem: message.csr,
+    validitySeconds: message.validityDuration,
+    impersonatedIdentity: typeof identity === "string" ? identity : undefined,
+  };
+}
+
+export function encodeCertificateResponse(response: CertificateResponse): Uint8Array {
+  return encodeMessage(IstioCertificateResponse, { certChain: [...response.certChain] });
+}
+
+/** @throws WireError `malformed`. */
+export function decodeCertificateResponse(bytes: Uint8Array): CertificateResponse {
+  return decodeMessage("IstioCertificateResponse", IstioCertificateResponse, bytes);
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,17 @@
+/** Bytes or text from outside that break the format; the only thing that a decoder throws. */
+
+export type WireErrorCode =
+  /** Not the format at all: cut off, overlong, of the wrong type or not UTF-8. */
+  | "malformed"
+  /** Well formed, but a part that must be there is not. */
+  | "incomplete";
+
+export class WireError extends Error {
+  override readonly name = "WireError";
+  readonly code: WireErrorCode;
+
+  constructor(code: WireErrorCode, message: string, more: { cause?: unknown } = {}) {
+    super(message, more.cause === undefined ? undefined : { cause: more.cause });
+    this.code = code;
+  }
+}
