@@ -1,0 +1,287 @@
+/**
+ * Which workloads should run here and which do: the state behind the ZDS dialogue. It reads no
+ * socket and opens none; starting and stopping is the launcher's work. Everything happens in turn,
+ * so a retry never overlaps a message.
+ *
+ * @see spec data-path 11.4 to 11.7.
+ */
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+import type { Readiness } from "../runtime/readiness.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { detailedText, InpodError } from "./inpod-error.ts";
+import type { Netns } from "./netns.ts";
+
+/** Every so often all workloads that could not be started are tried again. */
+const RETRY_MS = 5_000;
+
+/** The name under which readiness waits for the first snapshot. */
+const READINESS_TASK = "workload proxy manager";
+
+/** Port: who opens a workload's listeners inside its network namespace. */
+export interface WorkloadLauncher {
+  /**
+   * Settles when everything is bound.
+   *
+   * @param netnsFd stays open until {@link stopWorkload} has settled, or this has rejected.
+   * @throws an error whose message is `failed to bind to address …`; nothing stays bound then.
+   */
+  startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void>;
+  /** Ends everything of the workload at once; settles when its ports are free. Never rejects. */
+  stopWorkload(uid: string): Promise<void>;
+}
+
+/** Port: the counters of {@link file://./metrics.ts}. */
+export interface ReconcilerMetrics {
+  started(): void;
+  stopped(): void;
+  counts(active: number, pending: number): void;
+}
+
+export interface WorkloadReconcilerDeps {
+  readonly launcher: WorkloadLauncher;
+  readonly metrics: ReconcilerMetrics;
+  readonly readiness: Pick<Readiness, "await" | "complete">;
+  readonly clock: Clock;
+  /** Any target; the original's two are taken from it. */
+  readonly log: Logger;
+}
+
+interface Enrolment {
+  readonly workload: EnrolledWorkload;
+  readonly netns: Netns;
+}
+
+export class WorkloadReconciler {
+  readonly #deps: WorkloadReconcilerDeps;
+  /** Lines about workloads. */
+  readonly #stateLog: Logger;
+  /** Lines about the course of things. */
+  readonly #courseLog: Logger;
+  readonly #running = new Map<string, Enrolment>();
+  readonly #pending = new Map<string, Enrolment>();
+  /** Key is a uid; a new start of it waits, because the ports are still taken. */
+  readonly #stopping = new Map<string, Promise<void>>();
+  /** Uids named since the conversation began; empty once the snapshot is complete. */
+  readonly #named = new Set<string>();
+  #snapshotReceived = false;
+  #retry: Timer | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** From here on the process is not ready until a snapshot is complete. */
+  constructor(deps: WorkloadReconcilerDeps) {
+    this.#deps = deps;
+    this.#stateLog = deps.log.target("ztunnel::inpod::statemanager");
+    this.#courseLog = deps.log.target("ztunnel::inpod::workloadmanager");
+    deps.readiness.await(READINESS_TASK);
+  }
+
+  /** Every workload handed over and not taken back. */
+  workloads(): readonly {
+    readonly workload: EnrolledWorkload;
+    readonly state: "Pending" | "Up";
+  }[] {
+    return [
+      ...[...this.#running.values()].map(({ workload }) => ({ workload, state: "Up" as const })),
+      ...[...this.#pending.values()].map(({ workload }) => ({
+        workload,
+        state: "Pending" as const,
+      })),
+    ];
+  }
+
+  /** A conversation with the agent begins: it will name all workloads anew. */
+  conversationStarted(): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const uid of [...this.#pending.keys()]) this.#dropPending(uid);
+      this.#named.clear();
+      this.#snapshotReceived = false;
+    });
+  }
+
+  /** The agent is lost. What runs goes on running; nothing is retried until it is back. */
+  conversationEnded(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#retry?.cancel();
+      this.#retry = undefined;
+      this.#deps.readiness.await(READINESS_TASK);
+    });
+  }
+
+  /**
+   * Takes the namespace.
+   *
+   * @throws InpodError `start`: kept for a retry; `protocol` without a workload.
+   */
+  add(
+    uid: string,
+    described: Omit<EnrolledWorkload, "uid"> | undefined,
+    netns: Netns,
+  ): Promise<void> {
+    return this.#inTurn(async () => {
+      if (described === undefined) {
+        netns.close();
+        throw new InpodError("protocol", "workload_info is required but not present");
+      }
+      const workload: EnrolledWorkload = { uid, ...described };
+      this.#stateLog.write("info", "pod received, starting proxy", [
+        ["uid", uid],
+        ["name", workload.name],
+        ["namespace", workload.namespace],
+      ]);
+      if (!this.#snapshotReceived) this.#named.add(uid);
+      this.#dropPending(uid);
+      const known = this.#running.get(uid);
+      if (known?.netns.key === netns.key) {
+        netns.close();
+        return this.#settled();
+      }
+      if (known !== undefined) this.#stop(uid);
+      try {
+        await this.#start({ workload, netns });
+      } catch (cause) {
+        const error = new InpodError("start", messageOf(cause), { cause });
+        this.#courseLog.write("error", `failed to start proxy: ${detailedText(error)}`, [
+          ["uid", { bare: uid }],
+        ]);
+        this.#pending.set(uid, { workload, netns });
+        this.#scheduleRetry();
+        this.#count();
+        throw error;
+      }
+      this.#settled();
+    });
+  }
+
+  /** @throws InpodError `protocol` once the snapshot is complete. */
+  keep(uid: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#stateLog.write("info", "pod keep received. will not delete it when snapshot is sent", [
+        ["uid", uid],
+      ]);
+      if (this.#snapshotReceived) {
+        throw new InpodError("protocol", "pod keep received after snapshot");
+      }
+      this.#named.add(uid);
+    });
+  }
+
+  /** Unknown uids are fine. Settles before the workload has stopped. */
+  del(uid: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#stateLog.write("info", "pod delete request, shutting down proxy", [["uid", uid]]);
+      this.#dropPending(uid);
+      if (this.#snapshotReceived) this.#stop(uid);
+      else this.#named.delete(uid);
+      this.#settled();
+    });
+  }
+
+  /** @throws InpodError `protocol` when it was complete already. */
+  snapshotSent(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#stateLog.write("info", "received snapshot sent");
+      if (this.#snapshotReceived) {
+        throw new InpodError("protocol", "pod snapshot received already");
+      }
+      for (const uid of [...this.#running.keys()]) {
+        if (this.#named.has(uid)) continue;
+        this.#stateLog.write("info", "pod is not in the snapshot, shutting down proxy", [
+          ["uid", uid],
+        ]);
+        this.#stop(uid);
+      }
+      this.#named.clear();
+      this.#snapshotReceived = true;
+      this.#settled();
+    });
+  }
+
+  /** Stops everything and closes all namespaces; call once, after the last conversation. */
+  async close(): Promise<void> {
+    await this.#inTurn(async () => {
+      this.#retry?.cancel();
+      this.#retry = undefined;
+      for (const uid of [...this.#pending.keys()]) this.#dropPending(uid);
+      for (const uid of [...this.#running.keys()]) this.#stop(uid);
+    });
+    await Promise.all(this.#stopping.values());
+  }
+
+  async #start(enrolment: Enrolment): Promise<void> {
+    const { uid } = enrolment.workload;
+    await this.#stopping.get(uid);
+    await this.#deps.launcher.startWorkload(enrolment.workload, enrolment.netns.fd);
+    this.#running.set(uid, enrolment);
+    this.#deps.metrics.started();
+  }
+
+  /** In the background; nothing happens for what does not run. */
+  #stop(uid: string): void {
+    const known = this.#running.get(uid);
+    if (known === undefined) return;
+    this.#running.delete(uid);
+    this.#deps.metrics.stopped();
+    const stopped = this.#deps.launcher.stopWorkload(uid).then(() => {
+      known.netns.close();
+      if (this.#stopping.get(uid) === stopped) this.#stopping.delete(uid);
+    });
+    this.#stopping.set(uid, stopped);
+  }
+
+  #dropPending(uid: string): void {
+    this.#pending.get(uid)?.netns.close();
+    this.#pending.delete(uid);
+  }
+
+  #scheduleRetry(): void {
+    if (this.#retry !== undefined) return;
+    this.#courseLog.write("info", "scheduling retry", [
+      ["uids", { bare: JSON.stringify([...this.#pending.keys()]) }],
+    ]);
+    this.#retry = this.#deps.clock.after(RETRY_MS, () => {
+      this.#retry = undefined;
+      void this.#inTurn(() => this.#retryPending());
+    });
+  }
+
+  async #retryPending(): Promise<void> {
+    for (const [uid, enrolment] of [...this.#pending]) {
+      this.#stateLog.write("info", "retrying workload", [["uid", uid]]);
+      try {
+        await this.#start(enrolment);
+        this.#pending.delete(uid);
+      } catch (error) {
+        // Stays pending; the line is what an operator has to see.
+        this.#stateLog.write("info", `retrying workload failed: ${messageOf(error)}`, [
+          ["uid", uid],
+        ]);
+      }
+    }
+    if (this.#pending.size > 0) this.#scheduleRetry();
+    this.#settled();
+  }
+
+  /** Ready once the snapshot is complete and all of it runs; a later failure does not take it back. */
+  #settled(): void {
+    this.#count();
+    if (this.#snapshotReceived && this.#pending.size === 0) {
+      this.#deps.readiness.complete(READINESS_TASK);
+    }
+  }
+
+  #count(): void {
+    this.#deps.metrics.counts(this.#running.size, this.#pending.size);
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(work);
+    // The failure belongs to who asked; the next in turn runs all the same.
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
