@@ -55,7 +55,7 @@ export interface NativeAccepted {
 
 export interface NativePacket {
   readonly data: Uint8Array;
-  /** Descriptors that came along, close-on-exec; the receiver owns them. */
+  /** Descriptors that came along, at most two, close-on-exec; the receiver owns them. */
   readonly fds: readonly number[];
   /** The packet or its ancillary data did not fit (MSG_TRUNC, MSG_CTRUNC). */
   readonly truncated: boolean;
@@ -91,8 +91,16 @@ export interface Native {
   acceptSeqpacket(listenFd: number): number | undefined;
   /** @returns `undefined` when nothing is there; empty `data` at the end of the conversation. */
   receivePacket(fd: number, bytesMax: number): NativePacket | undefined;
-  sendPacket(fd: number, data: Uint8Array, passFd?: number): void;
-  /** Calls back on this thread's event loop while the descriptor is readable. */
+  /**
+   * One packet, whole or not at all (EAGAIN when the peer's queue is full).
+   *
+   * @param passFds at most four; duplicates are sent, the caller keeps its own.
+   */
+  sendPacket(fd: number, data: Uint8Array, ...passFds: readonly number[]): void;
+  /**
+   * Calls back on this thread's event loop while the descriptor is readable or failed. Keeps the
+   * thread running. One watch per descriptor at a time, closed before the descriptor is.
+   */
   watchReadable(fd: number, readable: () => void): NativeWatch;
 }
 

@@ -1,0 +1,31 @@
+// What the addon exports; src/net/native.ts tells what each function takes and answers.
+#pragma once
+
+#include <node_api.h>
+
+#include "unique_fd.h"
+
+namespace ztunnel {
+
+// State of one JavaScript environment: the main thread or one worker.
+struct Environment {
+  // The namespace of the environment's thread.
+  UniqueFd home;
+};
+
+napi_value SocketInNamespace(napi_env env, napi_callback_info info);
+napi_value SetSocketOptions(napi_env env, napi_callback_info info);
+
+napi_value AcceptConnection(napi_env env, napi_callback_info info);
+napi_value OriginalDestination(napi_env env, napi_callback_info info);
+napi_value LocalAddress(napi_env env, napi_callback_info info);
+
+napi_value ConnectSeqpacket(napi_env env, napi_callback_info info);
+napi_value ListenSeqpacket(napi_env env, napi_callback_info info);
+napi_value AcceptSeqpacket(napi_env env, napi_callback_info info);
+napi_value ReceivePacket(napi_env env, napi_callback_info info);
+napi_value SendPacket(napi_env env, napi_callback_info info);
+
+napi_value WatchReadable(napi_env env, napi_callback_info info);
+
+}  // namespace ztunnel

@@ -1,0 +1,126 @@
+#include "napi_support.h"
+
+#include <uv.h>
+
+#include <cerrno>
+#include <climits>
+
+namespace ztunnel {
+
+Arguments::Arguments(napi_env env, napi_callback_info info) {
+  napi_get_cb_info(env, info, &count, values, &receiver, nullptr);
+}
+
+bool Pending(napi_env env) {
+  bool pending = false;
+  napi_is_exception_pending(env, &pending);
+  return pending;
+}
+
+napi_valuetype TypeOf(napi_env env, napi_value value) {
+  napi_valuetype type = napi_undefined;
+  if (value != nullptr) napi_typeof(env, value, &type);
+  return type;
+}
+
+napi_value Property(napi_env env, napi_value object, const char* name) {
+  napi_value value = nullptr;
+  napi_get_named_property(env, object, name, &value);
+  return value;
+}
+
+std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max) {
+  if (TypeOf(env, value) == napi_undefined) return std::nullopt;
+  double number = -1;
+  // A comparison with NaN is false, so NaN is refused as well.
+  if (napi_get_value_double(env, value, &number) == napi_ok && number >= 0 &&
+      number <= static_cast<double>(max) &&
+      static_cast<double>(static_cast<int64_t>(number)) == number) {
+    return static_cast<int64_t>(number);
+  }
+  ThrowType(env, name, ("an integer from 0 to " + std::to_string(max)).c_str());
+  return std::nullopt;
+}
+
+std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name) {
+  if (TypeOf(env, value) == napi_undefined) return std::nullopt;
+  bool flag = false;
+  if (napi_get_value_bool(env, value, &flag) == napi_ok) return flag;
+  ThrowType(env, name, "a boolean");
+  return std::nullopt;
+}
+
+std::optional<std::string> ReadText(napi_env env, napi_value value, const char* name) {
+  if (TypeOf(env, value) == napi_undefined) return std::nullopt;
+  size_t length = 0;
+  if (napi_get_value_string_utf8(env, value, nullptr, 0, &length) == napi_ok) {
+    std::string text(length + 1, '\0');
+    napi_get_value_string_utf8(env, value, text.data(), text.size(), &length);
+    text.resize(length);
+    if (text.find('\0') == std::string::npos) return text;
+  }
+  ThrowType(env, name, "a string without null characters");
+  return std::nullopt;
+}
+
+std::optional<int> RequireFd(napi_env env, napi_value value, const char* name) {
+  std::optional<int64_t> fd = ReadInteger(env, value, name, INT_MAX);
+  if (fd) return static_cast<int>(*fd);
+  if (!Pending(env)) ThrowType(env, name, "a descriptor");
+  return std::nullopt;
+}
+
+std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name) {
+  std::optional<std::string> text = ReadText(env, value, name);
+  if (!text && !Pending(env)) ThrowType(env, name, "a string");
+  return text;
+}
+
+bool RequireObject(napi_env env, napi_value value, const char* name) {
+  if (TypeOf(env, value) == napi_object) return true;
+  if (!Pending(env)) ThrowType(env, name, "an object");
+  return false;
+}
+
+napi_value FromInteger(napi_env env, int64_t value) {
+  napi_value result = nullptr;
+  napi_create_int64(env, value, &result);
+  return result;
+}
+
+napi_value FromFd(napi_env env, UniqueFd fd) {
+  napi_value result = FromInteger(env, fd.Get());
+  if (result != nullptr) fd.Release();
+  return result;
+}
+
+void SetProperty(napi_env env, napi_value object, const char* name, napi_value value) {
+  napi_set_named_property(env, object, name, value);
+}
+
+napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail,
+                      const char* capability) {
+  std::string text = std::string(uv_err_name(-error)) + ": " + uv_strerror(-error) + ", " + syscall;
+  if (!detail.empty()) text += " " + detail;
+  if (capability != nullptr && (error == EPERM || error == EACCES)) {
+    text += std::string(" (needs ") + capability + ")";
+  }
+  napi_value code = nullptr, message = nullptr, name = nullptr, result = nullptr;
+  napi_create_string_utf8(env, uv_err_name(-error), NAPI_AUTO_LENGTH, &code);
+  napi_create_string_utf8(env, text.c_str(), text.size(), &message);
+  napi_create_string_utf8(env, syscall, NAPI_AUTO_LENGTH, &name);
+  napi_create_error(env, code, message, &result);
+  SetProperty(env, result, "errno", FromInteger(env, -error));
+  SetProperty(env, result, "syscall", name);
+  napi_throw(env, result);
+  return nullptr;
+}
+
+napi_value ThrowType(napi_env env, const std::string& name, const char* expected) {
+  if (!Pending(env)) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", (name + " must be " + expected).c_str());
+  }
+  return nullptr;
+}
+
+}  // namespace ztunnel

@@ -1,0 +1,53 @@
+// Reading arguments and answering with values and errors in Node's own shape.
+//
+// The readers throw a JavaScript TypeError on a value of the wrong kind and answer nullopt; they
+// also answer nullopt for `undefined`. So: read everything, then ask Pending() once.
+#pragma once
+
+#include <node_api.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "unique_fd.h"
+
+namespace ztunnel {
+
+// Descriptors that may ride on one packet that we send.
+constexpr size_t kSentFdsMax = 4;
+constexpr size_t kArgumentsMax = 2 + kSentFdsMax;
+
+// The arguments of a call; those left out are `undefined`.
+struct Arguments {
+  Arguments(napi_env env, napi_callback_info info);
+
+  size_t count = kArgumentsMax;
+  napi_value values[kArgumentsMax] = {};
+  napi_value receiver = nullptr;
+};
+
+bool Pending(napi_env env);
+napi_valuetype TypeOf(napi_env env, napi_value value);
+napi_value Property(napi_env env, napi_value object, const char* name);
+
+std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max);
+std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name);
+std::optional<std::string> ReadText(napi_env env, napi_value value, const char* name);
+
+// As above, but `undefined` is a TypeError too.
+std::optional<int> RequireFd(napi_env env, napi_value value, const char* name);
+std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name);
+bool RequireObject(napi_env env, napi_value value, const char* name);
+
+napi_value FromInteger(napi_env env, int64_t value);
+napi_value FromFd(napi_env env, UniqueFd fd);
+void SetProperty(napi_env env, napi_value object, const char* name, napi_value value);
+
+// All throw and return nullptr, to be returned in turn. `detail` is what the call was about;
+// `capability` is named when the kernel refused for want of it.
+napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail = "",
+                      const char* capability = nullptr);
+napi_value ThrowType(napi_env env, const std::string& name, const char* expected);
+
+}  // namespace ztunnel

@@ -1,0 +1,108 @@
+#include <uv.h>
+
+#include <new>
+
+#include "functions.h"
+#include "napi_support.h"
+
+namespace ztunnel {
+namespace {
+
+// Lives until libuv has let go of the handle; closed by JavaScript or with its environment.
+struct Watch {
+  uv_poll_t poll = {};
+  napi_env env = nullptr;
+  napi_ref callback = nullptr;
+  napi_async_context context = nullptr;
+  napi_async_cleanup_hook_handle cleanup = nullptr;
+};
+
+// Tells our objects from those of others when close() is called on something else.
+constexpr napi_type_tag kWatchTag = {0x7a74756e6e656c57, 0x6174636852656164};
+
+uv_handle_t* HandleOf(Watch* watch) { return reinterpret_cast<uv_handle_t*>(&watch->poll); }
+
+void Released(uv_handle_t* handle) {
+  auto* watch = static_cast<Watch*>(handle->data);
+  if (watch->cleanup != nullptr) napi_remove_async_cleanup_hook(watch->cleanup);
+  delete watch;
+}
+
+void Stop(Watch* watch) {
+  // The environment may end between close() and libuv's answer.
+  if (uv_is_closing(HandleOf(watch))) return;
+  uv_poll_stop(&watch->poll);
+  napi_delete_reference(watch->env, watch->callback);
+  napi_async_destroy(watch->env, watch->context);
+  uv_close(HandleOf(watch), Released);
+}
+
+void EnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
+  Stop(static_cast<Watch*>(data));
+}
+
+// An error of the poll is reported as readable: the read that follows tells what it is.
+void Readable(uv_poll_t* poll, int, int) {
+  auto* watch = static_cast<Watch*>(poll->data);
+  napi_env env = watch->env;
+  napi_handle_scope scope = nullptr;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value callback = nullptr, receiver = nullptr;
+  napi_get_reference_value(env, watch->callback, &callback);
+  napi_get_global(env, &receiver);
+  // The callback may close the watch, so it is not touched any more.
+  if (napi_make_callback(env, watch->context, receiver, callback, 0, nullptr, nullptr) ==
+      napi_pending_exception) {
+    napi_value error = nullptr;
+    napi_get_and_clear_last_exception(env, &error);
+    napi_fatal_exception(env, error);
+  }
+  napi_close_handle_scope(env, scope);
+}
+
+napi_value CloseWatch(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  bool ours = false;
+  napi_check_object_type_tag(env, arguments.receiver, &kWatchTag, &ours);
+  void* watch = nullptr;
+  if (ours && napi_remove_wrap(env, arguments.receiver, &watch) == napi_ok) {
+    Stop(static_cast<Watch*>(watch));
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+napi_value WatchReadable(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
+  if (!fd) return nullptr;
+  if (TypeOf(env, arguments.values[1]) != napi_function) {
+    return ThrowType(env, "readable", "a function");
+  }
+  uv_loop_t* loop = nullptr;
+  napi_get_uv_event_loop(env, &loop);
+  auto* watch = new Watch;
+  int status = uv_poll_init(loop, &watch->poll, *fd);
+  if (status != 0) {
+    delete watch;
+    return ThrowErrno(env, -status, "uv_poll_init", "fd " + std::to_string(*fd));
+  }
+  watch->poll.data = watch;
+  watch->env = env;
+
+  napi_value result = nullptr, close = nullptr, name = nullptr;
+  napi_create_object(env, &result);
+  napi_create_string_utf8(env, "ReadableWatch", NAPI_AUTO_LENGTH, &name);
+  napi_create_reference(env, arguments.values[1], 1, &watch->callback);
+  napi_async_init(env, nullptr, name, &watch->context);
+  napi_add_async_cleanup_hook(env, EnvironmentEnds, watch, &watch->cleanup);
+  napi_type_tag_object(env, result, &kWatchTag);
+  napi_wrap(env, result, watch, nullptr, nullptr, nullptr);
+  napi_create_function(env, "close", NAPI_AUTO_LENGTH, CloseWatch, nullptr, &close);
+  SetProperty(env, result, "close", close);
+  uv_poll_start(&watch->poll, UV_READABLE, Readable);
+  return result;
+}
+
+}  // namespace ztunnel
