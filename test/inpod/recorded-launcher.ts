@@ -10,7 +10,7 @@ export class RecordedLauncher implements WorkloadLauncher {
   /** `start uid` and `stop uid`, in order. */
   readonly calls: string[] = [];
   /** Texts of the next failures by uid; each is used once. */
-  readonly failures = new Map<string, string[]>();
+  readonly failures: Map<string, string[]> = new Map();
   /** Stops settle only when this is set free. */
   stopGate: Promise<void> = Promise.resolve();
 
@@ -69,7 +69,12 @@ export class ReconcilerBench {
     () => this.clock.monotonic(),
     () => {},
   );
-  readonly counted = { started: 0, stopped: 0, active: 0, pending: 0 };
+  readonly counted: Record<"started" | "stopped" | "active" | "pending", number> = {
+    started: 0,
+    stopped: 0,
+    active: 0,
+    pending: 0,
+  };
   readonly log: Logger;
   readonly lines: string[];
   readonly reconciler: WorkloadReconciler;
