@@ -1,0 +1,121 @@
+/**
+ * Quick certificates for tests: good ones, and every bad kind that a peer may show.
+ *
+ * A wrong authority: `other.certificate(identity, { trustedRootPem: ca.rootPem })` is a leaf of
+ * `other` whose holder itself trusts `ca`.
+ */
+import { webcrypto } from "node:crypto";
+import {
+  type AlternativeName,
+  buildCa,
+  buildLeaf,
+  generateKeyPair,
+  type LeafPurpose,
+  type SigningCertificate,
+} from "../../src/embedded/certificate-builder.ts";
+import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
+import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
+import { formatPem } from "../../src/tls/pem.ts";
+
+const HOUR_MS = 3_600_000;
+
+export interface CertificateOverrides {
+  /** Milliseconds since the epoch; default an hour ago. */
+  readonly notBeforeAt?: number;
+  /** Milliseconds since the epoch; default in a day. */
+  readonly notAfterAt?: number;
+  /** Instead of the identity's URI; `[]` leaves the SAN out. See {@link uriName}, {@link dnsName}. */
+  readonly names?: readonly AlternativeName[];
+  /** Default both; `[]` leaves the extended key usage out. */
+  readonly purposes?: readonly LeafPurpose[];
+  /** Signed with its own key, in the name of nobody known. */
+  readonly selfSigned?: boolean;
+  /** Signed by an intermediate, which follows in the chain. */
+  readonly intermediate?: boolean;
+  /** What the holder trusts; default the root of this authority. */
+  readonly trustedRootPem?: string;
+}
+
+export interface TestCa {
+  /** One PEM block. */
+  readonly rootPem: string;
+  certificate(identity: Identity, overrides?: CertificateOverrides): Promise<WorkloadCertificate>;
+}
+
+/** Expired an hour ago. */
+export function expired(now: number = Date.now()): CertificateOverrides {
+  return { notBeforeAt: now - 2 * HOUR_MS, notAfterAt: now - HOUR_MS };
+}
+
+/** Valid from the next hour on. */
+export function notYetValid(now: number = Date.now()): CertificateOverrides {
+  return { notBeforeAt: now + HOUR_MS, notAfterAt: now + 2 * HOUR_MS };
+}
+
+export function uriName(uri: string): AlternativeName {
+  return { kind: "uri", uri };
+}
+
+export function dnsName(hostname: string): AlternativeName {
+  return { kind: "dns", hostname };
+}
+
+/** `spiffe://cluster.local/ns/<namespace>/sa/<serviceAccount>` unless told otherwise. */
+export function testIdentity(
+  serviceAccount: string,
+  namespace = "default",
+  trustDomain = "cluster.local",
+): Identity {
+  return { trustDomain, namespace, serviceAccount };
+}
+
+/** A new authority with its own root; real keys, P-256. */
+export async function testCa(options: { now?: () => number } = {}): Promise<TestCa> {
+  const now = options.now ?? Date.now;
+  const longValidity = () => ({
+    notBeforeAt: now() - 24 * HOUR_MS,
+    notAfterAt: now() + 3650 * 24 * HOUR_MS,
+  });
+  const root = await newCa("test root");
+
+  async function newCa(
+    organization: string,
+    issuer?: SigningCertificate,
+  ): Promise<SigningCertificate> {
+    return buildCa({ organization, ...longValidity() }, await generateKeyPair(), issuer);
+  }
+
+  return {
+    rootPem: root.pem,
+    async certificate(identity, overrides = {}) {
+      const keys = await generateKeyPair();
+      const intermediate = overrides.intermediate
+        ? await newCa("test intermediate", root)
+        : undefined;
+      const issuer = overrides.selfSigned
+        ? await buildCa({ organization: "nobody", ...longValidity() }, keys)
+        : (intermediate ?? root);
+      const notBeforeAt = overrides.notBeforeAt ?? now() - HOUR_MS;
+      const notAfterAt = overrides.notAfterAt ?? now() + 24 * HOUR_MS;
+      const leaf = await buildLeaf(
+        {
+          publicKeyDer: new Uint8Array(await webcrypto.subtle.exportKey("spki", keys.publicKey)),
+          names: overrides.names ?? [uriName(formatSpiffeId(identity))],
+          purposes: overrides.purposes ?? ["server", "client"],
+          notBeforeAt,
+          notAfterAt,
+        },
+        issuer,
+      );
+      const pkcs8 = await webcrypto.subtle.exportKey("pkcs8", keys.privateKey);
+      return {
+        identity,
+        chainPem: intermediate === undefined ? [leaf] : [leaf, intermediate.pem],
+        privateKeyPem: formatPem("PRIVATE KEY", new Uint8Array(pkcs8)),
+        rootsPem: [overrides.trustedRootPem ?? root.pem],
+        notBeforeAt,
+        notAfterAt,
+      };
+    },
+  };
+}
