@@ -1,0 +1,215 @@
+/**
+ * Where an outbound connection goes: a pure function from (source workload, destination, mesh) to a
+ * decision with its reason.
+ *
+ * Only the destination's waypoint counts, never the source's, and the node does not matter: a pod on
+ * the same node is reached like any other. Workloads of other networks and those known only by a host
+ * name are refused here; they need a network gateway or a resolver.
+ *
+ * @see spec data-path 2.2 and 2.8.
+ */
+import type { GatewayAddress } from "../mesh/gateway-address.ts";
+import type { Identity } from "../mesh/identity.ts";
+import { type IpAddress, isLoopback } from "../mesh/ip-address.ts";
+import type { Service } from "../mesh/service.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import type { Workload } from "../mesh/workload.ts";
+import type { Random } from "../runtime/random.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import { findUpstream, type Upstream } from "../state/upstream.ts";
+import { chooseServiceWaypoint, findWaypoint, isOwnWaypoint } from "../state/waypoint.ts";
+import {
+  noHealthyUpstreamError,
+  noServiceError,
+  type ProxyError,
+  selfCallError,
+  unknownWaypointError,
+  unroutableError,
+} from "./proxy-error.ts";
+
+/** Every proxy of the mesh listens here; the port is not configurable. */
+const HBONE_PORT = 15008;
+
+/** `reason` is one sentence for people: lower case, without a full stop. */
+export type OutboundRoute =
+  | { readonly kind: "refuse"; readonly error: ProxyError; readonly reason: string }
+  | {
+      readonly kind: "tcp";
+      readonly remote: SocketAddress;
+      readonly workload: Workload | undefined;
+      readonly service: Service | undefined;
+      readonly reason: string;
+    }
+  | {
+      readonly kind: "hbone";
+      /** The destination's HBONE port, or the waypoint's. */
+      readonly remote: SocketAddress;
+      /** {@link hboneAddress} as text. */
+      readonly authority: string;
+      /** Where the tunnel's far end is to connect. */
+      readonly hboneAddress: SocketAddress;
+      /** Whom the peer may prove to be. */
+      readonly expected: readonly Identity[];
+      /** The one that the tunnel ends at: the destination or its waypoint. */
+      readonly workload: Workload;
+      /** The one that was asked for, also behind a waypoint. */
+      readonly service: Service | undefined;
+      readonly reason: string;
+    };
+
+export interface OutboundQuery {
+  readonly source: Workload;
+  /** The client's address. */
+  readonly downstream: IpAddress;
+  /** The original destination. */
+  readonly target: SocketAddress;
+  /** Our own network. */
+  readonly network: string;
+  readonly illegalPorts: ReadonlySet<number>;
+}
+
+export function chooseOutboundRoute(
+  state: MeshState,
+  query: OutboundQuery,
+  random: Random,
+): OutboundRoute {
+  const { source, target } = query;
+  if (isLoopback(target.ip) && query.illegalPorts.has(target.port)) {
+    return refuse(selfCallError(), "the destination is one of our own ports");
+  }
+
+  const addressed = findAddressedService(state, query);
+  const serviceWaypoint = addressed && chooseServiceWaypoint(addressed, random);
+  if (addressed !== undefined && serviceWaypoint !== undefined) {
+    return routeToWaypoint(state, query, serviceWaypoint, addressed, random);
+  }
+
+  const lookup = findUpstream(
+    state,
+    { network: source.network, source, target, mode: "standard" },
+    random,
+  );
+  switch (lookup.kind) {
+    case "unroutable":
+      return refuse(unroutableError(lookup.workload), "the workload has no address");
+    case "none":
+    case "original-destination":
+      return addressed === undefined || addressed.loadBalancer?.mode === "Passthrough"
+        ? passThrough(target, addressed)
+        : refuse(
+            noHealthyUpstreamError(target),
+            `service ${addressed.hostname} has no endpoint for port ${target.port}`,
+          );
+    case "found":
+      break;
+  }
+
+  const { upstream } = lookup;
+  const { workload } = upstream;
+  if (workload.network !== source.network) {
+    const error = addressed === undefined ? noServiceError(target) : unroutableError(workload);
+    return refuse(error, `workload ${workload.name} is on network ${quote(workload.network)}`);
+  }
+  if (
+    addressed === undefined &&
+    workload.waypoint !== undefined &&
+    !isOwnWaypoint(state, workload, source, query.downstream)
+  ) {
+    return routeToWaypoint(state, query, workload.waypoint, upstream.service?.service, random);
+  }
+  return routeDirectly(upstream);
+}
+
+/** The service whose address was dialled; a workload with that address comes first. */
+function findAddressedService(state: MeshState, query: OutboundQuery): Service | undefined {
+  const { network, target, source } = query;
+  if (state.findWorkloadByAddress(network, target.ip) !== undefined) return undefined;
+  return state.findServiceByVip(network, target.ip, source.namespace)?.service;
+}
+
+/** The waypoint gets the original destination and decides on its own. */
+function routeToWaypoint(
+  state: MeshState,
+  query: OutboundQuery,
+  gateway: GatewayAddress,
+  service: Service | undefined,
+  random: Random,
+): OutboundRoute {
+  const { source, target } = query;
+  const lookup = findWaypoint(state, { gateway, source, target }, random);
+  switch (lookup.kind) {
+    case "missing":
+      return refuse(unknownWaypointError(lookup.name), "the destination's waypoint is not known");
+    case "unroutable":
+      return refuse(unroutableError(lookup.workload), "the waypoint has no address");
+    case "found":
+      break;
+  }
+  const { workload, ip, port, identities } = lookup.upstream;
+  if (ip === undefined || workload.network !== source.network) {
+    return refuse(
+      unroutableError(workload),
+      `waypoint ${workload.name} is on network ${quote(workload.network)}`,
+    );
+  }
+  return {
+    kind: "hbone",
+    remote: { ip, port },
+    authority: formatSocketAddress(target),
+    hboneAddress: target,
+    expected: identities,
+    workload,
+    service,
+    reason: `waypoint ${workload.name} stands before the destination`,
+  };
+}
+
+function routeDirectly(upstream: Upstream): OutboundRoute {
+  const { workload, ip, port } = upstream;
+  if (ip === undefined) return refuse(unroutableError(workload), "the workload has no address");
+  const service = upstream.service?.service;
+  const destination: SocketAddress = { ip, port };
+  switch (workload.protocol) {
+    case "TCP":
+      return {
+        kind: "tcp",
+        remote: destination,
+        workload,
+        service,
+        reason: `workload ${workload.name} does not speak HBONE`,
+      };
+    case "HBONE":
+      return {
+        kind: "hbone",
+        remote: { ip, port: HBONE_PORT },
+        authority: formatSocketAddress(destination),
+        hboneAddress: destination,
+        expected: upstream.identities,
+        workload,
+        service,
+        reason: `workload ${workload.name} speaks HBONE`,
+      };
+  }
+}
+
+function passThrough(target: SocketAddress, service: Service | undefined): OutboundRoute {
+  return {
+    kind: "tcp",
+    remote: target,
+    workload: undefined,
+    service: undefined,
+    reason:
+      service === undefined
+        ? `the mesh does not know ${target.ip}`
+        : `service ${service.hostname} passes connections through`,
+  };
+}
+
+function refuse(error: ProxyError, reason: string): OutboundRoute {
+  return { kind: "refuse", error, reason };
+}
+
+/** A network's name may be empty. */
+function quote(network: string): string {
+  return `"${network}"`;
+}

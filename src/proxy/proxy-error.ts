@@ -1,0 +1,286 @@
+/**
+ * Why a connection was refused or failed, in the words of the access log and with the flag of the
+ * metrics. The texts are read by people and by tools, so they follow the original to the letter.
+ *
+ * @see spec data-path 3.8, 6 and 10.5.
+ */
+
+import type { RelayOutcome } from "../engine/engine.ts";
+import { type EngineError, systemErrorText } from "../engine/engine-error.ts";
+import { type EnrolledWorkload, formatEnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
+import { formatHostPort, formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import type { Workload } from "../mesh/workload.ts";
+
+export type ProxyErrorCode =
+  /** A listener could not be bound. */
+  | "bind"
+  /** The destination is one of our own ports. */
+  | "self-call"
+  /** The mesh does not know our own workload (yet). */
+  | "local-workload"
+  /** No way leads to the destination. */
+  | "no-route"
+  /** The CONNECT is malformed or meant for somebody else. */
+  | "bad-request"
+  /** Refused by policy. */
+  | "policy-rejection"
+  /** Refused by a policy that came while the connection was open. */
+  | "policy-change"
+  /** No connection to the next hop, or it broke. */
+  | "connect"
+  /** The next hop's HBONE port did not answer. */
+  | "hbone-timeout"
+  /** HTTP/2 failed before the answer. */
+  | "http2"
+  /** The peer answered something other than 200. */
+  | "http-status"
+  /** The handshake of a client failed. */
+  | "handshake"
+  /** No certificate for our own workload. */
+  | "identity"
+  /** Ended because we are going down. */
+  | "drain";
+
+export class ProxyError extends Error {
+  override readonly name = "ProxyError";
+  readonly code: ProxyErrorCode;
+
+  constructor(code: ProxyErrorCode, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+  }
+}
+
+/** Values of the metrics' label `response_flags`; `-` is success. */
+export type ResponseFlag =
+  | "-"
+  | "DENY"
+  | "CONNECT"
+  | "TLS_FAILURE"
+  | "H2_HANDSHAKE_FAILURE"
+  | "NETWORK_POLICY"
+  | "IDENTITY_ERROR"
+  | "CERT_REVOKED";
+
+/** @param error `undefined` for a connection that ended well. */
+export function responseFlag(error: ProxyError | undefined): ResponseFlag {
+  switch (error?.code) {
+    case undefined:
+    case "drain":
+      return "-";
+    case "policy-rejection":
+    case "policy-change":
+      return "DENY";
+    case "hbone-timeout":
+      return "NETWORK_POLICY";
+    case "http2":
+      return "H2_HANDSHAKE_FAILURE";
+    case "identity":
+      return "IDENTITY_ERROR";
+    case "handshake":
+      return "TLS_FAILURE";
+    case "bind":
+    case "self-call":
+    case "local-workload":
+    case "no-route":
+    case "bad-request":
+    case "connect":
+    case "http-status":
+      return "CONNECT";
+  }
+}
+
+/** The text is the one that the node agent gets in its nack. */
+export function bindError(address: SocketAddress, error: EngineError): ProxyError {
+  const known = /^(.*) \(os error (\d+)\)$/.exec(systemErrorText(error.errno ?? ""));
+  const detail =
+    known === null
+      ? error.message
+      : `Os { code: ${known[2]}, kind: ${IO_ERROR_KINDS[error.errno ?? ""] ?? "Uncategorized"}, message: "${known[1]}" }`;
+  return new ProxyError("bind", `Bind(${formatSocketAddress(address)}, ${detail})`, error);
+}
+
+export function selfCallError(): ProxyError {
+  return new ProxyError("self-call", "attempted recursive call to ourselves");
+}
+
+export function localWorkloadError(workload: EnrolledWorkload): ProxyError {
+  const name = formatEnrolledWorkload(workload);
+  return new ProxyError(
+    "local-workload",
+    `failed to fetch information about local workload: ${name}`,
+  );
+}
+
+export function noHealthyUpstreamError(target: SocketAddress): ProxyError {
+  return new ProxyError("no-route", `no healthy upstream: ${formatSocketAddress(target)}`);
+}
+
+/** The workload has no address that can be reached from here. */
+export function unroutableError(workload: Workload): ProxyError {
+  return new ProxyError(
+    "no-route",
+    `no valid routing destination for workload: ${workload.uid || workload.name}`,
+  );
+}
+
+/** A workload of another network can only be reached as part of a service. */
+export function noServiceError(target: SocketAddress): ProxyError {
+  return new ProxyError(
+    "no-route",
+    `no service for target address: ${formatSocketAddress(target)}`,
+  );
+}
+
+/** @param name host name or address of the waypoint. */
+export function unknownWaypointError(name: string): ProxyError {
+  return new ProxyError("no-route", `unknown waypoint: waypoint ${name} not found`);
+}
+
+export function unknownHostnameError(hostname: string): ProxyError {
+  return new ProxyError("no-route", `no service or workload for hostname: ${hostname}`);
+}
+
+export function unknownPortError(hostname: string, port: number): ProxyError {
+  const service = formatHostPort(hostname, port);
+  return new ProxyError("no-route", `requested service ${service} found, but cannot resolve port`);
+}
+
+/** The application wants a PROXY protocol header, which is not spoken here. */
+export function proxyProtocolError(workload: Workload): ProxyError {
+  return new ProxyError(
+    "no-route",
+    `workload ${workload.uid} wants the PROXY protocol, which is not supported`,
+  );
+}
+
+export function methodError(method: string): ProxyError {
+  return new ProxyError("bad-request", `expected method CONNECT, got ${method}`);
+}
+
+export function authorityError(authority: string | undefined): ProxyError {
+  return new ProxyError("bad-request", `no valid authority pseudo header: ${authority ?? ""}`);
+}
+
+export function ipMismatchError(connected: IpAddress, requested: IpAddress): ProxyError {
+  return new ProxyError("bad-request", `ip mismatch: ${connected} != ${requested}`);
+}
+
+/** @param reason of the verdict, see rbac/evaluate.ts. */
+export function policyRejectionError(reason: string): ProxyError {
+  return new ProxyError("policy-rejection", `connection closed due to policy rejection: ${reason}`);
+}
+
+export function policyChangeError(): ProxyError {
+  return new ProxyError("policy-change", "connection closed due to policy change");
+}
+
+export function drainError(): ProxyError {
+  return new ProxyError("drain", "connection closed due to connection drain");
+}
+
+/** The outbound side found nobody, or a peer it may not talk to. */
+export function outboundConnectError(error: EngineError, hbone: boolean): ProxyError {
+  switch (error.code) {
+    case "connect-timeout":
+      return hbone
+        ? new ProxyError(
+            "hbone-timeout",
+            `connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: ${DEADLINE}`,
+            error,
+          )
+        : new ProxyError("connect", `io error: ${DEADLINE}`, error);
+    case "peer-identity":
+      return new ProxyError(
+        "connect",
+        `io error: invalid peer certificate: Other(OtherError(${error.message}))`,
+        error,
+      );
+    case "stream-reset":
+    case "tunnel-closed":
+    case "protocol":
+      return new ProxyError("http2", `h2 failed: ${error.message}`, error);
+    case "system":
+    case "handshake":
+    case "disconnected":
+      return new ProxyError("connect", `io error: ${ioErrorText(error)}`, error);
+  }
+}
+
+/** The peer answered our CONNECT with something other than 200. */
+export function httpStatusError(status: number): ProxyError {
+  const reason = STATUS_REASONS[status] ?? "<unknown status code>";
+  return new ProxyError("http-status", `http status: ${status} ${reason}`);
+}
+
+/** No certificate could be had for our own workload. */
+export function identityError(cause: Error): ProxyError {
+  return new ProxyError("identity", `identity error: ${cause.message}`, cause);
+}
+
+/** The inbound side could not reach the application. */
+export function applicationConnectError(error: EngineError): ProxyError {
+  return new ProxyError("connect", `connection failed: ${ioErrorText(error)}`, error);
+}
+
+/** A client failed the handshake on 15008. */
+export function handshakeError(error: EngineError): ProxyError {
+  return new ProxyError("handshake", `tls handshake error: ${error.message}`, error);
+}
+
+/** @returns `undefined` when the relay ended well, a peer's reset included. */
+export function relayFailure(outcome: RelayOutcome): ProxyError | undefined {
+  const { error } = outcome;
+  if (error === undefined) return undefined;
+  const [half, gone] = outcome.sent === "error" ? ["send", "destination"] : ["receive", "client"];
+  const text =
+    error.code === "disconnected"
+      ? `${gone} disconnected before all data was written`
+      : `io error: ${ioErrorText(error)}`;
+  return new ProxyError("connect", `${half}: ${text}`, error);
+}
+
+const DEADLINE = "deadline has elapsed";
+
+function ioErrorText(error: EngineError): string {
+  if (error.code === "connect-timeout") return DEADLINE;
+  return error.errno === undefined ? error.message : systemErrorText(error.errno);
+}
+
+/** Kinds of the original's I/O errors, as its debug output names them. */
+const IO_ERROR_KINDS: Readonly<Record<string, string>> = {
+  EADDRINUSE: "AddrInUse",
+  EADDRNOTAVAIL: "AddrNotAvailable",
+  EACCES: "PermissionDenied",
+  EPERM: "PermissionDenied",
+};
+
+/** RFC 9110 section 15: what a peer or a gateway before it may answer a CONNECT. */
+const STATUS_REASONS: Readonly<Record<number, string>> = {
+  201: "Created",
+  202: "Accepted",
+  204: "No Content",
+  301: "Moved Permanently",
+  302: "Found",
+  307: "Temporary Redirect",
+  308: "Permanent Redirect",
+  400: "Bad Request",
+  401: "Unauthorized",
+  403: "Forbidden",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  407: "Proxy Authentication Required",
+  408: "Request Timeout",
+  413: "Payload Too Large",
+  421: "Misdirected Request",
+  426: "Upgrade Required",
+  429: "Too Many Requests",
+  431: "Request Header Fields Too Large",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+  505: "HTTP Version Not Supported",
+};

@@ -1,0 +1,138 @@
+/**
+ * From the address that was dialled to the workload that serves it.
+ *
+ * @see spec data-path 2.3 and control-plane 3.5.
+ */
+import { type Identity, parseSpiffeId } from "../mesh/identity.ts";
+import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
+import type { IpFamilies } from "../mesh/service.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
+import type { Random } from "../runtime/random.ts";
+import { chooseEndpoint, type UpstreamMode } from "./load-balancer.ts";
+import type { MeshState } from "./mesh-state.ts";
+import type { KnownService } from "./service-store.ts";
+
+/** A workload chosen to serve one connection. */
+export interface Upstream {
+  readonly workload: Workload;
+  /** The workload's own port. */
+  readonly port: number;
+  /** `undefined`: only its network gateway can reach it. */
+  readonly ip: IpAddress | undefined;
+  /** `undefined` when the workload itself was addressed. */
+  readonly service: KnownService | undefined;
+  /** Whom the peer may prove to be: the service's names, then the workload itself. */
+  readonly identities: readonly Identity[];
+}
+
+export type UpstreamLookup =
+  | { readonly kind: "found"; readonly upstream: Upstream }
+  /** The service wants its connections to go where they were sent. */
+  | { readonly kind: "original-destination" }
+  /** Nothing known there, or a service with no endpoint for the port. */
+  | { readonly kind: "none" }
+  /** Known, but without an address to connect to. */
+  | { readonly kind: "unroutable"; readonly workload: Workload };
+
+export interface UpstreamQuery {
+  readonly network: string;
+  readonly source: Workload;
+  readonly target: SocketAddress;
+  readonly mode: UpstreamMode;
+}
+
+/** Looks for a service with that address first, for a workload second. */
+export function findUpstream(
+  state: MeshState,
+  query: UpstreamQuery,
+  random: Random,
+): UpstreamLookup {
+  const { network, source, target, mode } = query;
+  const known = state.findServiceByVip(network, target.ip, source.namespace);
+  if (known !== undefined) {
+    if (known.service.loadBalancer?.mode === "Passthrough") return { kind: "original-destination" };
+    return findServiceUpstream(state, { known, source, target, port: target.port, mode }, random);
+  }
+  const workload = state.findWorkloadByAddress(network, target.ip);
+  if (workload === undefined) return { kind: "none" };
+  return reachWorkload({ workload, port: target.port, service: undefined, target });
+}
+
+/** Chooses an endpoint of a service that is already known. */
+export function findServiceUpstream(
+  state: MeshState,
+  query: {
+    readonly known: KnownService;
+    readonly source: Workload;
+    /** Its address family is preferred. */
+    readonly target: SocketAddress;
+    /** Port of the service. */
+    readonly port: number;
+    readonly mode: UpstreamMode;
+  },
+  random: Random,
+): UpstreamLookup {
+  const { known, target } = query;
+  const chosen = chooseEndpoint(known, (uid) => state.findWorkload(uid), query, random);
+  if (chosen === undefined) return { kind: "none" };
+  return reachWorkload({ ...chosen, service: known, target });
+}
+
+/** The workload at the address that suits the target best. */
+export function reachWorkload(reached: {
+  readonly workload: Workload;
+  readonly port: number;
+  readonly service: KnownService | undefined;
+  readonly target: SocketAddress;
+}): UpstreamLookup {
+  const { workload, port, service, target } = reached;
+  const ip = chooseAddress(workload, service?.service.ipFamilies ?? "Automatic", target.ip);
+  // Looking up the host name of a workload without an address is not done here.
+  const isRoutable =
+    ip !== undefined || (workload.hostname === "" && workload.networkGateway !== undefined);
+  if (!isRoutable) return { kind: "unroutable", workload };
+  const identities = acceptedIdentities(workload, service);
+  return { kind: "found", upstream: { workload, port, ip, service, identities } };
+}
+
+/** The target itself when it is the workload's own, else the first of its family, else the first. */
+function chooseAddress(
+  workload: Workload,
+  families: IpFamilies,
+  target: IpAddress,
+): IpAddress | undefined {
+  const { ips } = workload;
+  if (ips.includes(target)) return target;
+  const family = ipFamily(target);
+  let first: IpAddress | undefined;
+  for (const ip of ips) {
+    if (!allowsFamily(families, ipFamily(ip))) continue;
+    if (ipFamily(ip) === family) return ip;
+    first ??= ip;
+  }
+  return first;
+}
+
+function allowsFamily(families: IpFamilies, family: 4 | 6): boolean {
+  switch (families) {
+    case "Automatic":
+    case "Dual":
+      return true;
+    case "IPv4":
+      return family === 4;
+    case "IPv6":
+      return family === 6;
+  }
+}
+
+/** Names of a service that are no SPIFFE identity can't be proven by a peer, so they are left out. */
+function acceptedIdentities(workload: Workload, known: KnownService | undefined): Identity[] {
+  const identities: Identity[] = [];
+  for (const name of known?.service.subjectAltNames ?? []) {
+    const identity = parseSpiffeId(name);
+    if (identity !== undefined) identities.push(identity);
+  }
+  identities.push(workloadIdentity(workload));
+  return identities;
+}
