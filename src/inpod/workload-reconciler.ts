@@ -6,11 +6,11 @@
  * @see spec data-path 11.4 to 11.7.
  */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Netns } from "../net/netns.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { Readiness } from "../runtime/readiness.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { detailedText, InpodError } from "./inpod-error.ts";
-import type { Netns } from "./netns.ts";
 
 /** Every so often all workloads that could not be started are tried again. */
 const RETRY_MS = 5_000;
@@ -47,9 +47,12 @@ export interface WorkloadReconcilerDeps {
   readonly log: Logger;
 }
 
+/** A pod's namespace; whoever holds it closes it. */
+export type PodNetns = Pick<Netns, "fd" | "key" | "close">;
+
 interface Enrolment {
   readonly workload: EnrolledWorkload;
-  readonly netns: Netns;
+  readonly netns: PodNetns;
 }
 
 export class WorkloadReconciler {
@@ -116,7 +119,7 @@ export class WorkloadReconciler {
   add(
     uid: string,
     described: Omit<EnrolledWorkload, "uid"> | undefined,
-    netns: Netns,
+    netns: PodNetns,
   ): Promise<void> {
     return this.#inTurn(async () => {
       if (described === undefined) {

@@ -6,6 +6,8 @@
  */
 import { closeSync } from "node:fs";
 import type { NativePacket } from "../net/native.ts";
+import { NetError } from "../net/net-error.ts";
+import { Netns } from "../net/netns.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { WireError } from "../wire/wire-error.ts";
@@ -16,7 +18,6 @@ import {
   type ZdsRequest,
 } from "../wire/zds-message.ts";
 import { detailedText, InpodError, nackText } from "./inpod-error.ts";
-import { netnsFromFd } from "./netns.ts";
 import type { WorkloadReconciler } from "./workload-reconciler.ts";
 import type { ZdsConnection } from "./zds-connection.ts";
 
@@ -122,11 +123,11 @@ export class ZdsSession {
     }
   }
 
-  #apply({ request, netnsFd }: ReceivedRequest): Promise<void> {
+  async #apply({ request, netnsFd }: ReceivedRequest): Promise<void> {
     switch (request.kind) {
       case "add":
         invariant(netnsFd !== undefined, "an add that was read has its descriptor");
-        return this.#reconciler.add(request.uid, request.workload, netnsFromFd(netnsFd));
+        return this.#reconciler.add(request.uid, request.workload, netnsOf(netnsFd));
       case "keep":
         return this.#reconciler.keep(request.uid);
       case "del":
@@ -134,5 +135,15 @@ export class ZdsSession {
       case "snapshot-sent":
         return this.#reconciler.snapshotSent();
     }
+  }
+}
+
+/** Refused like a pod that can't be started: the agent's other pods are none the worse for it. */
+function netnsOf(fd: number): Netns {
+  try {
+    return new Netns(fd);
+  } catch (cause) {
+    if (!(cause instanceof NetError)) throw cause;
+    throw new InpodError("start", cause.message, { cause });
   }
 }

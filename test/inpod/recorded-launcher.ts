@@ -1,6 +1,9 @@
 /** A launcher that remembers what it was asked for, and the log and readiness around a reconciler. */
-import type { Netns } from "../../src/inpod/netns.ts";
-import { type WorkloadLauncher, WorkloadReconciler } from "../../src/inpod/workload-reconciler.ts";
+import {
+  type PodNetns,
+  type WorkloadLauncher,
+  WorkloadReconciler,
+} from "../../src/inpod/workload-reconciler.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { Readiness } from "../../src/runtime/readiness.ts";
 import type { LogFields, Logger, LogLevel, LogValue } from "../../src/telemetry/logger.ts";
@@ -27,7 +30,7 @@ export class RecordedLauncher implements WorkloadLauncher {
 }
 
 /** A namespace that knows whether it was closed, for tests without descriptors. */
-export class FakeNetns implements Netns {
+export class FakeNetns implements PodNetns {
   readonly fd = -1;
   readonly key: string;
   closeCount = 0;

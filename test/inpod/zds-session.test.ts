@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { closeSync, fstatSync } from "node:fs";
+import { closeSync, fstatSync, openSync } from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
 import { InpodError } from "../../src/inpod/inpod-error.ts";
@@ -118,6 +118,22 @@ test("a failed start is answered with its reason and the conversation goes on", 
   assert.deepEqual(await connection.ask(SNAPSHOT), ACK);
   connection.end();
   await bench.reconciler.close();
+});
+
+test("a descriptor that is no namespace is refused like a failed start, and closed", async () => {
+  const { connection, ended, bench } = startedSession();
+  await connection.take();
+  const fd = openSync("/dev/null", "r");
+  const nack = await connection.ask(ADD, [fd]);
+  assert.match(
+    decodeZdsAck(nack).error,
+    /^failure to start proxy : descriptor \d+ is no network namespace$/,
+  );
+  assert.equal(isOpen(fd), false);
+  assert.deepEqual(await connection.ask(SNAPSHOT), ACK);
+  connection.end();
+  assert.equal(await ended, undefined);
+  assert.deepEqual(bench.launcher.calls, []);
 });
 
 test("a packet that cannot be read is answered with its reason and ends the conversation", async () => {
