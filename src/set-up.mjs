@@ -10,8 +10,9 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
+  rmSync,
   statSync,
-  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
@@ -24,7 +25,8 @@ const STAMP = join(ROOT, "dist", ".built");
 
 try {
   if (process.argv.includes("--stamp")) {
-    stampDist(new Date());
+    writeFileSync(STAMP, "");
+    makeExecutable();
   } else {
     if (process.platform !== "linux")
       throw new Error(`runs on Linux only, not ${process.platform}`);
@@ -78,18 +80,22 @@ function isBuilt() {
 
 function build() {
   say("building dist/");
-  // A file that is saved while the compiler runs is newer than the stamp.
-  const startedAt = new Date();
-  run(join(MODULES, ".bin", "tsc"), ["-p", "src"], "tsc found errors in src/");
-  stampDist(startedAt);
+  mkdirSync(dirname(STAMP), { recursive: true });
+  // Written before, so that a file saved while the compiler runs is newer.
+  const fresh = `${STAMP}.${process.pid}`;
+  writeFileSync(fresh, "");
+  try {
+    run(join(MODULES, ".bin", "tsc"), ["-p", "src"], "tsc found errors in src/");
+    renameSync(fresh, STAMP);
+  } finally {
+    rmSync(fresh, { force: true });
+  }
+  makeExecutable();
 }
 
-function stampDist(at) {
+function makeExecutable() {
   const main = join(ROOT, "dist", "main.js");
   if (existsSync(main)) chmodSync(main, 0o755);
-  mkdirSync(dirname(STAMP), { recursive: true });
-  writeFileSync(STAMP, "");
-  utimesSync(STAMP, at, at);
 }
 
 /** Runs in the root folder, with the Node of node_modules first on the path. */
