@@ -13,6 +13,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
@@ -31,6 +32,7 @@ try {
     if (process.platform !== "linux")
       throw new Error(`runs on Linux only, not ${process.platform}`);
     if (!isInstalled()) install();
+    linkNode();
     buildAddon({ starting: () => say("building the addon") });
     if (!isBuilt()) build();
   }
@@ -66,6 +68,16 @@ function install() {
   if (!isInstalled()) {
     throw new Error(`npm ci left out a package of package-lock.json for linux ${process.arch}`);
   }
+}
+
+/**
+ * npm 10 takes the link away with the package of the other architecture, which names it as well.
+ */
+function linkNode() {
+  const link = join(MODULES, ".bin", "node");
+  if (existsSync(link)) return;
+  rmSync(link, { force: true });
+  symlinkSync(`../node-linux-${process.arch}/bin/node`, link);
 }
 
 /** Folders count as well: their time tells that a file was removed. */
