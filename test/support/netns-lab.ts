@@ -1,0 +1,196 @@
+/**
+ * A small network of real namespaces for tests and benches: one bridge, and hosts attached to it by
+ * veth pairs. Needs root and the tools of iproute2 and util-linux. All interfaces live inside the
+ * lab's namespaces, so labs do not meet each other nor the machine's own network.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { readdirSync } from "node:fs";
+
+const NETNS_FOLDER = "/run/netns";
+const NAME_PREFIX = "ztlab";
+
+export interface LabHostOptions {
+  /** With prefix length, such as `10.1.0.1/24`. */
+  readonly ipv4: string;
+  readonly ipv6?: string;
+  /** Arguments of `ip route add`: `default via 10.1.0.254`, `unreachable fd09::/64`. */
+  readonly routes?: readonly string[];
+}
+
+export interface LabHost {
+  /** Name of the namespace, unique on the machine. */
+  readonly netns: string;
+  /** Path of the namespace; valid until the lab is closed. */
+  readonly path: string;
+  /** Address without prefix length. */
+  readonly ipv4: string;
+  readonly ipv6: string | undefined;
+}
+
+/** Bridge and hosts; removes itself when the process exits or gets SIGINT or SIGTERM. */
+export class NetnsLab {
+  readonly #prefix: string;
+  readonly #bridge: string;
+  readonly #netnsNames: string[] = [];
+  readonly #processes = new Set<ChildProcess>();
+  #closed = false;
+
+  constructor() {
+    removeAbandonedLabs();
+    this.#prefix = freePrefix();
+    process.once("exit", this.#exited);
+    process.once("SIGINT", this.#interrupted);
+    process.once("SIGTERM", this.#interrupted);
+    this.#bridge = this.#addNetns("bridge");
+    ip(this.#bridge, ["link add br0 type bridge", "link set br0 up"]);
+  }
+
+  /** A namespace with `eth0` on the bridge and `lo`, both up. @param name short, `a-z0-9`. */
+  addHost(name: string, options: LabHostOptions): LabHost {
+    const netns = this.#addNetns(name);
+    const port = `port${this.#netnsNames.length}`;
+    ip(this.#bridge, [
+      `link add ${port} type veth peer name eth0 netns ${netns}`,
+      `link set ${port} master br0 up`,
+    ]);
+    ip(netns, [
+      `addr add ${options.ipv4} dev eth0`,
+      // Without duplicate address detection the address can be used at once.
+      ...(options.ipv6 === undefined ? [] : [`addr add ${options.ipv6} dev eth0 nodad`]),
+      "link set eth0 up",
+      ...(options.routes ?? []).map((route) => `route add ${route}`),
+    ]);
+    return {
+      netns,
+      path: `${NETNS_FOLDER}/${netns}`,
+      ipv4: withoutPrefixLength(options.ipv4),
+      ipv6: options.ipv6 === undefined ? undefined : withoutPrefixLength(options.ipv6),
+    };
+  }
+
+  /** Runs a command in the host's namespace to its end. @throws when it fails. @returns stdout. */
+  exec(host: LabHost, command: string, ...args: string[]): string {
+    return run("nsenter", [`--net=${host.path}`, "--", command, ...args]);
+  }
+
+  /** Starts a command in the host's namespace; it is killed with the lab. */
+  spawn(host: LabHost, command: string, ...args: string[]): ChildProcess {
+    const child = spawn("nsenter", [`--net=${host.path}`, "--", command, ...args], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    this.#processes.add(child);
+    child.once("exit", () => this.#processes.delete(child));
+    return child;
+  }
+
+  /** Kills what was started and removes every namespace, as far as it goes. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    process.off("exit", this.#exited);
+    process.off("SIGINT", this.#interrupted);
+    process.off("SIGTERM", this.#interrupted);
+    for (const child of this.#processes) child.kill("SIGKILL");
+    for (const name of this.#netnsNames) deleteNetns(name);
+  }
+
+  #addNetns(name: string): string {
+    const netns = `${this.#prefix}-${name}`;
+    run("ip", ["netns", "add", netns]);
+    this.#netnsNames.push(netns);
+    ip(netns, ["link set lo up"]);
+    return netns;
+  }
+
+  readonly #exited = (): void => this.close();
+
+  readonly #interrupted = (signal: NodeJS.Signals): void => {
+    this.close();
+    process.kill(process.pid, signal);
+  };
+}
+
+/**
+ * For the `skip` option of tests that need namespaces.
+ *
+ * @param tools commands that the tests need beside `ip` and `nsenter`.
+ * @returns why they can't run here, or false.
+ * @throws in CI, where such tests must not pass by skipping.
+ */
+export function requireNetns(...tools: string[]): string | false {
+  const reason = findObstacle(tools);
+  if (reason !== false && process.env["CI"] === "true") throw new Error(reason);
+  return reason;
+}
+
+function findObstacle(tools: readonly string[]): string | false {
+  for (const tool of ["ip", "nsenter", ...tools]) {
+    try {
+      run("sh", ["-c", `command -v ${tool}`]);
+    } catch {
+      return `needs the command ${tool}`;
+    }
+  }
+  const probe = `${freePrefix()}-probe`;
+  try {
+    run("ip", ["netns", "add", probe]);
+    return false;
+  } catch (error) {
+    return `needs network namespaces: ${error instanceof Error ? error.message : error}`;
+  } finally {
+    deleteNetns(probe);
+  }
+}
+
+/** Names start with the process that made them, so that leftovers of killed ones are known. */
+function freePrefix(): string {
+  const taken = labNetnsNames();
+  for (let i = 0; ; i++) {
+    const prefix = `${NAME_PREFIX}-${process.pid}-${i}`;
+    if (!taken.some((name) => name.startsWith(`${prefix}-`))) return prefix;
+  }
+}
+
+function removeAbandonedLabs(): void {
+  for (const name of labNetnsNames()) {
+    if (!isRunning(Number(name.split("-")[1]))) deleteNetns(name);
+  }
+}
+
+function labNetnsNames(): string[] {
+  try {
+    return readdirSync(NETNS_FOLDER).filter((name) => name.startsWith(`${NAME_PREFIX}-`));
+  } catch {
+    // The folder is made with the first namespace.
+    return [];
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+function deleteNetns(name: string): void {
+  try {
+    run("ip", ["netns", "delete", name]);
+  } catch {
+    // It never came to be, or somebody else removed it: the aim is reached.
+  }
+}
+
+/** Several commands of `ip` in one process, within a namespace. */
+function ip(netns: string, commands: readonly string[]): void {
+  run("ip", ["-n", netns, "-batch", "-"], `${commands.join("\n")}\n`);
+}
+
+function run(command: string, args: readonly string[], input = ""): string {
+  return execFileSync(command, args, { input, encoding: "utf8", stdio: ["pipe", "pipe", "pipe"] });
+}
+
+function withoutPrefixLength(address: string): string {
+  return address.replace(/\/\d+$/, "");
+}
