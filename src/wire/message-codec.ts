@@ -25,19 +25,13 @@ export function decodeMessage<Message>(
   codec: MessageCodec<Message>,
   bytes: Uint8Array,
 ): Message {
-  const reader = new BinaryReader(bytes, decodeUtf8);
-  let message: Message;
   try {
-    message = codec.decode(reader);
+    return codec.decode(new BinaryReader(bytes, decodeUtf8));
   } catch (cause) {
     // Generated code throws plain errors of many kinds, all of them about the bytes.
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new WireError("malformed", `undecodable ${name}: ${reason}`, { cause });
   }
-  if (reader.pos !== bytes.length) {
-    throw new WireError("malformed", `undecodable ${name}: stray bytes at offset ${reader.pos}`);
-  }
-  return message;
 }
 
 /** The message's bytes, fields in the order of their numbers in the .proto text. */

@@ -6,17 +6,12 @@
  * oneofs, and an encode and a decode for each message. Each .proto file is one package, named after it.
  */
 import { spawnSync } from "node:child_process";
-import { readdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import {
-  CodeGeneratorRequestSchema,
-  CodeGeneratorResponseSchema,
-  FileDescriptorSetSchema,
-} from "@bufbuild/protobuf/wkt";
-import protobuf from "protobufjs";
-import "protobufjs/ext/descriptor/index.js";
+import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema } from "@bufbuild/protobuf/wkt";
+import { descriptorSet } from "./descriptors.mjs";
 
 const OPTIONS = [
   "oneof=unions-value",
@@ -29,50 +24,7 @@ const OPTIONS = [
   "outputServices=none",
 ];
 
-const folder = import.meta.dirname;
-const sources = readdirSync(folder).filter((name) => name.endsWith(".proto"));
-
-const root = new protobuf.Root();
-root.resolvePath = (_origin, target) => path.join(folder, target);
-root.loadSync(sources).resolveAll();
-
-const set = root.toDescriptor("proto3");
-for (const file of set.file) {
-  const packages = new Set();
-  for (const message of file.messageType) {
-    qualify(message, root.lookupType(`${file.package}.${message.name}`), packages);
-  }
-  packages.delete(file.package);
-  file.name = fileName(file.package);
-  file.dependency = [...packages].map(fileName);
-}
-
-function fileName(packageName) {
-  return `${packageName.replaceAll(".", "-")}.proto`;
-}
-
-/** protobufjs names types as seen from their user; plugins expect full names. */
-function qualify(message, scope, packages) {
-  const entries = (message.nestedType ?? []).filter((nested) => nested.options?.mapEntry);
-  for (const nested of message.nestedType ?? []) {
-    qualify(nested, entries.includes(nested) ? scope : scope.get(nested.name), packages);
-  }
-  for (const field of message.field) {
-    if (!field.typeName) continue;
-    if (entries.some((entry) => entry.name === field.typeName)) {
-      field.typeName = `${scope.fullName}.${field.typeName}`;
-      continue;
-    }
-    const type = scope.lookupTypeOrEnum(field.typeName);
-    field.typeName = type.fullName;
-    let parent = type.parent;
-    while (parent instanceof protobuf.Type) parent = parent.parent;
-    packages.add(parent.fullName.slice(1));
-  }
-}
-
-const encoded = protobuf.descriptor.FileDescriptorSet.encode(set).finish();
-const { file: protoFile } = fromBinary(FileDescriptorSetSchema, encoded);
+const protoFile = descriptorSet().file;
 const request = create(CodeGeneratorRequestSchema, {
   fileToGenerate: protoFile.map((file) => file.name),
   protoFile,
@@ -89,5 +41,27 @@ if (run.status !== 0) throw new Error(`ts-proto failed: ${run.stderr}`);
 const response = fromBinary(CodeGeneratorResponseSchema, new Uint8Array(run.stdout));
 if (response.error) throw new Error(`ts-proto failed: ${response.error}`);
 for (const file of response.file) {
-  writeFileSync(path.join(folder, file.name), `// @ts-nocheck\n${file.content}`);
+  writeFileSync(
+    path.join(import.meta.dirname, file.name),
+    `// @ts-nocheck\n${strict(file.content)}`,
+  );
+}
+
+/**
+ * ts-proto stops silently at a stray end of a group or at field 0, and lets a nested message read on
+ * past its length. Other implementations refuse all three, and so do we.
+ */
+function strict(code) {
+  const stop = /if \(\(tag & 7\) === 4 \|\| tag === 0\) \{\s+break;\s+\}/g;
+  const end = /(reader\.skip\(tag & 7\);\s+\})(\s+return message;)/g;
+  const decoders = code.match(/decode\(input: /g)?.length;
+  if (code.match(stop)?.length !== decoders - 1 || code.match(end)?.length !== decoders - 1) {
+    throw new Error("ts-proto writes decoders in another way than this script knows");
+  }
+  return code
+    .replace(stop, 'if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");')
+    .replace(
+      end,
+      '$1\n      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");$2',
+    );
 }

@@ -101,11 +101,10 @@ export const Any: MessageFns<Any> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -136,11 +135,10 @@ export const Empty: MessageFns<Empty> = {
         const tag = reader.uint32();
         switch (tag >>> 3) {
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -182,11 +180,10 @@ export const UInt32Value: MessageFns<UInt32Value> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -233,11 +230,10 @@ export const Struct: MessageFns<Struct> & StructWrapperFns = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -311,11 +307,10 @@ export const Struct_Fields: MessageFns<Struct_Fields> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -414,11 +409,10 @@ export const Value: MessageFns<Value> & AnyValueWrapperFns = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -484,11 +478,10 @@ export const ListValue: MessageFns<ListValue> & ListValueWrapperFns = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;

@@ -186,11 +186,10 @@ export const Authorization: MessageFns<Authorization> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -232,11 +231,10 @@ export const Rule: MessageFns<Rule> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -278,11 +276,10 @@ export const Clause: MessageFns<Clause> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -498,11 +495,10 @@ export const Match: MessageFns<Match> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -555,11 +551,10 @@ export const Address: MessageFns<Address> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -612,11 +607,10 @@ export const ServiceAccountMatch: MessageFns<ServiceAccountMatch> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -693,11 +687,10 @@ export const StringMatch: MessageFns<StringMatch> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;

@@ -79,11 +79,10 @@ export const IstioCertificateRequest: MessageFns<IstioCertificateRequest> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -125,11 +124,10 @@ export const IstioCertificateResponse: MessageFns<IstioCertificateResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;

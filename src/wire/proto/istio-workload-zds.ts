@@ -98,11 +98,10 @@ export const ZdsHello: MessageFns<ZdsHello> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -166,11 +165,10 @@ export const WorkloadInfo: MessageFns<WorkloadInfo> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -223,11 +221,10 @@ export const AddWorkload: MessageFns<AddWorkload> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -269,11 +266,10 @@ export const KeepWorkload: MessageFns<KeepWorkload> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -315,11 +311,10 @@ export const DelWorkload: MessageFns<DelWorkload> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -350,11 +345,10 @@ export const SnapshotSent: MessageFns<SnapshotSent> = {
         const tag = reader.uint32();
         switch (tag >>> 3) {
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -431,11 +425,10 @@ export const WorkloadRequest: MessageFns<WorkloadRequest> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -477,11 +470,10 @@ export const Ack: MessageFns<Ack> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -525,11 +517,10 @@ export const WorkloadResponse: MessageFns<WorkloadResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;

@@ -155,17 +155,14 @@ export namespace LoadBalancing_HealthPolicy {
 }
 
 export interface Workload {
-  uid: string;
   name: string;
   namespace: string;
   addresses: Uint8Array[];
-  hostname: string;
   network: string;
   tunnelProtocol: TunnelProtocol;
   trustDomain: string;
   serviceAccount: string;
   waypoint: GatewayAddress | undefined;
-  networkGateway: GatewayAddress | undefined;
   node: string;
   canonicalName: string;
   canonicalRevision: string;
@@ -175,6 +172,9 @@ export interface Workload {
   authorizationPolicies: string[];
   status: WorkloadStatus;
   clusterId: string;
+  networkGateway: GatewayAddress | undefined;
+  uid: string;
+  hostname: string;
   services: Map<string, PortList>;
   applicationTunnel: ApplicationTunnel | undefined;
   locality: Locality | undefined;
@@ -219,11 +219,11 @@ export namespace ApplicationTunnel_Protocol {
 }
 
 export interface GatewayAddress {
+  hboneMtlsPort: number;
   destination:
     | { $case: "hostname"; value: NamespacedHostname }
     | { $case: "address"; value: NetworkAddress }
     | undefined;
-  hboneMtlsPort: number;
 }
 
 export interface WeightedWaypoint {
@@ -294,11 +294,10 @@ export const Address: MessageFns<Address> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -498,11 +497,10 @@ export const Service: MessageFns<Service> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -580,11 +578,10 @@ export const LoadBalancing: MessageFns<LoadBalancing> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -594,17 +591,14 @@ export const LoadBalancing: MessageFns<LoadBalancing> = {
 
 function createBaseWorkload(): Workload {
   return {
-    uid: "",
     name: "",
     namespace: "",
     addresses: [],
-    hostname: "",
     network: "",
     tunnelProtocol: 0,
     trustDomain: "",
     serviceAccount: "",
     waypoint: undefined,
-    networkGateway: undefined,
     node: "",
     canonicalName: "",
     canonicalRevision: "",
@@ -614,6 +608,9 @@ function createBaseWorkload(): Workload {
     authorizationPolicies: [],
     status: 0,
     clusterId: "",
+    networkGateway: undefined,
+    uid: "",
+    hostname: "",
     services: new Map(),
     applicationTunnel: undefined,
     locality: undefined,
@@ -625,9 +622,6 @@ function createBaseWorkload(): Workload {
 
 export const Workload: MessageFns<Workload> = {
   encode(message: Workload, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.uid !== "") {
-      writer.uint32(162).string(message.uid);
-    }
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
     }
@@ -636,9 +630,6 @@ export const Workload: MessageFns<Workload> = {
     }
     for (const v of message.addresses) {
       writer.uint32(26).bytes(v!);
-    }
-    if (message.hostname !== "") {
-      writer.uint32(170).string(message.hostname);
     }
     if (message.network !== "") {
       writer.uint32(34).string(message.network);
@@ -654,9 +645,6 @@ export const Workload: MessageFns<Workload> = {
     }
     if (message.waypoint !== undefined) {
       GatewayAddress.encode(message.waypoint, writer.uint32(66).fork()).join();
-    }
-    if (message.networkGateway !== undefined) {
-      GatewayAddress.encode(message.networkGateway, writer.uint32(154).fork()).join();
     }
     if (message.node !== "") {
       writer.uint32(74).string(message.node);
@@ -684,6 +672,15 @@ export const Workload: MessageFns<Workload> = {
     }
     if (message.clusterId !== "") {
       writer.uint32(146).string(message.clusterId);
+    }
+    if (message.networkGateway !== undefined) {
+      GatewayAddress.encode(message.networkGateway, writer.uint32(154).fork()).join();
+    }
+    if (message.uid !== "") {
+      writer.uint32(162).string(message.uid);
+    }
+    if (message.hostname !== "") {
+      writer.uint32(170).string(message.hostname);
     }
     message.services.forEach((value, key) => {
       Workload_Services.encode({ key: key as any, value }, writer.uint32(178).fork()).join();
@@ -719,14 +716,6 @@ export const Workload: MessageFns<Workload> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
-          case 20: {
-            if (tag !== 162) {
-              break;
-            }
-
-            message.uid = reader.string();
-            continue;
-          }
           case 1: {
             if (tag !== 10) {
               break;
@@ -749,14 +738,6 @@ export const Workload: MessageFns<Workload> = {
             }
 
             message.addresses.push(reader.bytes());
-            continue;
-          }
-          case 21: {
-            if (tag !== 170) {
-              break;
-            }
-
-            message.hostname = reader.string();
             continue;
           }
           case 4: {
@@ -797,14 +778,6 @@ export const Workload: MessageFns<Workload> = {
             }
 
             message.waypoint = GatewayAddress.decode(reader, reader.uint32());
-            continue;
-          }
-          case 19: {
-            if (tag !== 154) {
-              break;
-            }
-
-            message.networkGateway = GatewayAddress.decode(reader, reader.uint32());
             continue;
           }
           case 9: {
@@ -879,6 +852,30 @@ export const Workload: MessageFns<Workload> = {
             message.clusterId = reader.string();
             continue;
           }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.networkGateway = GatewayAddress.decode(reader, reader.uint32());
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.uid = reader.string();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.hostname = reader.string();
+            continue;
+          }
           case 22: {
             if (tag !== 178) {
               break;
@@ -931,11 +928,10 @@ export const Workload: MessageFns<Workload> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -988,11 +984,10 @@ export const Workload_Services: MessageFns<Workload_Services> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1056,11 +1051,10 @@ export const Locality: MessageFns<Locality> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1102,11 +1096,10 @@ export const PortList: MessageFns<PortList> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1170,11 +1163,10 @@ export const Port: MessageFns<Port> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1227,11 +1219,10 @@ export const ApplicationTunnel: MessageFns<ApplicationTunnel> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1240,11 +1231,14 @@ export const ApplicationTunnel: MessageFns<ApplicationTunnel> = {
 };
 
 function createBaseGatewayAddress(): GatewayAddress {
-  return { destination: undefined, hboneMtlsPort: 0 };
+  return { hboneMtlsPort: 0, destination: undefined };
 }
 
 export const GatewayAddress: MessageFns<GatewayAddress> = {
   encode(message: GatewayAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.hboneMtlsPort !== 0) {
+      writer.uint32(24).uint32(message.hboneMtlsPort);
+    }
     switch (message.destination?.$case) {
       case "hostname":
         NamespacedHostname.encode(message.destination.value, writer.uint32(10).fork()).join();
@@ -1252,9 +1246,6 @@ export const GatewayAddress: MessageFns<GatewayAddress> = {
       case "address":
         NetworkAddress.encode(message.destination.value, writer.uint32(18).fork()).join();
         break;
-    }
-    if (message.hboneMtlsPort !== 0) {
-      writer.uint32(24).uint32(message.hboneMtlsPort);
     }
     return writer;
   },
@@ -1272,6 +1263,14 @@ export const GatewayAddress: MessageFns<GatewayAddress> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.hboneMtlsPort = reader.uint32();
+            continue;
+          }
           case 1: {
             if (tag !== 10) {
               break;
@@ -1288,20 +1287,11 @@ export const GatewayAddress: MessageFns<GatewayAddress> = {
             message.destination = { $case: "address", value: NetworkAddress.decode(reader, reader.uint32()) };
             continue;
           }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.hboneMtlsPort = reader.uint32();
-            continue;
-          }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1354,11 +1344,10 @@ export const WeightedWaypoint: MessageFns<WeightedWaypoint> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1422,11 +1411,10 @@ export const NetworkAddress: MessageFns<NetworkAddress> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1479,11 +1467,10 @@ export const NamespacedHostname: MessageFns<NamespacedHostname> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1536,11 +1523,10 @@ export const Extension: MessageFns<Extension> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
+        if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
         reader.skip(tag & 7);
       }
+      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;

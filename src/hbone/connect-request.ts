@@ -1,0 +1,47 @@
+/**
+ * The header fields of our CONNECT and of our answer to one: who asks, on whose behalf.
+ *
+ * @see spec data-path 3.3, 4.3.
+ */
+import type { HeaderFields } from "../engine/engine.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
+import type { Workload } from "../mesh/workload.ts";
+import { type Baggage, formatBaggage } from "../wire/baggage.ts";
+import { formatForwarded } from "../wire/forwarded.ts";
+
+export interface ConnectRequest {
+  readonly source: Workload;
+  /** Where the application's connection came from. */
+  readonly client: SocketAddress;
+  /** Host name of the service that was asked for. */
+  readonly serviceHostname: string | undefined;
+  readonly traceparent: string;
+}
+
+/** `baggage`, `forwarded` and `traceparent`, in this order on the wire. */
+export function connectHeaders(request: ConnectRequest): HeaderFields {
+  return [
+    ["baggage", formatBaggage(workloadBaggage(request.source))],
+    ["forwarded", formatForwarded(request.client, request.serviceHostname)],
+    ["traceparent", request.traceparent],
+  ];
+}
+
+/** The fields of our 200: who the destination is. */
+export function answerHeaders(destination: Workload): HeaderFields {
+  return [["baggage", formatBaggage(workloadBaggage(destination))]];
+}
+
+/** What a peer is told about a workload of ours. */
+export function workloadBaggage(workload: Workload): Baggage {
+  return {
+    clusterId: workload.clusterId,
+    namespace: workload.namespace,
+    workloadType: workload.workloadType,
+    workloadName: workload.workloadName,
+    canonicalName: workload.canonicalName,
+    canonicalRevision: workload.canonicalRevision,
+    region: workload.locality.region,
+    zone: workload.locality.zone,
+  };
+}
