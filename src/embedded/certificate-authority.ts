@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { Certificate, CertificationRequest, Extensions, type GeneralName } from "pkijs";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { formatPem, pemBlocks } from "../tls/pem.ts";
+import { formatPem } from "../tls/pem.ts";
 import {
   type AlternativeName,
   buildCa,
@@ -49,6 +49,8 @@ const ROOT_VALIDITY_MS = 3650 * 86_400 * SECOND_MS;
 const OID_EXTENSION_REQUEST = "1.2.840.113549.1.9.14";
 const OID_SUBJECT_ALT_NAME = "2.5.29.17";
 const GENERAL_NAME_URI = 6;
+
+const CSR_BLOCK = /-----BEGIN CERTIFICATE REQUEST-----[^-]*-----END CERTIFICATE REQUEST-----/;
 
 /** Signs what it is told to sign; who may have what is decided by the caller. */
 export class EmbeddedAuthority {
@@ -175,12 +177,12 @@ async function verifiedRequest(csrPem: string): Promise<CertificationRequest> {
 }
 
 function parseRequest(csrPem: string): CertificationRequest {
-  const block = pemBlocks(csrPem)[0];
-  if (block?.label !== "CERTIFICATE REQUEST") {
+  const [block] = CSR_BLOCK.exec(csrPem) ?? [];
+  if (block === undefined) {
     throw new CsrError("certificate signing request is not properly encoded");
   }
   try {
-    return CertificationRequest.fromBER(derOf(block.text));
+    return CertificationRequest.fromBER(derOf(block));
   } catch (error) {
     throw new CsrError("failed to parse X.509 certificate signing request", { cause: error });
   }

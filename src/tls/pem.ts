@@ -1,4 +1,5 @@
 /** PEM text (RFC 7468) cut into blocks. What stands between the blocks is ignored. */
+import { TlsError } from "./tls-error.ts";
 
 export interface PemBlock {
   /** `CERTIFICATE`, `PRIVATE KEY`, … */
@@ -7,14 +8,17 @@ export interface PemBlock {
   readonly text: string;
 }
 
-const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----/g;
+const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----(?:[^-]*(-----END \1-----))?/g;
 
-/** @returns blocks in order; text without a complete block gives none. */
+/**
+ * @returns the blocks in order.
+ * @throws TlsError `bad-certificate` when a block has a beginning but no end.
+ */
 export function pemBlocks(text: string): readonly PemBlock[] {
-  return [...text.matchAll(BLOCK)].map((match) => ({
-    label: match[1] as string,
-    text: `${match[0]}\n`,
-  }));
+  return [...text.matchAll(BLOCK)].map(([block, label = "", end]) => {
+    if (end === undefined) throw new TlsError("bad-certificate", `PEM of ${label} has no end`);
+    return { label, text: `${block}\n` };
+  });
 }
 
 /** @returns the block with lines of 64 characters. */

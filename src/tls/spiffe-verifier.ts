@@ -1,0 +1,48 @@
+/**
+ * Who a TLS peer says it is, and whether that is whom we expect. Runs after the chain was verified,
+ * in data threads, so it loads no X.509 library.
+ *
+ * @see spec data-path 3.1 and 4.1 for rules and texts.
+ */
+import { formatSpiffeId, type Identity, parseSpiffeId, sameIdentity } from "../mesh/identity.ts";
+import { subjectAltUris } from "./subject-alternative-name.ts";
+
+/** Judges a peer whose chain is already trusted. @returns why it is refused, or `undefined`. */
+export type VerifyPeer = (chain: { readonly leafDer: Uint8Array }) => string | undefined;
+
+/** The SPIFFE IDs among the leaf's URI SANs, in order; other names are skipped. */
+export function peerIdentities(leafDer: Uint8Array): readonly Identity[] {
+  return subjectAltUris(leafDer)
+    .map(parseSpiffeId)
+    .filter((identity) => identity !== undefined);
+}
+
+/** The peer has to be one of these. */
+export function expectIdentity(expected: readonly Identity[]): VerifyPeer {
+  return ({ leafDer }) => {
+    const got = peerIdentities(leafDer);
+    if (got.some((id) => expected.some((wanted) => sameIdentity(wanted, id)))) return undefined;
+    return refusal(`SAN (${formatList(expected)})`, got);
+  };
+}
+
+/** The peer has to be of this trust domain; `undefined`: of any, or none. */
+export function expectTrustDomain(trustDomain: string | undefined): VerifyPeer {
+  return ({ leafDer }) => {
+    if (trustDomain === undefined) return undefined;
+    const got = peerIdentities(leafDer);
+    if (got.some((id) => id.trustDomain === trustDomain)) return undefined;
+    return refusal(`trustdomain (${trustDomain})`, got);
+  };
+}
+
+function refusal(expected: string, got: readonly Identity[]): string {
+  return (
+    `identity verification error: peer did not present the expected ${expected}, ` +
+    `got ${formatList(got)}`
+  );
+}
+
+function formatList(identities: readonly Identity[]): string {
+  return identities.map(formatSpiffeId).join(",");
+}
