@@ -5,7 +5,8 @@
  */
 export function formatTimestamp(at: number): string {
   const milliseconds = Math.floor(at);
-  const microseconds = Math.floor((at - milliseconds) * 1000);
+  // A double holds today's instants to a quarter of a microsecond: 648 may be stored as 647.9.
+  const microseconds = Math.min(Math.round((at - milliseconds) * 1000), 999);
   const text = new Date(milliseconds).toISOString();
   return `${text.slice(0, -1)}${String(microseconds).padStart(3, "0")}Z`;
 }

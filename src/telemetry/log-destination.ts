@@ -14,7 +14,7 @@ const GATHER_MS = 5;
 const GATHER_CHARACTERS_MAX = 65_536;
 
 export interface LogDestinationOptions {
-  /** The descriptor; never closed. */
+  /** Usually 1; others are closed when writing to them fails. */
   readonly fd: number;
   /** Unwritten bytes beyond which lines are dropped. */
   readonly bufferBytesMax: number;
@@ -55,8 +55,10 @@ export class LogDestination implements LogSink {
       if (droppedLineCount > 0) dropped(droppedLineCount);
       this.#settle();
     });
-    // There is nowhere to tell it: the output itself is gone.
+    // There is nowhere to tell it: the output itself is gone. Without destroying it, pino would try
+    // for ever at the exit of the process to write the rest.
     this.#destination.on("error", () => {
+      if (!this.#broken) this.#destination.destroy();
       this.#broken = true;
       this.#settle();
     });
