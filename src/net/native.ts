@@ -9,6 +9,7 @@ import { createRequire } from "node:module";
 export interface NativeSocketOptions {
   /** Descriptor of a network namespace; left out: the calling thread's own. */
   readonly netnsFd?: number;
+  /** What a `packet` socket hears is read with `fs.readSync` (EAGAIN when there is nothing). */
   readonly family: "ipv4" | "ipv6" | "packet";
   readonly type: "stream" | "dgram" | "raw";
   /** For `packet`: an EtherType in host order, such as 0x0800. */

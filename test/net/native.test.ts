@@ -1,0 +1,491 @@
+import assert from "node:assert/strict";
+import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { connect as connectTcp, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { Worker } from "node:worker_threads";
+import { native } from "../../src/net/native.ts";
+import { LeakCheck } from "../support/leak-check.ts";
+
+const LOOPBACK = { family: "ipv4", type: "stream", bind: { ip: "127.0.0.1", port: 0 } } as const;
+/** Values of linux/fcntl.h as /proc shows them. */
+const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
+
+let folder: string;
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), "ztunnel-native-"));
+});
+after(() => rmSync(folder, { recursive: true }));
+
+describe("arguments of the wrong kind", () => {
+  const anything = native as unknown as Record<string, (...args: unknown[]) => unknown>;
+  const socket = (more: object) => () =>
+    anything["socketInNamespace"]?.({ family: "ipv4", type: "stream", ...more });
+  const cases: [name: string, call: () => unknown, message: string][] = [
+    ["no options", () => anything["socketInNamespace"]?.(), "options must be an object"],
+    ["an unknown family", socket({ family: "ipx" }), 'family must be "ipv4", "ipv6" or "packet"'],
+    ["no type", socket({ type: undefined }), "type must be a string"],
+    [
+      "a mark that is text",
+      socket({ mark: "1337" }),
+      "mark must be an integer from 0 to 4294967295",
+    ],
+    ["a negative mark", socket({ mark: -1 }), "mark must be an integer from 0 to 4294967295"],
+    ["a flag that is a number", socket({ reusePort: 1 }), "reusePort must be a boolean"],
+    ["keep-alive that is a number", socket({ keepAlive: 9 }), "keepAlive must be an object"],
+    [
+      "an unknown transparency",
+      socket({ transparent: "yes" }),
+      'transparent must be "required" or "try"',
+    ],
+    [
+      "a port that is too high",
+      socket({ bind: { ip: "127.0.0.1", port: 65536 } }),
+      "bind.port must be an integer from 0 to 65535",
+    ],
+    [
+      "a bind without port",
+      socket({ bind: { ip: "127.0.0.1" } }),
+      "bind.port must be an integer from 0 to 65535",
+    ],
+    [
+      "an address of the other family",
+      socket({ bind: { ip: "::1", port: 0 } }),
+      "bind.ip must be an address of the socket's family",
+    ],
+    ["a netns that is text", socket({ netnsFd: "3" }), "netnsFd must be an integer from 0 to"],
+    ["no descriptor", () => anything["localAddress"]?.(), "fd must be a descriptor"],
+    ["a broken descriptor", () => native.localAddress(1.5), "fd must be an integer from 0 to"],
+    ["no path", () => anything["connectSeqpacket"]?.(), "path must be a string"],
+    [
+      "a path with a null character",
+      () => native.connectSeqpacket("a\0b"),
+      "path must be a string without null characters",
+    ],
+    ["data that is text", () => anything["sendPacket"]?.(0, "text"), "data must be a Uint8Array"],
+    [
+      "five descriptors on a packet",
+      () => native.sendPacket(0, new Uint8Array(1), 0, 0, 0, 0, 0),
+      "passFds must be at most 4 descriptors",
+    ],
+    ["no callback", () => anything["watchReadable"]?.(0), "readable must be a function"],
+  ];
+  for (const [name, call, message] of cases) {
+    test(`${name} is a TypeError that names it and opens nothing`, async () => {
+      const leaks = new LeakCheck();
+      assert.throws(call, (error: NodeJS.ErrnoException) => {
+        assert.ok(error instanceof TypeError);
+        assert.equal(error.code, "ERR_INVALID_ARG_TYPE");
+        assert.ok(error.message.startsWith(message), error.message);
+        return true;
+      });
+      await leaks.assertNone();
+    });
+  }
+
+  test("an error thrown by a getter comes through", () => {
+    const options = {
+      family: "ipv4",
+      type: "stream",
+      get mark(): number {
+        throw new RangeError("mine");
+      },
+    } as const;
+    assert.throws(() => native.socketInNamespace(options), /^RangeError: mine$/);
+  });
+});
+
+test("errors of system calls have the shape of Node's own", () => {
+  const { fd } = native.socketInNamespace({ ...LOOPBACK, listenBacklog: 1 });
+  const { port } = native.localAddress(fd);
+  assert.throws(() => native.socketInNamespace({ ...LOOPBACK, bind: { ip: "127.0.0.1", port } }), {
+    name: "Error",
+    code: "EADDRINUSE",
+    errno: -98,
+    syscall: "bind",
+    message: `EADDRINUSE: address already in use, bind 127.0.0.1 port ${port}`,
+  });
+  closeSync(fd);
+});
+
+test("a descriptor that is no namespace is refused and the thread stays at home", () => {
+  const fd = openSync("/dev/null", "r");
+  const options = { family: "ipv4", type: "stream", netnsFd: fd } as const;
+  assert.throws(() => native.socketInNamespace(options), { code: "EINVAL", syscall: "setns" });
+  closeSync(fd);
+});
+
+test("an accepted connection tells both addresses", async () => {
+  const leaks = new LeakCheck();
+  const listener = native.socketInNamespace({ ...LOOPBACK, listenBacklog: 8 });
+  assert.equal(listener.transparent, false);
+  assert.equal(native.acceptConnection(listener.fd), undefined);
+  const local = native.localAddress(listener.fd);
+  const client = await connected(local.port);
+  await readable(listener.fd);
+  const accepted = native.acceptConnection(listener.fd);
+  assert.ok(accepted);
+  assert.deepEqual(accepted.local, local);
+  assert.deepEqual(accepted.peer, { ip: "127.0.0.1", port: client.localPort });
+  assertBornQuiet(accepted.fd);
+  assert.equal(native.acceptConnection(listener.fd), undefined);
+  client.destroy();
+  closeSync(accepted.fd);
+  closeSync(listener.fd);
+  await leaks.assertNone();
+});
+
+test("a dual-stack listener gives IPv4 peers as IPv4", async () => {
+  const { fd } = native.socketInNamespace({
+    family: "ipv6",
+    type: "stream",
+    dualStack: true,
+    bind: { ip: "::", port: 0 },
+    listenBacklog: 8,
+  });
+  assert.equal(native.localAddress(fd).ip, "::");
+  const client = await connected(native.localAddress(fd).port);
+  await readable(fd);
+  const accepted = native.acceptConnection(fd);
+  assert.equal(accepted?.peer.ip, "127.0.0.1");
+  assert.equal(accepted.local.ip, "127.0.0.1");
+  client.destroy();
+  closeSync(accepted.fd);
+  closeSync(fd);
+});
+
+test("a listener that is not dual-stack leaves IPv4 to others", () => {
+  const ipv6 = native.socketInNamespace({
+    family: "ipv6",
+    type: "stream",
+    dualStack: false,
+    bind: { ip: "::", port: 0 },
+    listenBacklog: 1,
+  });
+  const bind = { ip: "0.0.0.0", port: native.localAddress(ipv6.fd).port };
+  const ipv4 = native.socketInNamespace({ ...LOOPBACK, bind, listenBacklog: 1 });
+  closeSync(ipv4.fd);
+  closeSync(ipv6.fd);
+});
+
+test("what was never redirected has no original destination of another place", async () => {
+  const { fd } = native.socketInNamespace({ ...LOOPBACK, listenBacklog: 8 });
+  const client = await connected(native.localAddress(fd).port);
+  await readable(fd);
+  const accepted = native.acceptConnection(fd);
+  assert.ok(accepted);
+  // Where the machine tracks connections, the kernel answers with the address that was dialled.
+  const original = native.originalDestination(accepted.fd);
+  if (original !== undefined) assert.deepEqual(original, accepted.local);
+  client.destroy();
+  closeSync(accepted.fd);
+  closeSync(fd);
+
+  const udp = native.socketInNamespace({ ...LOOPBACK, type: "dgram" });
+  assert.equal(native.originalDestination(udp.fd), undefined);
+  closeSync(udp.fd);
+  assert.throws(() => native.originalDestination(udp.fd), { code: "EBADF" });
+});
+
+test("options can be set on an accepted socket", async () => {
+  const { fd } = native.socketInNamespace({ ...LOOPBACK, listenBacklog: 8 });
+  const client = await connected(native.localAddress(fd).port);
+  await readable(fd);
+  const accepted = native.acceptConnection(fd);
+  assert.ok(accepted);
+  native.setSocketOptions(accepted.fd, {
+    noDelay: true,
+    userTimeoutMs: 30_000,
+    keepAlive: { idleSeconds: 180, intervalSeconds: 180, probes: 9 },
+  });
+  // The kernel takes at most 127 probes, so this proves that the number arrives.
+  const keepAlive = { idleSeconds: 180, intervalSeconds: 180, probes: 128 };
+  assert.throws(() => native.setSocketOptions(accepted.fd, { keepAlive }), {
+    code: "EINVAL",
+    message: "EINVAL: invalid argument, setsockopt TCP_KEEPCNT",
+  });
+  client.destroy();
+  closeSync(accepted.fd);
+  closeSync(fd);
+});
+
+describe("seqpacket", () => {
+  let listener: number;
+  let left: number;
+  let right: number;
+  const path = (): string => join(folder, "zds.sock");
+
+  before(() => {
+    listener = native.listenSeqpacket(path(), 4);
+    assert.equal(native.acceptSeqpacket(listener), undefined);
+    left = native.connectSeqpacket(path());
+    const accepted = native.acceptSeqpacket(listener);
+    assert.ok(accepted !== undefined);
+    right = accepted;
+    for (const fd of [listener, left, right]) assertBornQuiet(fd);
+  });
+  after(() => {
+    closeSync(listener);
+    closeSync(right);
+  });
+
+  test("nothing there is undefined", () => {
+    assert.equal(native.receivePacket(right, 1024), undefined);
+  });
+
+  test("packets keep their borders", () => {
+    native.sendPacket(left, Uint8Array.of(1, 2));
+    native.sendPacket(left, Uint8Array.of(3).subarray(0));
+    const first = native.receivePacket(right, 1024);
+    assert.deepEqual([...(first?.data ?? [])], [1, 2]);
+    assert.deepEqual(first?.fds, []);
+    assert.equal(first?.truncated, false);
+    assert.deepEqual([...(native.receivePacket(right, 1024)?.data ?? [])], [3]);
+  });
+
+  test("only the view of a larger buffer is sent", () => {
+    native.sendPacket(left, Uint8Array.of(9, 1, 2, 9).subarray(1, 3));
+    assert.deepEqual([...(native.receivePacket(right, 1024)?.data ?? [])], [1, 2]);
+  });
+
+  for (const count of [1, 2]) {
+    test(`${count} descriptors arrive as duplicates, close-on-exec`, async () => {
+      const leaks = new LeakCheck();
+      const sent = openSync("/proc/self/ns/net", "r");
+      native.sendPacket(left, Uint8Array.of(7), ...Array<number>(count).fill(sent));
+      const packet = native.receivePacket(right, 1024);
+      assert.equal(packet?.truncated, false);
+      assert.equal(packet.fds.length, count);
+      for (const fd of packet.fds) {
+        assert.notEqual(fd, sent);
+        assert.equal(fstatSync(fd).ino, fstatSync(sent).ino);
+        assert.ok(flagsOf(fd) & O_CLOEXEC);
+        closeSync(fd);
+      }
+      closeSync(sent);
+      await leaks.assertNone();
+    });
+  }
+
+  test("a third descriptor does not fit: truncated, and it is closed", async () => {
+    const leaks = new LeakCheck();
+    native.sendPacket(left, Uint8Array.of(7), left, left, left);
+    const packet = native.receivePacket(right, 1024);
+    assert.equal(packet?.truncated, true);
+    assert.equal(packet.fds.length, 2);
+    for (const fd of packet.fds) closeSync(fd);
+    await leaks.assertNone();
+  });
+
+  test("a packet that is too long is truncated, and the next one is whole", () => {
+    native.sendPacket(left, new Uint8Array(1025));
+    native.sendPacket(left, new Uint8Array(1024));
+    const long = native.receivePacket(right, 1024);
+    assert.equal(long?.truncated, true);
+    assert.equal(long.data.length, 1024);
+    assert.equal(native.receivePacket(right, 1024)?.truncated, false);
+  });
+
+  test("a peer that does not read makes send fail instead of wait", () => {
+    assert.throws(
+      () => {
+        for (let i = 0; i < 10_000; i++) native.sendPacket(left, new Uint8Array(1024));
+      },
+      { code: "EAGAIN", syscall: "sendmsg" },
+    );
+    while (native.receivePacket(right, 1024) !== undefined);
+  });
+
+  test("the end of the conversation is an empty packet, and sending fails", () => {
+    closeSync(left);
+    assert.equal(native.receivePacket(right, 1024)?.data.length, 0);
+    assert.throws(() => native.sendPacket(right, Uint8Array.of(1)), { code: "EPIPE" });
+  });
+
+  test("a path that is taken, absent or too long is an error that names it", () => {
+    assert.throws(() => native.listenSeqpacket(path(), 1), {
+      code: "EADDRINUSE",
+      message: `EADDRINUSE: address already in use, bind ${path()}`,
+    });
+    assert.throws(() => native.connectSeqpacket("/nowhere"), { code: "ENOENT" });
+    assert.throws(() => native.connectSeqpacket("x".repeat(108)), { code: "ENAMETOOLONG" });
+  });
+});
+
+describe("watchReadable", () => {
+  test("calls back while something is unread, and stops when closed", async () => {
+    const leaks = new LeakCheck();
+    const [left, right] = seqpacketPair();
+    let calls = 0;
+    let enough: () => void;
+    const thrice = new Promise<void>((resolve) => {
+      enough = resolve;
+    });
+    const first = native.watchReadable(right, () => {
+      if (++calls === 3) enough();
+    });
+    native.sendPacket(left, Uint8Array.of(1));
+    await thrice;
+    first.close();
+    first.close();
+    const callsThen = calls;
+    await readable(right);
+    assert.equal(calls, callsThen);
+    closeSync(left);
+    closeSync(right);
+    await leaks.assertNone();
+  });
+
+  test("one watch may follow another at once, and two at a time are refused", () => {
+    const [left, right] = seqpacketPair();
+    const first = native.watchReadable(right, () => {});
+    assert.throws(() => native.watchReadable(right, () => {}), { code: "EEXIST" });
+    first.close();
+    native.watchReadable(right, () => {}).close();
+    closeSync(left);
+    closeSync(right);
+  });
+
+  test("what can't be watched is an error", () => {
+    const file = openSync("/proc/self/status", "r");
+    assert.throws(() => native.watchReadable(file, () => {}), {
+      code: "EPERM",
+      message: `EPERM: operation not permitted, uv_poll_init fd ${file}`,
+    });
+    closeSync(file);
+    assert.throws(() => native.watchReadable(file, () => {}), { code: "EBADF" });
+  });
+
+  test("close does nothing on somebody else's object", () => {
+    const [left, right] = seqpacketPair();
+    const watch = native.watchReadable(right, () => {});
+    watch.close.call({ close: () => {} });
+    watch.close.call(undefined as never);
+    watch.close();
+    closeSync(left);
+    closeSync(right);
+  });
+});
+
+describe("in a worker thread", () => {
+  const addon = createRequire(import.meta.url).resolve("../../native/build/ztunnel.node");
+  const prelude = `
+    const native = require(${JSON.stringify(addon)});
+    const { workerData, parentPort } = require("node:worker_threads");
+  `;
+
+  test("packets are echoed by a watch of that thread", async () => {
+    const [left, right] = seqpacketPair();
+    const worker = new Worker(
+      `${prelude}
+      const watch = native.watchReadable(workerData, () => {
+        const { data } = native.receivePacket(workerData, 1024);
+        if (data.length === 0) return watch.close();
+        native.sendPacket(workerData, data);
+      });
+      parentPort.postMessage("watching");`,
+      { eval: true, workerData: right },
+    );
+    await new Promise((resolve) => worker.once("message", resolve));
+    for (let i = 0; i < 100; i++) {
+      native.sendPacket(left, Uint8Array.of(i));
+      await readable(left);
+      assert.equal(native.receivePacket(left, 1024)?.data[0], i);
+    }
+    closeSync(left);
+    assert.equal(await exitCode(worker), 0);
+    closeSync(right);
+  });
+
+  test("a watch that is still open ends with its thread", async () => {
+    const leaks = new LeakCheck();
+    const [left, right] = seqpacketPair();
+    const worker = new Worker(
+      `${prelude} native.watchReadable(workerData, () => {}); parentPort.postMessage("watching");`,
+      { eval: true, workerData: right },
+    );
+    await new Promise((resolve) => worker.once("message", resolve));
+    await worker.terminate();
+    closeSync(left);
+    closeSync(right);
+    await leaks.assertNone();
+  });
+
+  test("an error thrown by the callback is the thread's uncaught exception", async () => {
+    const [left, right] = seqpacketPair();
+    native.sendPacket(left, Uint8Array.of(1));
+    const worker = new Worker(
+      `${prelude} native.watchReadable(workerData, () => { throw new RangeError("mine"); });`,
+      { eval: true, workerData: right },
+    );
+    const error = await new Promise((resolve) => worker.once("error", resolve));
+    assert.equal(String(error), "RangeError: mine");
+    closeSync(left);
+    closeSync(right);
+  });
+});
+
+test("a thousand rounds leave nothing open", async () => {
+  const leaks = new LeakCheck();
+  const taken = native.socketInNamespace({ ...LOOPBACK, listenBacklog: 1 });
+  const bind = native.localAddress(taken.fd);
+  for (let i = 0; i < 1000; i++) {
+    assert.throws(() => native.socketInNamespace({ ...LOOPBACK, bind }), { code: "EADDRINUSE" });
+    closeSync(native.socketInNamespace({ ...LOOPBACK, listenBacklog: 1 }).fd);
+    const [left, right] = seqpacketPair();
+    const watch = native.watchReadable(right, () => {});
+    native.sendPacket(left, Uint8Array.of(1), left);
+    for (const fd of native.receivePacket(right, 1024)?.fds ?? []) closeSync(fd);
+    watch.close();
+    closeSync(left);
+    closeSync(right);
+  }
+  closeSync(taken.fd);
+  await leaks.assertNone();
+});
+
+/** Two connected ends. */
+function seqpacketPair(): [left: number, right: number] {
+  const path = join(folder, "pair.sock");
+  const listener = native.listenSeqpacket(path, 1);
+  const left = native.connectSeqpacket(path);
+  const right = native.acceptSeqpacket(listener);
+  closeSync(listener);
+  rmSync(path);
+  assert.ok(right !== undefined);
+  return [left, right];
+}
+
+function connected(port: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectTcp({ host: "127.0.0.1", port });
+    socket.once("connect", () => resolve(socket)).once("error", reject);
+  });
+}
+
+function readable(fd: number): Promise<void> {
+  return new Promise((resolve) => {
+    const watch = native.watchReadable(fd, () => {
+      watch.close();
+      resolve();
+    });
+  });
+}
+
+function exitCode(worker: Worker): Promise<number> {
+  return new Promise((resolve, reject) => {
+    worker.once("exit", resolve).once("error", reject);
+  });
+}
+
+function flagsOf(fd: number): number {
+  const line = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"));
+  return Number.parseInt(line?.[1] ?? "", 8);
+}
+
+function assertBornQuiet(fd: number): void {
+  assert.equal(flagsOf(fd) & (O_CLOEXEC | O_NONBLOCK), O_CLOEXEC | O_NONBLOCK);
+}

@@ -1,0 +1,280 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { closeSync, readlinkSync, readSync } from "node:fs";
+import { createRequire } from "node:module";
+import { Socket } from "node:net";
+import { after, before, describe, test } from "node:test";
+import {
+  type NativeAccepted,
+  type NativeAddress,
+  type NativeSocketOptions,
+  native,
+} from "../../src/net/native.ts";
+import { Netns } from "../../src/net/netns.ts";
+import { checkSharedModePrivileges } from "../../src/net/privileges.ts";
+import { LeakCheck } from "../support/leak-check.ts";
+import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
+
+const MARK = 1337;
+const FOREIGN = { ipv4: "192.0.2.7", ipv6: "2001:db8::7" };
+const SERVICE = { ipv4: "203.0.113.5", ipv6: "2001:db8:1::5" };
+
+describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") }, () => {
+  let lab: NetnsLab;
+  let client: LabHost;
+  let server: LabHost;
+  let inClient: Netns;
+  let inServer: Netns;
+  let leaks: LeakCheck;
+
+  before(() => {
+    leaks = new LeakCheck();
+    lab = new NetnsLab();
+    client = lab.addHost("client", {
+      ipv4: "10.1.0.1/24",
+      ipv6: "fd01::1/64",
+      routes: ["default via 10.1.0.2", "default via fd01::2"],
+    });
+    server = lab.addHost("server", {
+      ipv4: "10.1.0.2/24",
+      ipv6: "fd01::2/64",
+      routes: [`${FOREIGN.ipv4} via 10.1.0.1`, `${FOREIGN.ipv6} via fd01::1`],
+    });
+    inClient = Netns.open(client.path);
+    inServer = Netns.open(server.path);
+  });
+  after(async () => {
+    inClient.close();
+    inServer.close();
+    lab.close();
+    await leaks.assertNone();
+  });
+
+  const listen = (more: Partial<NativeSocketOptions> = {}): number =>
+    native.socketInNamespace({
+      netnsFd: inServer.fd,
+      family: "ipv6",
+      type: "stream",
+      dualStack: true,
+      bind: { ip: "::", port: 0 },
+      listenBacklog: 128,
+      ...more,
+    }).fd;
+  const fromClient = (
+    to: NativeAddress,
+    more: Partial<NativeSocketOptions> = {},
+  ): Promise<Socket> => connectFrom({ netnsFd: inClient.fd, ...more }, to);
+
+  test("a socket belongs to the namespace it was made in, and the thread comes back", async () => {
+    const home = readlinkSync("/proc/thread-self/ns/net");
+    const listener = listen();
+    const { port } = native.localAddress(listener);
+    assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
+    await assert.rejects(connectFrom({}, { ip: "127.0.0.1", port }), { code: "ECONNREFUSED" });
+
+    for (const family of ["ipv4", "ipv6"] as const) {
+      const to = { ip: family === "ipv4" ? server.ipv4 : (server.ipv6 ?? ""), port };
+      const socket = await fromClient(to);
+      const accepted = await accept(listener);
+      assert.deepEqual(accepted.local, to);
+      assert.equal(accepted.peer.ip, client[family]);
+      // Nothing redirects here, so the kernel knows no other destination.
+      const original = native.originalDestination(accepted.fd);
+      if (original !== undefined) assert.deepEqual(original, to);
+      socket.destroy();
+      closeSync(accepted.fd);
+    }
+    closeSync(listener);
+    assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
+  });
+
+  test("the thread comes back also when the socket can't be made", () => {
+    const home = readlinkSync("/proc/thread-self/ns/net");
+    const options = { netnsFd: inServer.fd, family: "ipv4", type: "raw" } as const;
+    assert.throws(() => native.socketInNamespace(options), { code: "EPROTONOSUPPORT" });
+    assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
+  });
+
+  test("a mark is seen by the namespace's rules, on new and on live sockets", async () => {
+    const rule = ["OUTPUT", "-p", "tcp", "-m", "mark", "--mark", `${MARK}`, "-j", "REJECT"];
+    lab.exec(client, "iptables", "-A", ...rule, "--reject-with", "tcp-reset");
+    const listener = listen();
+    const to = { ip: server.ipv4, port: native.localAddress(listener).port };
+    (await fromClient(to)).destroy();
+    await assert.rejects(fromClient(to, { mark: MARK }), { code: "ECONNREFUSED" });
+
+    const { fd } = native.socketInNamespace({
+      netnsFd: inClient.fd,
+      family: "ipv4",
+      type: "stream",
+    });
+    native.setSocketOptions(fd, { mark: MARK });
+    await assert.rejects(connected(fd, to), { code: "ECONNREFUSED" });
+    closeSync(listener);
+    lab.exec(client, "iptables", "-F", "OUTPUT");
+  });
+
+  for (const family of ["ipv4", "ipv6"] as const) {
+    test(`${family}: the peer sees the foreign source address of a transparent socket`, async () => {
+      // Answers to the foreign address are the client's, which does not own it.
+      const version = family === "ipv4" ? "-4" : "-6";
+      lab.exec(client, "ip", version, "rule", "add", "iif", "eth0", "lookup", "100");
+      const local = ["local", FOREIGN[family], "dev", "lo", "table", "100"];
+      lab.exec(client, "ip", version, "route", "add", ...local);
+      const listener = listen();
+      const to = { ip: server[family] ?? "", port: native.localAddress(listener).port };
+      const bind = { ip: FOREIGN[family], port: 0 };
+
+      await assert.rejects(fromClient(to, { family, bind }), { code: "EADDRNOTAVAIL" });
+      const spoofed = { family, bind, bindAddressNoPort: true, transparent: "required" } as const;
+      const socket = await fromClient(to, { ...spoofed, freebind: true });
+      const accepted = await accept(listener);
+      assert.equal(accepted.peer.ip, FOREIGN[family]);
+      socket.destroy();
+      closeSync(accepted.fd);
+      closeSync(listener);
+    });
+
+    test(`${family}: a redirected connection tells where it was going`, async () => {
+      const listener = listen();
+      const port = String(native.localAddress(listener).port);
+      const match = ["PREROUTING", "-p", "tcp", "--dport", "80", "-j", "REDIRECT"];
+      const command = family === "ipv4" ? "iptables" : "ip6tables";
+      lab.exec(server, command, "-t", "nat", "-A", ...match, "--to-ports", port);
+      const socket = await fromClient({ ip: SERVICE[family], port: 80 });
+      const accepted = await accept(listener);
+      assert.equal(accepted.local.ip, server[family]);
+      assert.deepEqual(native.originalDestination(accepted.fd), { ip: SERVICE[family], port: 80 });
+      socket.destroy();
+      closeSync(accepted.fd);
+      closeSync(listener);
+    });
+  }
+
+  test("transparency is reported, and trying it is no error", () => {
+    const options = { netnsFd: inServer.fd, family: "ipv6", type: "stream" } as const;
+    for (const transparent of ["required", "try"] as const) {
+      const made = native.socketInNamespace({ ...options, transparent });
+      assert.equal(made.transparent, true);
+      closeSync(made.fd);
+    }
+  });
+
+  test("two listeners share a port only when both ask for it", () => {
+    const first = listen({ reusePort: true });
+    const bind = { ip: "::", port: native.localAddress(first).port };
+    const second = listen({ reusePort: true, bind });
+    assert.throws(() => listen({ bind }), { code: "EADDRINUSE", syscall: "bind" });
+    closeSync(first);
+    closeSync(second);
+  });
+
+  test("late-bound ports are shared between destinations, early-bound ones run out", async () => {
+    const PORT_COUNT = 10;
+    const range = `net.ipv4.ip_local_port_range=40000 ${40000 + PORT_COUNT - 1}`;
+    lab.exec(client, "sysctl", "-q", "-w", range);
+    const bind = { ip: client.ipv4, port: 0 };
+    const listeners = Array.from({ length: 3 }, (_, i) =>
+      listen({ bind: { ip: "::", port: 8000 + i } }),
+    );
+
+    const early: number[] = [];
+    const bindEarly = (): unknown =>
+      early.push(
+        native.socketInNamespace({ netnsFd: inClient.fd, family: "ipv4", type: "stream", bind }).fd,
+      );
+    for (let i = 0; i < PORT_COUNT; i++) bindEarly();
+    assert.throws(bindEarly, { code: "EADDRINUSE" });
+    for (const fd of early) closeSync(fd);
+
+    const sockets: Socket[] = [];
+    for (let port = 8000; port < 8003; port++) {
+      for (let i = 0; i < PORT_COUNT; i++) {
+        const to = { ip: server.ipv4, port };
+        sockets.push(await fromClient(to, { bind, bindAddressNoPort: true }));
+      }
+    }
+    assert.equal(new Set(sockets.map((socket) => socket.localPort)).size, PORT_COUNT);
+    assert.ok(sockets.every((socket) => socket.localAddress === client.ipv4));
+    for (const socket of sockets) socket.destroy();
+    for (const fd of listeners) closeSync(fd);
+    lab.exec(client, "sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=32768 60999");
+  });
+
+  test("a packet socket hears what passes in its namespace", async () => {
+    const { fd } = native.socketInNamespace({
+      netnsFd: inServer.fd,
+      family: "packet",
+      type: "dgram",
+      protocol: 0x0800,
+    });
+    const listener = listen();
+    (await fromClient({ ip: server.ipv4, port: native.localAddress(listener).port })).destroy();
+    const packet = new Uint8Array(2048);
+    const length = readSync(fd, packet);
+    assert.equal(packet.subarray(0, length)[0], 0x45);
+    closeSync(fd);
+    closeSync(listener);
+  });
+
+  test("the privileges of the shared mode are found", async () => {
+    const before = new LeakCheck();
+    checkSharedModePrivileges(native);
+    await before.assertNone();
+  });
+
+  test("a process without capabilities is told which one it lacks", () => {
+    const refused: [options: string, message: string][] = [
+      ["netnsFd: own", "EPERM: operation not permitted, setns fd \\d+ \\(needs CAP_SYS_ADMIN\\)"],
+      ["mark: 1", "EPERM: operation not permitted, setsockopt SO_MARK \\(needs CAP_NET_ADMIN\\)"],
+      [
+        'transparent: "required"',
+        "EPERM: operation not permitted, setsockopt IP_TRANSPARENT \\(needs CAP_NET_ADMIN or CAP_NET_RAW\\)",
+      ],
+      ['family: "packet"', "EPERM: operation not permitted, socket \\(needs CAP_NET_RAW\\)"],
+      ['transparent: "try"', "transparent false"],
+    ];
+    const script = `
+      const native = require(${JSON.stringify(createRequire(import.meta.url).resolve("../../native/build/ztunnel.node"))});
+      const own = require("node:fs").openSync("/proc/self/ns/net", "r");
+      process.seteuid(65534);
+      for (const more of [${refused.map(([options]) => `{ ${options} }`).join(", ")}]) {
+        try {
+          const made = native.socketInNamespace({ family: "ipv4", type: "stream", ...more });
+          console.log("transparent", made.transparent);
+        } catch (error) { console.log(error.message); }
+      }`;
+    const lines = execFileSync(process.execPath, ["-e", script], { encoding: "utf8" }).split("\n");
+    for (const [i, [, message]] of refused.entries()) {
+      assert.match(lines[i] ?? "", new RegExp(`^${message}$`));
+    }
+  });
+});
+
+/** Made by the addon, connected and owned by Node. */
+async function connectFrom(
+  options: Partial<NativeSocketOptions>,
+  to: NativeAddress,
+): Promise<Socket> {
+  const family = to.ip.includes(":") ? "ipv6" : "ipv4";
+  return connected(native.socketInNamespace({ family, type: "stream", ...options }).fd, to);
+}
+
+function connected(fd: number, to: NativeAddress): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = new Socket({ fd, allowHalfOpen: true });
+    socket.once("connect", () => resolve(socket)).once("error", reject);
+    socket.connect(to.port, to.ip);
+  });
+}
+
+function accept(listener: number): Promise<NativeAccepted> {
+  return new Promise((resolve, reject) => {
+    const watch = native.watchReadable(listener, () => {
+      watch.close();
+      const accepted = native.acceptConnection(listener);
+      if (accepted === undefined) reject(new Error("readable, but no connection waits"));
+      else resolve(accepted);
+    });
+  });
+}
