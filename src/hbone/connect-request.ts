@@ -1,5 +1,6 @@
 /**
- * The header fields of our CONNECT and of our answer to one: who asks, on whose behalf.
+ * The header fields of our CONNECT: who asks, on whose behalf. The baggage of our answer to one is made
+ * of the same parts.
  *
  * @see spec data-path 3.3, 4.3.
  */
@@ -27,12 +28,7 @@ export function connectHeaders(request: ConnectRequest): HeaderFields {
   ];
 }
 
-/** The fields of our 200: who the destination is. */
-export function answerHeaders(destination: Workload): HeaderFields {
-  return [["baggage", formatBaggage(workloadBaggage(destination))]];
-}
-
-/** What a peer is told about a workload of ours. */
+/** What a peer is told about a workload of ours, as source or as destination. */
 export function workloadBaggage(workload: Workload): Baggage {
   return {
     clusterId: workload.clusterId,

@@ -61,7 +61,7 @@ export function parseBaggage(header: string): Baggage {
   };
   if (!isHeaderText(header)) return found;
   for (const pair of header.split(",")) {
-    const [key, value = ""] = pair.split("=", 2);
+    const [key = "", value = ""] = pair.split("=", 2);
     switch (key) {
       case "k8s.cluster.name":
         found.clusterId = value;

@@ -71,7 +71,7 @@ fuzz(
 function naiveRequest(bytes: Uint8Array): ZdsRequest {
   const [payload] = naiveFields(bytes);
   const fields = naiveFields(payload?.value as Uint8Array);
-  switch (payload?.number) {
+  switch (payload?.number ?? 0) {
     case 1: {
       const workload = naiveBytes(fields, 2);
       const info = workload && naiveFields(workload);

@@ -1,0 +1,238 @@
+/**
+ * HBONE tunnels shared by the connections of one workload's proxy.
+ *
+ * A key has at most one tunnel that takes more streams, or one dial for which all its requests wait.
+ * A tunnel that once carried as many streams as it may is left out for good and closes with its last
+ * stream, so n streams at once make ceil(n / limit) tunnels.
+ *
+ * @see spec data-path 3.5.
+ */
+import type { ClientTunnel, HeaderFields, TunnelAnswer } from "../engine/engine.ts";
+import { EngineError } from "../engine/engine-error.ts";
+import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+
+/** Where a tunnel goes and for whom; streams to different authorities share one. */
+export interface HboneTarget {
+  readonly source: Identity;
+  /** The client's address: tunnels are never shared by two pods. */
+  readonly sourceIp: IpAddress;
+  /** Identities that the peer may have; the order is part of the key. */
+  readonly expected: readonly Identity[];
+  readonly remote: SocketAddress;
+}
+
+/** One CONNECT that was answered. */
+export interface PooledStream {
+  readonly answer: TunnelAnswer;
+  /** Call when the stream has ended. Idempotent; not needed when the answer has no end. */
+  release(): void;
+}
+
+export interface HbonePoolDeps {
+  /** Opens a new tunnel. What it throws is thrown to every request that waits for it. */
+  dial(target: HboneTarget): Promise<ClientTunnel>;
+  readonly clock: Clock;
+}
+
+export interface HbonePoolOptions {
+  /** Streams of one tunnel at a time; the peer may allow fewer. At least 1. */
+  readonly streamsPerConnectionMax: number;
+  /** After its last request a tunnel takes no more once this long has passed. */
+  readonly unusedReleaseMs: number;
+  /** Tunnels that take more streams; beyond it the least recently used one is left out. */
+  readonly connectionsMax: number;
+}
+
+export class HbonePool {
+  readonly #deps: HbonePoolDeps;
+  readonly #options: HbonePoolOptions;
+  /** By key, the tunnels that take more streams; least recently used first. */
+  readonly #pooled = new Map<string, SharedTunnel>();
+  /** By key, the requests that wait for a dial. Never the key of a pooled tunnel. */
+  readonly #dialling = new Map<string, WaitingRequest[]>();
+  /** Every tunnel that is not gone. */
+  readonly #tunnels = new Set<SharedTunnel>();
+  #closed = false;
+
+  constructor(deps: HbonePoolDeps, options: HbonePoolOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /**
+   * Sends a CONNECT through a tunnel to the target, a new one if need be. A request that was sent and
+   * failed is not repeated.
+   *
+   * @throws EngineError of the dial, or of {@link ClientTunnel.open}; `tunnel-closed` after `close`.
+   */
+  open(target: HboneTarget, authority: string, headers: HeaderFields): Promise<PooledStream> {
+    if (this.#closed) return Promise.reject(poolClosedError());
+    const key = poolKey(target);
+    const waiting = this.#dialling.get(key);
+    if (waiting === undefined) {
+      const shared = this.#checkOut(key);
+      if (shared !== undefined) return this.#send(shared, authority, headers);
+    }
+    return new Promise((resolve, reject) => {
+      const request = { authority, headers, resolve, reject };
+      if (waiting === undefined) void this.#serveByDial(key, target, [request]);
+      else waiting.push(request);
+    });
+  }
+
+  /** Ends idle tunnels in order, all others at once; waiting requests fail. Idempotent. */
+  close(): void {
+    this.#closed = true;
+    const error = poolClosedError();
+    for (const waiting of this.#dialling.values()) {
+      for (const request of waiting.splice(0)) request.reject(error);
+    }
+    for (const shared of this.#tunnels) {
+      shared.unusedTimer?.cancel();
+      if (shared.streamCount === 0) shared.tunnel.close();
+      else shared.tunnel.destroy();
+    }
+    this.#pooled.clear();
+  }
+
+  /** Dials until nobody waits, one tunnel at a time; a failure is everybody's. Never rejects. */
+  async #serveByDial(key: string, target: HboneTarget, waiting: WaitingRequest[]): Promise<void> {
+    this.#dialling.set(key, waiting);
+    while (waiting.length > 0) {
+      let tunnel: ClientTunnel;
+      try {
+        tunnel = await this.#deps.dial(target);
+      } catch (error) {
+        for (const request of waiting.splice(0)) request.reject(error);
+        break;
+      }
+      if (this.#closed) {
+        tunnel.destroy();
+        break;
+      }
+      // The first request uses the new tunnel whatever became of it meanwhile: a peer that says
+      // GOAWAY to every newcomer must not be dialled for ever.
+      let shared: SharedTunnel | undefined = this.#adopt(key, tunnel);
+      let served = 0;
+      for (const { authority, headers, resolve } of waiting) {
+        if (shared === undefined) break;
+        resolve(this.#send(shared, authority, headers));
+        served++;
+        shared = this.#checkOut(key);
+      }
+      waiting.splice(0, served);
+    }
+    this.#dialling.delete(key);
+  }
+
+  #adopt(key: string, tunnel: ClientTunnel): SharedTunnel {
+    const shared: SharedTunnel = { key, tunnel, streamCount: 0, unusedTimer: undefined };
+    this.#tunnels.add(shared);
+    tunnel.onClosed(() => {
+      this.#tunnels.delete(shared);
+      this.#leaveOut(shared);
+    });
+    return shared;
+  }
+
+  /** The key's tunnel if it still takes a stream; one that does not is left out. */
+  #checkOut(key: string): SharedTunnel | undefined {
+    const shared = this.#pooled.get(key);
+    if (shared === undefined) return undefined;
+    // The peer may have lowered its limit since the last request.
+    const isFull = shared.streamCount > 0 && shared.streamCount >= this.#streamsMax(shared.tunnel);
+    if (shared.tunnel.usable && !isFull) return shared;
+    this.#leaveOut(shared);
+    return undefined;
+  }
+
+  /** The request leaves before this returns, so that nothing comes between it and the check. */
+  async #send(
+    shared: SharedTunnel,
+    authority: string,
+    headers: HeaderFields,
+  ): Promise<PooledStream> {
+    shared.streamCount++;
+    this.#checkIn(shared);
+    let isReleased = false;
+    const release = (): void => {
+      if (isReleased) return;
+      isReleased = true;
+      shared.streamCount--;
+      if (this.#pooled.get(shared.key) !== shared) closeWhenUnused(shared);
+    };
+    try {
+      const answer = await shared.tunnel.open(authority, headers);
+      if (answer.end === undefined) release();
+      return { answer, release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  /** Pools the tunnel as the most recently used one, unless it has as many streams as it may. */
+  #checkIn(shared: SharedTunnel): void {
+    const { key, tunnel } = shared;
+    shared.unusedTimer?.cancel();
+    shared.unusedTimer = undefined;
+    this.#pooled.delete(key);
+    if (shared.streamCount >= this.#streamsMax(tunnel)) return;
+    this.#pooled.set(key, shared);
+    shared.unusedTimer = this.#deps.clock.after(this.#options.unusedReleaseMs, () => {
+      this.#leaveOut(shared);
+    });
+    if (this.#pooled.size > this.#options.connectionsMax) {
+      for (const oldest of this.#pooled.values()) {
+        this.#leaveOut(oldest);
+        break;
+      }
+    }
+  }
+
+  /** No more requests go here; streams that run go on. */
+  #leaveOut(shared: SharedTunnel): void {
+    if (this.#pooled.get(shared.key) === shared) this.#pooled.delete(shared.key);
+    shared.unusedTimer?.cancel();
+    shared.unusedTimer = undefined;
+    closeWhenUnused(shared);
+  }
+
+  #streamsMax(tunnel: ClientTunnel): number {
+    return Math.min(this.#options.streamsPerConnectionMax, tunnel.streamsMax);
+  }
+}
+
+interface SharedTunnel {
+  readonly key: string;
+  readonly tunnel: ClientTunnel;
+  /** Requests that were sent and whose stream has not ended. */
+  streamCount: number;
+  /** Runs from the last request on while the tunnel is pooled. */
+  unusedTimer: Timer | undefined;
+}
+
+interface WaitingRequest {
+  readonly authority: string;
+  readonly headers: HeaderFields;
+  readonly resolve: (stream: Promise<PooledStream>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Identities contain a fixed number of slashes, so no two targets have the same text. */
+function poolKey(target: HboneTarget): string {
+  const expected = target.expected.map(formatSpiffeId).join(",");
+  const source = formatSpiffeId(target.source);
+  return `${target.sourceIp} ${formatSocketAddress(target.remote)} ${source} ${expected}`;
+}
+
+function closeWhenUnused(shared: SharedTunnel): void {
+  if (shared.streamCount === 0) shared.tunnel.close();
+}
+
+function poolClosedError(): EngineError {
+  return new EngineError("tunnel-closed", "connection pool is closed");
+}

@@ -1,0 +1,471 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { EngineError } from "../../src/engine/engine-error.ts";
+import {
+  HbonePool,
+  type HbonePoolOptions,
+  type HboneTarget,
+  type PooledStream,
+} from "../../src/hbone/hbone-pool.ts";
+import type { Identity } from "../../src/mesh/identity.ts";
+import type { IpAddress } from "../../src/mesh/ip-address.ts";
+import { FakeClock, settle } from "../support/fake-clock.ts";
+import { FakeTunnel } from "./fake-tunnel.ts";
+
+const identity = (serviceAccount: string): Identity => ({
+  trustDomain: "cluster.local",
+  namespace: "default",
+  serviceAccount,
+});
+
+const target = (change: Partial<HboneTarget> = {}): HboneTarget => ({
+  source: identity("client"),
+  sourceIp: "10.0.0.1" as IpAddress,
+  expected: [identity("server")],
+  remote: { ip: "10.0.1.1" as IpAddress, port: 15008 },
+  ...change,
+});
+
+/** A pool with its dialler in the test's hands. */
+class PoolBench {
+  readonly clock = new FakeClock();
+  readonly tunnels: FakeTunnel[] = [];
+  readonly dialled: HboneTarget[] = [];
+  /** The peer's limit of streams for tunnels dialled from now on. */
+  peerStreamsMax = 1000;
+  /** Fails the next dials. */
+  dialError: EngineError | undefined;
+  /** Milliseconds that a dial takes. */
+  dialMs = 0;
+  onDialled: ((tunnel: FakeTunnel) => void) | undefined;
+  dialsRunning = 0;
+  dialsRunningMax = 0;
+  readonly pool: HbonePool;
+
+  constructor(options: Partial<HbonePoolOptions> = {}) {
+    this.pool = new HbonePool(
+      { clock: this.clock, dial: (to) => this.#dial(to) },
+      {
+        streamsPerConnectionMax: 100,
+        unusedReleaseMs: 300_000,
+        connectionsMax: 500,
+        ...options,
+      },
+    );
+  }
+
+  async #dial(to: HboneTarget): Promise<FakeTunnel> {
+    this.dialled.push(to);
+    this.dialsRunning++;
+    this.dialsRunningMax = Math.max(this.dialsRunningMax, this.dialsRunning);
+    if (this.dialMs > 0) {
+      await new Promise<void>((resolve) => this.clock.after(this.dialMs, resolve));
+    }
+    this.dialsRunning--;
+    if (this.dialError !== undefined) throw this.dialError;
+    const tunnel = new FakeTunnel(this.peerStreamsMax);
+    this.tunnels.push(tunnel);
+    this.onDialled?.(tunnel);
+    return tunnel;
+  }
+
+  open(to = target(), authority = "10.0.1.1:80"): Promise<PooledStream> {
+    return this.pool.open(to, authority, []);
+  }
+
+  openAll(count: number): Promise<readonly PooledStream[]> {
+    return Promise.all(Array.from({ length: count }, () => this.open()));
+  }
+
+  get liveTunnelCount(): number {
+    return this.tunnels.filter((tunnel) => !tunnel.isGone).length;
+  }
+}
+
+function end(stream: PooledStream): void {
+  stream.answer.end?.close();
+  stream.release();
+}
+
+describe("tunnel reuse", () => {
+  // Recorded from the original: streams → tunnels → those left when all streams have ended.
+  for (const [streams, tunnels, left] of [
+    [1, 1, 1],
+    [2, 1, 1],
+    [99, 1, 1],
+    [100, 1, 0],
+    [101, 2, 1],
+    [150, 2, 1],
+    [200, 2, 0],
+    [201, 3, 1],
+    [250, 3, 1],
+  ] as const) {
+    test(`${streams} streams one after the other make ${tunnels} tunnels, ${left} left`, async () => {
+      const bench = new PoolBench();
+      const open: PooledStream[] = [];
+      for (let i = 0; i < streams; i++) open.push(await bench.open());
+      assert.equal(bench.tunnels.length, tunnels);
+      for (const stream of open) end(stream);
+      assert.equal(bench.liveTunnelCount, left);
+    });
+
+    test(`${streams} streams at once make ${tunnels} tunnels, ${left} left`, async () => {
+      const bench = new PoolBench();
+      bench.dialMs = 5;
+      const opening = bench.openAll(streams);
+      await bench.clock.advance(20);
+      const open = await opening;
+      assert.equal(bench.tunnels.length, tunnels);
+      assert.equal(bench.dialsRunningMax, 1);
+      assert(bench.tunnels.every((tunnel) => tunnel.liveCountMax <= 100));
+      for (const stream of open) end(stream);
+      assert.equal(bench.liveTunnelCount, left);
+    });
+  }
+
+  test("300 streams of which one lives at a time share one tunnel", async () => {
+    const bench = new PoolBench();
+    for (let i = 0; i < 300; i++) end(await bench.open());
+    assert.equal(bench.tunnels.length, 1);
+    assert.equal(bench.liveTunnelCount, 1);
+  });
+
+  test("different authorities share a tunnel and keep their headers", async () => {
+    const { pool, tunnels } = new PoolBench();
+    await pool.open(target(), "a:1", [["traceparent", "t1"]]);
+    await pool.open(target(), "b:2", [["traceparent", "t2"]]);
+    assert.deepEqual(tunnels[0]?.requests, [
+      ["a:1", [["traceparent", "t1"]]],
+      ["b:2", [["traceparent", "t2"]]],
+    ]);
+  });
+
+  test("limit 2: four streams fill two tunnels that end, five more make three", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 2 });
+    for (const stream of await bench.openAll(4)) end(stream);
+    assert.equal(bench.tunnels.length, 2);
+    assert.equal(bench.liveTunnelCount, 0);
+    for (const stream of await bench.openAll(5)) end(stream);
+    assert.equal(bench.tunnels.length, 5);
+    assert.equal(bench.liveTunnelCount, 1);
+  });
+
+  test("limit 1: every stream has a tunnel of its own", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 1 });
+    for (const stream of await bench.openAll(3)) end(stream);
+    assert.equal(bench.tunnels.length, 3);
+    assert.equal(bench.liveTunnelCount, 0);
+  });
+
+  test("a full tunnel takes no more streams after some have ended", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 2 });
+    const [first, second] = await bench.openAll(2);
+    assert(first !== undefined && second !== undefined);
+    end(first);
+    await bench.open();
+    assert.equal(bench.tunnels.length, 2);
+    assert.equal(bench.tunnels[0]?.isGone, false);
+    end(second);
+    assert.equal(bench.tunnels[0]?.isGone, true);
+  });
+
+  test("the peer's limit counts when it is the lower one", async () => {
+    const bench = new PoolBench();
+    bench.peerStreamsMax = 3;
+    await bench.openAll(7);
+    assert.deepEqual(
+      bench.tunnels.map((tunnel) => tunnel.liveCountMax),
+      [3, 3, 1],
+    );
+  });
+
+  test("a peer that lowers its limit later gets no stream beyond it", async () => {
+    const bench = new PoolBench();
+    await bench.openAll(5);
+    const [tunnel] = bench.tunnels;
+    assert(tunnel !== undefined);
+    tunnel.streamsMax = 5;
+    await bench.open();
+    assert.equal(tunnel.liveCountMax, 5);
+    assert.equal(bench.tunnels.length, 2);
+  });
+
+  test("a peer that allows no stream is still asked", async () => {
+    const bench = new PoolBench();
+    bench.peerStreamsMax = 0;
+    await bench.openAll(2);
+    assert.equal(bench.tunnels.length, 2);
+  });
+});
+
+describe("keys", () => {
+  for (const [what, change] of [
+    ["source identity", { source: identity("other") }],
+    ["source trust domain", { source: { ...identity("client"), trustDomain: "td2" } }],
+    ["client address", { sourceIp: "10.0.0.2" as IpAddress }],
+    ["expected identity", { expected: [identity("other")] }],
+    ["number of expected identities", { expected: [identity("server"), identity("other")] }],
+    ["no expected identity", { expected: [] }],
+    ["address", { remote: { ip: "10.0.1.2" as IpAddress, port: 15008 } }],
+    ["port", { remote: { ip: "10.0.1.1" as IpAddress, port: 15009 } }],
+  ] as const) {
+    test(`another ${what} has a tunnel of its own`, async () => {
+      const bench = new PoolBench();
+      await bench.open();
+      await bench.open(target(change));
+      await bench.open();
+      await bench.open(target(change));
+      assert.equal(bench.tunnels.length, 2);
+    });
+  }
+
+  test("the order of the expected identities is part of the key", async () => {
+    const bench = new PoolBench();
+    const [a, b] = [identity("a"), identity("b")];
+    await bench.open(target({ expected: [a, b] }));
+    await bench.open(target({ expected: [b, a] }));
+    assert.equal(bench.tunnels.length, 2);
+  });
+
+  test("100 clients at once have 100 tunnels that are dialled side by side", async () => {
+    const bench = new PoolBench();
+    bench.dialMs = 5;
+    const opening = Promise.all(
+      Array.from({ length: 100 }, (_, i) =>
+        bench.open(target({ sourceIp: `10.0.2.${i}` as IpAddress })),
+      ),
+    );
+    await bench.clock.advance(5);
+    await opening;
+    assert.equal(bench.tunnels.length, 100);
+    assert.equal(bench.dialsRunningMax, 100);
+  });
+});
+
+describe("tunnels that end", () => {
+  test("a tunnel that got GOAWAY is replaced and its streams go on", async () => {
+    const bench = new PoolBench();
+    const first = await bench.open();
+    bench.tunnels[0]?.goAway();
+    await bench.open();
+    assert.equal(bench.tunnels.length, 2);
+    assert.equal(bench.tunnels[0]?.requests.length, 1);
+    assert.equal(bench.tunnels[0]?.isGone, false);
+    end(first);
+    assert.equal(bench.tunnels[0]?.isGone, true);
+  });
+
+  test("a lost tunnel is replaced and leaves no timer behind", async () => {
+    const bench = new PoolBench();
+    end(await bench.open());
+    bench.tunnels[0]?.fail();
+    assert.equal(bench.clock.pendingCount, 0);
+    await bench.open();
+    assert.equal(bench.tunnels.length, 2);
+  });
+
+  test("the loss of a tunnel that was left out does not touch its successor", async () => {
+    const bench = new PoolBench();
+    await bench.open();
+    bench.tunnels[0]?.goAway();
+    await bench.open();
+    bench.tunnels[0]?.fail();
+    await bench.open();
+    assert.equal(bench.tunnels.length, 2);
+  });
+
+  test("a request that was sent and failed is not repeated", async () => {
+    const bench = new PoolBench();
+    await bench.open();
+    const [tunnel] = bench.tunnels;
+    assert(tunnel !== undefined);
+    tunnel.answer = new EngineError("stream-reset", "stream reset", { http2Code: 7 });
+    await assert.rejects(bench.open(), { code: "stream-reset", http2Code: 7 });
+    assert.equal(bench.tunnels.length, 1);
+    assert.equal(tunnel.requests.length, 2);
+  });
+
+  test("a failed request counts no longer", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 2 });
+    end(await bench.open());
+    const [tunnel] = bench.tunnels;
+    assert(tunnel !== undefined);
+    tunnel.answer = new EngineError("stream-reset", "stream reset");
+    await assert.rejects(bench.open());
+    tunnel.answer = 200;
+    await bench.open();
+    assert.equal(bench.tunnels.length, 1);
+  });
+
+  test("an answer other than 200 is passed on and counts no longer", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 2 });
+    end(await bench.open());
+    const [tunnel] = bench.tunnels;
+    assert(tunnel !== undefined);
+    tunnel.answer = 503;
+    const refused = await bench.open();
+    assert.equal(refused.answer.status, 503);
+    assert.equal(refused.answer.end, undefined);
+    refused.release();
+    tunnel.answer = 200;
+    await bench.open();
+    assert.equal(bench.tunnels.length, 1);
+  });
+
+  test("releasing twice counts once", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 2 });
+    const [first, second] = await bench.openAll(2);
+    assert(first !== undefined && second !== undefined);
+    end(first);
+    first.release();
+    first.release();
+    assert.equal(bench.tunnels[0]?.closeCount, 0);
+  });
+
+  test("a peer that goes away at once is dialled once for each request, not for ever", async () => {
+    const bench = new PoolBench();
+    bench.onDialled = (tunnel) => tunnel.goAway();
+    const results = await Promise.allSettled(Array.from({ length: 3 }, () => bench.open()));
+    assert(results.every(({ status }) => status === "rejected"));
+    assert.equal(bench.dialled.length, 3);
+  });
+});
+
+describe("a dial that fails", () => {
+  const refused = new EngineError("system", "connection refused", { errno: "ECONNREFUSED" });
+
+  test("fails everybody who waited for it, at the same moment", async () => {
+    const bench = new PoolBench();
+    bench.dialMs = 10_000;
+    bench.dialError = refused;
+    const results = Promise.allSettled(Array.from({ length: 50 }, () => bench.open()));
+    await bench.clock.advance(10_000);
+    for (const result of await results) {
+      assert(result.status === "rejected" && result.reason === refused);
+    }
+    assert.equal(bench.dialled.length, 1);
+  });
+
+  test("does not stand in the way of the next request", async () => {
+    const bench = new PoolBench();
+    bench.dialError = refused;
+    await assert.rejects(bench.open());
+    bench.dialError = undefined;
+    assert.equal((await bench.open()).answer.status, 200);
+  });
+
+  test("fails those that the first tunnel could not take", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 2 });
+    bench.dialMs = 10;
+    const results = Promise.allSettled(Array.from({ length: 5 }, () => bench.open()));
+    await bench.clock.advance(10);
+    bench.dialError = refused;
+    await bench.clock.advance(10);
+    assert.deepEqual(
+      (await results).map((result) => result.status),
+      ["fulfilled", "fulfilled", "rejected", "rejected", "rejected"],
+    );
+    assert.equal(bench.dialled.length, 2);
+  });
+
+  test("is no matter to other keys", async () => {
+    const bench = new PoolBench();
+    bench.dialMs = 10;
+    const other = bench.open(target({ sourceIp: "10.0.0.2" as IpAddress }));
+    await bench.clock.advance(9);
+    const failing = assert.rejects(bench.open(), refused);
+    await bench.clock.advance(1);
+    bench.dialError = refused;
+    assert.equal((await other).answer.status, 200);
+    await bench.clock.advance(9);
+    await failing;
+  });
+});
+
+describe("idle release", () => {
+  test("an unused tunnel closes when its time is over, and no earlier", async () => {
+    const bench = new PoolBench({ unusedReleaseMs: 2000 });
+    end(await bench.open());
+    await bench.clock.advance(1999);
+    assert.equal(bench.liveTunnelCount, 1);
+    await bench.clock.advance(1);
+    assert.equal(bench.liveTunnelCount, 0);
+    assert.equal(bench.clock.pendingCount, 0);
+  });
+
+  test("every request starts the time anew", async () => {
+    const bench = new PoolBench({ unusedReleaseMs: 2000 });
+    for (let i = 0; i < 3; i++) {
+      end(await bench.open());
+      await bench.clock.advance(1500);
+    }
+    assert.equal(bench.tunnels.length, 1);
+    assert.equal(bench.clock.pendingCount, 1);
+  });
+
+  test("a tunnel with a stream is forgotten but goes on until the stream ends", async () => {
+    const bench = new PoolBench({ unusedReleaseMs: 2000 });
+    const persistent = await bench.open();
+    await bench.clock.advance(2000);
+    assert.equal(bench.liveTunnelCount, 1);
+    end(await bench.open());
+    assert.equal(bench.tunnels.length, 2);
+    assert.equal(bench.tunnels[0]?.isGone, false);
+    end(persistent);
+    assert.equal(bench.tunnels[0]?.isGone, true);
+    assert.equal(bench.tunnels[1]?.isGone, false);
+  });
+
+  test("beyond the limit of tunnels the least recently used one is forgotten", async () => {
+    const bench = new PoolBench({ connectionsMax: 2 });
+    const [a, b, c] = [1, 2, 3].map((i) => target({ sourceIp: `10.0.0.${i}` as IpAddress }));
+    end(await bench.open(a));
+    end(await bench.open(b));
+    end(await bench.open(a));
+    end(await bench.open(c));
+    assert.deepEqual(
+      bench.tunnels.map((tunnel) => tunnel.isGone),
+      [false, true, false],
+    );
+    assert.equal(bench.clock.pendingCount, 2);
+  });
+});
+
+describe("closing the pool", () => {
+  test("closes idle tunnels in order, ends used ones and leaves no timer", async () => {
+    const bench = new PoolBench();
+    end(await bench.open());
+    await bench.open(target({ sourceIp: "10.0.0.2" as IpAddress }));
+    bench.pool.close();
+    assert.equal(bench.liveTunnelCount, 0);
+    assert.deepEqual(
+      bench.tunnels.map((tunnel) => tunnel.closeCount > 0),
+      [true, false],
+    );
+    assert.equal(bench.clock.pendingCount, 0);
+    bench.pool.close();
+  });
+
+  test("fails requests that wait and destroys the tunnel that comes too late", async () => {
+    const bench = new PoolBench();
+    bench.dialMs = 10;
+    const waiting = assert.rejects(bench.open(), { code: "tunnel-closed" });
+    await settle();
+    bench.pool.close();
+    await waiting;
+    await bench.clock.advance(10);
+    assert.equal(bench.tunnels.length, 1);
+    assert.equal(bench.liveTunnelCount, 0);
+  });
+
+  test("refuses later requests without a dial", async () => {
+    const bench = new PoolBench();
+    bench.pool.close();
+    await assert.rejects(bench.open(), {
+      name: "EngineError",
+      code: "tunnel-closed",
+      message: "connection pool is closed",
+    });
+    assert.equal(bench.dialled.length, 0);
+  });
+});
