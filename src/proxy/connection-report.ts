@@ -1,0 +1,208 @@
+/**
+ * What is said about a connection: its access log lines and its traffic counters, from one record.
+ *
+ * @see spec data-path 10.2 for the lines, 10.3 and 4.8 for the labels.
+ */
+import type { Relay } from "../engine/engine.ts";
+import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import type { Service } from "../mesh/service.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Logger, LogValue } from "../telemetry/logger.ts";
+import type { Baggage } from "../wire/baggage.ts";
+import { type ProxyError, responseFlag } from "./proxy-error.ts";
+import type { CountedConnection, Reporter, TrafficMetrics } from "./traffic-metrics.ts";
+
+/** Who talks to whom, as known when a connection is opened. */
+export interface ConnectionDescription {
+  /** `source` reports outbound connections, `destination` inbound ones. */
+  readonly reporter: Reporter;
+  readonly source: SocketAddress;
+  readonly sourceWorkload: Workload | undefined;
+  /** Speaks for the source where no workload was found. */
+  readonly sourceBaggage: Baggage | undefined;
+  /** Proved in a handshake; `undefined` for plaintext. */
+  readonly sourceIdentity: Identity | undefined;
+  /** The peer dialled (outbound), the own tunnel address (HBONE) or the original destination. */
+  readonly destination: SocketAddress;
+  /** `:authority` of the CONNECT. */
+  readonly hboneAuthority: string | undefined;
+  readonly destinationService: Service | undefined;
+  readonly destinationWorkload: Workload | undefined;
+  readonly mutualTls: boolean;
+}
+
+type Fields = [name: string, value: LogValue][];
+
+/** Writes the reports of one workload's connections. */
+export class ConnectionReporter {
+  readonly #log: Logger;
+  readonly #traffic: TrafficMetrics;
+  readonly #clock: Clock;
+
+  constructor(deps: {
+    readonly log: Logger;
+    readonly traffic: TrafficMetrics;
+    readonly clock: Clock;
+  }) {
+    this.#log = deps.log.target("access");
+    this.#traffic = deps.traffic;
+    this.#clock = deps.clock;
+  }
+
+  /** @param startedAt monotonic milliseconds of the accept or the request. */
+  opened(description: ConnectionDescription, startedAt: number): ConnectionReport {
+    if (this.#log.enabled("debug")) {
+      this.#log.write("debug", "connection opened", describe(description));
+    }
+    const counted = this.#traffic.opened(trafficLabels(description));
+    return new ConnectionReport(
+      description,
+      startedAt,
+      counted,
+      this.#log,
+      this.#traffic,
+      this.#clock,
+    );
+  }
+
+  /** Refused before anything was known about it: one line, no metrics. */
+  refused(
+    direction: "inbound" | "outbound",
+    source: SocketAddress,
+    destination: SocketAddress,
+    error: ProxyError,
+  ): void {
+    if (!this.#log.enabled("warn")) return;
+    this.#log.write("warn", "connection failed", [
+      ["src.addr", { bare: formatSocketAddress(source) }],
+      ["dst.addr", { bare: formatSocketAddress(destination) }],
+      ["direction", direction],
+      ["error", error.message],
+    ]);
+  }
+}
+
+/** One open connection. Made by {@link ConnectionReporter.opened}. */
+export class ConnectionReport {
+  readonly #description: ConnectionDescription;
+  readonly #startedAt: number;
+  readonly #counted: CountedConnection;
+  readonly #log: Logger;
+  readonly #traffic: TrafficMetrics;
+  readonly #clock: Clock;
+
+  constructor(
+    description: ConnectionDescription,
+    startedAt: number,
+    counted: CountedConnection,
+    log: Logger,
+    traffic: TrafficMetrics,
+    clock: Clock,
+  ) {
+    this.#description = description;
+    this.#startedAt = startedAt;
+    this.#counted = counted;
+    this.#log = log;
+    this.#traffic = traffic;
+    this.#clock = clock;
+  }
+
+  /** From now on the relay's bytes count. */
+  relaying(relay: Relay): void {
+    this.#counted.relay = relay;
+  }
+
+  /** Call once, at the end. */
+  finished(error: ProxyError | undefined): void {
+    this.#traffic.closed(this.#counted, error === undefined ? "-" : responseFlag(error));
+    const level = error === undefined ? "info" : "error";
+    if (!this.#log.enabled(level)) return;
+    const relay = this.#counted.relay;
+    const upstreamBytes = relay?.bytesSent ?? 0;
+    const downstreamBytes = relay?.bytesReceived ?? 0;
+    const outbound = this.#description.reporter === "source";
+    const fields = describe(this.#description);
+    fields.push(
+      ["bytes_sent", outbound ? upstreamBytes : downstreamBytes],
+      ["bytes_recv", outbound ? downstreamBytes : upstreamBytes],
+      ["duration", `${Math.trunc(this.#clock.monotonic() - this.#startedAt)}ms`],
+    );
+    if (error !== undefined) fields.push(["error", error.message]);
+    this.#log.write(level, "connection complete", fields);
+  }
+}
+
+/** The fields that are known from the start; what is not known is left out. */
+function describe(connection: ConnectionDescription): Fields {
+  const { sourceWorkload, sourceBaggage, destinationWorkload, mutualTls } = connection;
+  const fields: Fields = [];
+  const add = (name: string, value: string | undefined): void => {
+    if (value !== undefined && value !== "") fields.push([name, value]);
+  };
+  fields.push(["src.addr", { bare: formatSocketAddress(connection.source) }]);
+  add("src.workload", sourceWorkload?.name ?? baggageName(sourceBaggage));
+  add("src.namespace", sourceWorkload?.namespace ?? sourceBaggage?.namespace);
+  if (mutualTls) add("src.identity", spiffe(connection.sourceIdentity));
+  add("src.cluster", sourceWorkload?.clusterId ?? sourceBaggage?.clusterId);
+  fields.push(["dst.addr", { bare: formatSocketAddress(connection.destination) }]);
+  if (connection.hboneAuthority !== undefined) {
+    fields.push(["dst.hbone_addr", { bare: connection.hboneAuthority }]);
+  }
+  add("dst.service", connection.destinationService?.hostname);
+  add("dst.workload", destinationWorkload?.name);
+  add("dst.namespace", destinationWorkload?.namespace);
+  if (mutualTls && destinationWorkload !== undefined) {
+    add("dst.identity", formatSpiffeId(workloadIdentity(destinationWorkload)));
+  }
+  add("dst.cluster", destinationWorkload?.clusterId);
+  fields.push(["direction", connection.reporter === "source" ? "outbound" : "inbound"]);
+  return fields;
+}
+
+/** In the order of {@link TRAFFIC_LABELS}; missing or empty is `unknown`. */
+function trafficLabels(connection: ConnectionDescription): readonly string[] {
+  const { sourceWorkload, destinationWorkload, destinationService: service } = connection;
+  const source = sourceWorkload ?? connection.sourceBaggage;
+  const locality = sourceWorkload?.locality ?? connection.sourceBaggage;
+  const labels = [
+    connection.reporter,
+    source?.workloadName,
+    source?.canonicalName,
+    source?.canonicalRevision,
+    source?.namespace,
+    connection.mutualTls ? spiffe(connection.sourceIdentity) : undefined,
+    // An app is known by its workload where only baggage speaks for it.
+    sourceWorkload === undefined ? source?.workloadName : sourceWorkload.canonicalName,
+    source?.canonicalRevision,
+    source?.clusterId,
+    service?.hostname,
+    service?.namespace,
+    service?.name,
+    destinationWorkload?.workloadName,
+    destinationWorkload?.canonicalName,
+    destinationWorkload?.canonicalRevision,
+    destinationWorkload?.namespace,
+    destinationWorkload && formatSpiffeId(workloadIdentity(destinationWorkload)),
+    destinationWorkload?.canonicalName,
+    destinationWorkload?.canonicalRevision,
+    destinationWorkload?.clusterId,
+    "tcp",
+    "-",
+    connection.mutualTls ? "mutual_tls" : undefined,
+    locality?.region,
+    locality?.zone,
+    destinationWorkload?.locality.region,
+    destinationWorkload?.locality.zone,
+  ];
+  return labels.map((value) => value || "unknown");
+}
+
+function baggageName(baggage: Baggage | undefined): string | undefined {
+  return baggage?.workloadName || baggage?.canonicalName;
+}
+
+function spiffe(identity: Identity | undefined): string | undefined {
+  return identity && formatSpiffeId(identity);
+}

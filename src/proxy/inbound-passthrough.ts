@@ -1,0 +1,117 @@
+/**
+ * 15006: plaintext captured on its way into the workload. Policies see it without an identity.
+ *
+ * @see spec data-path 5
+ */
+import type { SocketEnd } from "../engine/engine.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { Application } from "./application.ts";
+import type { ConnectionReporter } from "./connection-report.ts";
+import { guessService } from "./inbound-target.ts";
+import { LiveSet } from "./live-set.ts";
+import type { LocalWorkload } from "./local-workload.ts";
+import type { PolicyEnforcer } from "./policy-enforcer.ts";
+import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
+import { ProxyError, selfCallError } from "./proxy-error.ts";
+import { ILLEGAL_PORTS, type ProxyDeps } from "./proxy-options.ts";
+
+export interface InboundPassthroughDeps
+  extends Pick<ProxyDeps, "engine" | "mesh" | "traffic" | "clock"> {
+  /** With the span of the workload's proxy. */
+  readonly log: Logger;
+  readonly local: LocalWorkload;
+  readonly reporter: ConnectionReporter;
+  readonly enforcer: PolicyEnforcer;
+  readonly application: Application;
+}
+
+export class InboundPassthrough implements ConnectionOwner {
+  readonly live: LiveSet<ProxiedConnection> = new LiveSet();
+  readonly #deps: InboundPassthroughDeps;
+  readonly #options: { readonly network: string };
+
+  constructor(deps: InboundPassthroughDeps, options: { readonly network: string }) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /**
+   * Takes the end.
+   *
+   * @param transparent whether the application may be dialled with the client's address.
+   */
+  accept(end: SocketEnd, transparent: boolean): void {
+    const connection = new ProxiedConnection(end, this);
+    this.live.add(connection);
+    this.#deps.traffic.socketOpened("destination");
+    void this.#serve(connection, end, transparent);
+  }
+
+  ended(connection: ProxiedConnection): void {
+    this.#deps.enforcer.release(connection);
+    this.live.delete(connection);
+    this.#deps.traffic.socketClosed("destination");
+  }
+
+  async #serve(connection: ProxiedConnection, end: SocketEnd, transparent: boolean): Promise<void> {
+    const { mesh, local, reporter, enforcer, log } = this.#deps;
+    const startedAt = this.#deps.clock.monotonic();
+    const target = end.originalDestination;
+    const refuse = (error: ProxyError): void => {
+      reporter.refused("inbound", end.peer, target, error);
+      connection.fail(error);
+    };
+    if (ILLEGAL_PORTS.has(target.port)) return refuse(selfCallError());
+    const workload = local.find() ?? (await local.waitFor(() => log.target("ztunnel::state")));
+    if (connection.ended) return;
+    if (workload instanceof ProxyError) return refuse(workload);
+    const { network } = this.#options;
+    const report = reporter.opened(
+      {
+        reporter: "destination",
+        source: end.peer,
+        sourceWorkload: mesh.findWorkloadByAddress(network, end.peer.ip),
+        sourceBaggage: undefined,
+        sourceIdentity: undefined,
+        destination: target,
+        hboneAuthority: undefined,
+        destinationService: guessService(
+          mesh.servicesOf(workload),
+          workload,
+          target.port,
+          undefined,
+        ),
+        destinationWorkload: workload,
+        mutualTls: false,
+      },
+      startedAt,
+    );
+    connection.opened(report, {
+      source: end.peer,
+      originalDestination: undefined,
+      actualDestination: target,
+      protocol: "TCP",
+    });
+    const denied = enforcer.admit(
+      connection,
+      {
+        source: end.peer,
+        sourceIdentity: undefined,
+        destination: target,
+        destinationNetwork: network,
+      },
+      workload,
+      undefined,
+      (stateLog) => stateLog,
+    );
+    if (denied !== undefined) return connection.fail(denied);
+    try {
+      const client = transparent ? end.peer.ip : undefined;
+      const upstream = await this.#deps.application.connect(target, client);
+      connection.relay(this.#deps.engine, end, upstream);
+    } catch (error) {
+      if (!(error instanceof ProxyError)) throw error;
+      connection.fail(error);
+    }
+  }
+}

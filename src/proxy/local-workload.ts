@@ -1,0 +1,64 @@
+/** The mesh's picture of the workload that a proxy stands for. It may come after the pod itself. */
+import { type EnrolledWorkload, formatEnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Identity } from "../mesh/identity.ts";
+import type { Workload } from "../mesh/workload.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { localWorkloadError, type ProxyError } from "./proxy-error.ts";
+
+/** The control plane usually knows a pod before it runs; five seconds cover a slow push. */
+const WAIT_MS_MAX = 5_000;
+
+export class LocalWorkload {
+  readonly #mesh: MeshState;
+  readonly #clock: Clock;
+  readonly #enrolled: EnrolledWorkload;
+
+  constructor(
+    deps: { readonly mesh: MeshState; readonly clock: Clock },
+    enrolled: EnrolledWorkload,
+  ) {
+    this.#mesh = deps.mesh;
+    this.#clock = deps.clock;
+    this.#enrolled = enrolled;
+  }
+
+  find(): Workload | undefined {
+    return this.#mesh.findLocalWorkload(this.#enrolled);
+  }
+
+  /** The node agent's word for names, the mesh's for the trust domain. */
+  identity(workload: Workload): Identity {
+    const { namespace, serviceAccount } = this.#enrolled;
+    return { trustDomain: workload.trustDomain, namespace, serviceAccount };
+  }
+
+  /**
+   * Waits for the workload to appear.
+   *
+   * @param log written to when it does not.
+   * @returns the error to refuse the connection with when it does not appear.
+   */
+  waitFor(log: () => Logger): Promise<Workload | ProxyError> {
+    return new Promise((resolve) => {
+      const found = this.find();
+      if (found !== undefined) return resolve(found);
+      const stopListening = this.#mesh.onChange((change) => {
+        if (change.insertedWorkloads.length === 0) return;
+        const workload = this.find();
+        if (workload !== undefined) settle(workload);
+      });
+      const timer = this.#clock.after(WAIT_MS_MAX, () => {
+        const name = formatEnrolledWorkload(this.#enrolled);
+        log().write("warn", `timed out waiting for workload '${name}' from xds`);
+        settle(localWorkloadError(this.#enrolled));
+      });
+      function settle(workload: Workload | ProxyError): void {
+        stopListening();
+        timer.cancel();
+        resolve(workload);
+      }
+    });
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * The `istio_tcp_*` families that operators see. Names, labels, order and texts follow the mesh to
+ * the letter.
+ *
+ * @see spec data-path 10.3
+ */
+import { Counter, Gauge, type Registry } from "prom-client";
+import { TRAFFIC_LABELS, type TrafficSample } from "./traffic-metrics.ts";
+
+type TrafficLabel = (typeof TRAFFIC_LABELS)[number];
+
+export interface TrafficFamilies {
+  readonly opened: Counter<TrafficLabel>;
+  readonly closed: Counter<TrafficLabel>;
+  readonly receivedBytes: Counter<TrafficLabel>;
+  readonly sentBytes: Counter<TrafficLabel>;
+  readonly failed: Counter<TrafficLabel>;
+  readonly socketsOpen: Gauge<"reporter">;
+}
+
+/** Makes the families in a registry; they have no sample until traffic is merged. */
+export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
+  const counter = (name: string, help: string): Counter<TrafficLabel> =>
+    new Counter({ name, help, labelNames: TRAFFIC_LABELS, registers: [registry] });
+  return {
+    opened: counter(
+      "istio_tcp_connections_opened_total",
+      "The total number of TCP connections opened.",
+    ),
+    closed: counter(
+      "istio_tcp_connections_closed_total",
+      "The total number of TCP connections closed.",
+    ),
+    receivedBytes: counter(
+      "istio_tcp_received_bytes_total",
+      "The size of total bytes received during request in case of a TCP connection.",
+    ),
+    sentBytes: counter(
+      "istio_tcp_sent_bytes_total",
+      "The size of total bytes sent during response in case of a TCP connection.",
+    ),
+    failed: counter(
+      "istio_tcp_connections_failed_total",
+      "The total number of TCP connections that failed to establish (unstable).",
+    ),
+    socketsOpen: new Gauge({
+      name: "istio_tcp_sockets_open",
+      help: "The current number of open TCP sockets (unstable).",
+      labelNames: ["reporter"],
+      registers: [registry],
+    }),
+  };
+}
+
+/**
+ * Adds what the data threads counted since their last samples.
+ *
+ * An open connection has byte counters from its first moment, if only of 0.
+ */
+export function mergeTraffic(families: TrafficFamilies, samples: readonly TrafficSample[]): void {
+  for (const { series, socketsOpen } of samples) {
+    for (const delta of series) {
+      const { labels } = delta;
+      if (delta.opened + delta.receivedBytes + delta.sentBytes > 0) {
+        families.opened.labels(...labels).inc(delta.opened);
+        families.receivedBytes.labels(...labels).inc(delta.receivedBytes);
+        families.sentBytes.labels(...labels).inc(delta.sentBytes);
+      }
+      if (delta.closed > 0) families.closed.labels(...labels).inc(delta.closed);
+      if (delta.failed > 0) families.failed.labels(...labels).inc(delta.failed);
+    }
+    for (const { reporter, change } of socketsOpen) families.socketsOpen.inc({ reporter }, change);
+  }
+}

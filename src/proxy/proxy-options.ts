@@ -1,0 +1,67 @@
+/** What the proxies of every workload need from the outside, and the numbers that govern them. */
+import type { Engine, KeepAliveOptions, TunnelSettings } from "../engine/engine.ts";
+import type { Identity } from "../mesh/identity.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Random } from "../runtime/random.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { TrafficMetrics } from "./traffic-metrics.ts";
+
+export interface ProxyDeps {
+  readonly engine: Engine;
+  readonly mesh: MeshState;
+  /** The same object until it is renewed: engines keep what they build from it. */
+  readonly certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
+  readonly traffic: TrafficMetrics;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export interface ProxyOptions {
+  /** Name of the own network; empty is the default network. */
+  readonly network: string;
+  /** `::` listens on both families, `0.0.0.0` on IPv4 only. */
+  readonly listenIp: IpAddress;
+  /** SO_MARK of every socket, by which the redirect rules know ours. */
+  readonly mark: number | undefined;
+  /** SO_REUSEPORT, which also lets several data threads share the ports. */
+  readonly reusePort: boolean;
+  /**
+   * Whether applications see the client's own address: `required` makes a listener fail that can't
+   * be transparent, `try` goes on without, `off` never asks.
+   */
+  readonly originalSource: "required" | "try" | "off";
+  /** For sockets to and from applications and for outgoing tunnels; HBONE servers rely on pings. */
+  readonly keepAlive: KeepAliveOptions | undefined;
+  /** Of every TCP connect. */
+  readonly connectTimeoutMs: number;
+  readonly clientTunnel: TunnelSettings;
+  readonly serverTunnel: TunnelSettings;
+  readonly pool: {
+    readonly streamsPerConnectionMax: number;
+    readonly unusedReleaseMs: number;
+    readonly connectionsMax: number;
+  };
+  /** Also allow TLS 1.2. */
+  readonly tls12: boolean;
+  /** Only X25519MLKEM768 key exchange. */
+  readonly postQuantumOnly: boolean;
+  /** Send baggage in answers, and let a request's baggage speak for unknown sources. */
+  readonly responseBaggage: boolean;
+  /** Log policy matches at info instead of debug. */
+  readonly policyInfoLogging: boolean;
+}
+
+export const OUTBOUND_PORT = 15001;
+export const INBOUND_PLAINTEXT_PORT = 15006;
+export const INBOUND_HBONE_PORT = 15008;
+
+/** A connection to one of these would come back to us. @see spec data-path 1.2 */
+export const ILLEGAL_PORTS: ReadonlySet<number> = new Set([
+  OUTBOUND_PORT,
+  INBOUND_PLAINTEXT_PORT,
+  INBOUND_HBONE_PORT,
+]);

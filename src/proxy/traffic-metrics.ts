@@ -1,0 +1,176 @@
+/**
+ * The traffic counters of one data thread. Connections register once and are never touched per
+ * byte: what they carry is read from their relays when somebody asks, so bytes count while
+ * connections live. What is handed out is only the difference to the last time, as plain data; the
+ * families in {@link file://./metrics.ts} add the differences of all threads up.
+ */
+import type { Relay } from "../engine/engine.ts";
+
+/** Label names in the order of every array of label values here. @see spec data-path 10.3 */
+export const TRAFFIC_LABELS = [
+  "reporter",
+  "source_workload",
+  "source_canonical_service",
+  "source_canonical_revision",
+  "source_workload_namespace",
+  "source_principal",
+  "source_app",
+  "source_version",
+  "source_cluster",
+  "destination_service",
+  "destination_service_namespace",
+  "destination_service_name",
+  "destination_workload",
+  "destination_canonical_service",
+  "destination_canonical_revision",
+  "destination_workload_namespace",
+  "destination_principal",
+  "destination_app",
+  "destination_version",
+  "destination_cluster",
+  "request_protocol",
+  "response_flags",
+  "connection_security_policy",
+  "source_region",
+  "source_zone",
+  "destination_region",
+  "destination_zone",
+] as const;
+
+export type Reporter = "source" | "destination";
+
+/** What one label set gained. Labels may repeat between deltas; all numbers are ≥ 0. */
+export interface TrafficDelta {
+  /** Values in the order of {@link TRAFFIC_LABELS}. */
+  readonly labels: readonly string[];
+  readonly opened: number;
+  readonly closed: number;
+  readonly failed: number;
+  /** Downstream → upstream. */
+  readonly receivedBytes: number;
+  /** Upstream → downstream. */
+  readonly sentBytes: number;
+}
+
+/** What changed since the last sample; survives `structuredClone`. */
+export interface TrafficSample {
+  readonly series: readonly TrafficDelta[];
+  /** Only reporters that saw a socket come or go; the change may be 0 or negative. */
+  readonly socketsOpen: readonly { readonly reporter: Reporter; readonly change: number }[];
+}
+
+/** A connection that is being counted. */
+export interface CountedConnection {
+  readonly labels: readonly string[];
+  /** Set once, when bytes begin to move. */
+  relay: Relay | undefined;
+}
+
+const FLAGS_INDEX = TRAFFIC_LABELS.indexOf("response_flags");
+
+type Series = { -readonly [K in keyof TrafficDelta]: TrafficDelta[K] } & { changed: boolean };
+
+/** How far the relay of a connection has been counted. */
+interface Counted extends CountedConnection {
+  readonly series: Series;
+  receivedBytes: number;
+  sentBytes: number;
+}
+
+export class TrafficMetrics {
+  /** Label sets seen since the last sample. */
+  readonly #series = new Map<string, Series>();
+  #changed: Series[] = [];
+  readonly #live = new Set<Counted>();
+  readonly #sockets = new Map<Reporter, number>();
+
+  /** @param labels as in {@link TRAFFIC_LABELS}, with `-` for `response_flags`. */
+  opened(labels: readonly string[]): CountedConnection {
+    const series = this.#find(labels);
+    this.#touch(series).opened++;
+    const counted = { labels, relay: undefined, series, receivedBytes: 0, sentBytes: 0 };
+    this.#live.add(counted);
+    return counted;
+  }
+
+  /**
+   * Call once.
+   *
+   * @param responseFlags `-` for an orderly end; anything else also counts as failed.
+   */
+  closed(connection: CountedConnection, responseFlags: string): void {
+    const counted = connection as Counted;
+    this.#read(counted);
+    this.#live.delete(counted);
+    if (responseFlags === "-") {
+      this.#touch(counted.series).closed++;
+      return;
+    }
+    const series = this.#touch(this.#find(counted.labels.with(FLAGS_INDEX, responseFlags)));
+    series.closed++;
+    series.failed++;
+  }
+
+  socketOpened(reporter: Reporter): void {
+    this.#sockets.set(reporter, (this.#sockets.get(reporter) ?? 0) + 1);
+  }
+
+  socketClosed(reporter: Reporter): void {
+    this.#sockets.set(reporter, (this.#sockets.get(reporter) ?? 0) - 1);
+  }
+
+  /** Everything that happened since the last call. */
+  collect(): TrafficSample {
+    for (const counted of this.#live) this.#read(counted);
+    const series = this.#changed.map((one) => {
+      const { labels, opened, closed, failed, receivedBytes, sentBytes } = one;
+      one.opened = one.closed = one.failed = one.receivedBytes = one.sentBytes = 0;
+      one.changed = false;
+      return { labels, opened, closed, failed, receivedBytes, sentBytes };
+    });
+    const socketsOpen = [...this.#sockets].map(([reporter, change]) => ({ reporter, change }));
+    this.#changed = [];
+    // Live connections keep their own series; label sets that nobody uses any more are forgotten.
+    this.#series.clear();
+    this.#sockets.clear();
+    return { series, socketsOpen };
+  }
+
+  #read(counted: Counted): void {
+    const { relay } = counted;
+    if (relay === undefined) return;
+    const { bytesSent, bytesReceived } = relay;
+    if (bytesSent === counted.receivedBytes && bytesReceived === counted.sentBytes) return;
+    const series = this.#touch(counted.series);
+    series.receivedBytes += bytesSent - counted.receivedBytes;
+    series.sentBytes += bytesReceived - counted.sentBytes;
+    counted.receivedBytes = bytesSent;
+    counted.sentBytes = bytesReceived;
+  }
+
+  #find(labels: readonly string[]): Series {
+    const key = labels.join("\0");
+    let series = this.#series.get(key);
+    if (series === undefined) {
+      series = {
+        labels,
+        opened: 0,
+        closed: 0,
+        failed: 0,
+        receivedBytes: 0,
+        sentBytes: 0,
+        changed: false,
+      };
+      this.#series.set(key, series);
+    }
+    return series;
+  }
+
+  #touch(series: Series): Series {
+    if (!series.changed) {
+      series.changed = true;
+      this.#changed.push(series);
+    }
+    return series;
+  }
+}

@@ -1,0 +1,247 @@
+/**
+ * The listeners of one workload, opened and drained together: 15001 for what leaves it, 15006 and
+ * 15008 for what comes in.
+ *
+ * @see spec data-path 1 and 7
+ */
+import type { Listener, NetnsFd, SocketEnd } from "../engine/engine.ts";
+import { EngineError } from "../engine/engine-error.ts";
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import { formatSocketAddress } from "../mesh/socket-address.ts";
+import { invariant } from "../runtime/invariant.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { Application } from "./application.ts";
+import { ConnectionReporter } from "./connection-report.ts";
+import { Inbound } from "./inbound.ts";
+import { InboundPassthrough } from "./inbound-passthrough.ts";
+import type { LiveSet, Stoppable } from "./live-set.ts";
+import { LocalWorkload } from "./local-workload.ts";
+import { Outbound } from "./outbound.ts";
+import { PolicyEnforcer } from "./policy-enforcer.ts";
+import type { ConnectionSummary } from "./proxied-connection.ts";
+import { bindError, drainError } from "./proxy-error.ts";
+import {
+  INBOUND_HBONE_PORT,
+  INBOUND_PLAINTEXT_PORT,
+  OUTBOUND_PORT,
+  type ProxyDeps,
+  type ProxyOptions,
+} from "./proxy-options.ts";
+
+/** As in the original: redirected bursts wait in the kernel, floods are refused. */
+const ACCEPT_QUEUE_MAX = 128;
+
+export interface WorkloadProxyOptions extends ProxyOptions {
+  readonly workload: EnrolledWorkload;
+  /** Open until {@link WorkloadProxy.close} or {@link WorkloadProxy.drain} has settled. */
+  readonly netns: NetnsFd | undefined;
+}
+
+/** A set of listening socket, connections and how they are told apart in logs. */
+interface Component {
+  readonly name: "inbound" | "inbound passthrough" | "outbound";
+  readonly target: string;
+  readonly port: number;
+  readonly live: LiveSet<Stoppable>;
+  readonly accept: (end: SocketEnd, transparent: boolean) => void;
+  listener: Listener | undefined;
+}
+
+export class WorkloadProxy {
+  readonly #deps: ProxyDeps;
+  readonly #options: WorkloadProxyOptions;
+  /** With the span of this proxy. */
+  readonly #log: Logger;
+  readonly #enforcer: PolicyEnforcer;
+  readonly #inbound: Inbound;
+  readonly #passthrough: InboundPassthrough;
+  readonly #outbound: Outbound;
+  readonly #components: readonly Component[];
+  #listening = true;
+
+  constructor(deps: ProxyDeps, options: WorkloadProxyOptions) {
+    const { workload } = options;
+    this.#deps = deps;
+    this.#options = options;
+    this.#log = deps.log.span("proxy", [
+      ["wl", { bare: `${workload.namespace}/${workload.name}` }],
+    ]);
+    this.#enforcer = new PolicyEnforcer({ mesh: deps.mesh, log: this.#log }, options);
+    const shared = {
+      ...deps,
+      log: this.#log,
+      local: new LocalWorkload(deps, workload),
+      reporter: new ConnectionReporter(deps),
+      enforcer: this.#enforcer,
+      application: new Application(deps.engine, options),
+    };
+    this.#inbound = new Inbound(shared, options);
+    this.#passthrough = new InboundPassthrough(shared, options);
+    this.#outbound = new Outbound(shared, options);
+    this.#components = [
+      {
+        name: "inbound",
+        target: "ztunnel::proxy::inbound",
+        port: INBOUND_HBONE_PORT,
+        live: this.#inbound.live,
+        accept: (end, transparent) => this.#inbound.accept(end, transparent),
+        listener: undefined,
+      },
+      {
+        name: "inbound passthrough",
+        target: "ztunnel::proxy::inbound_passthrough",
+        port: INBOUND_PLAINTEXT_PORT,
+        live: this.#passthrough.live,
+        accept: (end, transparent) => this.#passthrough.accept(end, transparent),
+        listener: undefined,
+      },
+      {
+        name: "outbound",
+        target: "ztunnel::proxy::outbound",
+        port: OUTBOUND_PORT,
+        live: this.#outbound.live,
+        accept: (end) => this.#outbound.accept(end),
+        listener: undefined,
+      },
+    ];
+  }
+
+  /**
+   * Binds all ports; connections wait in the kernel until {@link start}.
+   *
+   * @throws ProxyError `bind`; nothing stays bound then.
+   */
+  listen(): void {
+    try {
+      for (const component of this.#components) this.#bind(component);
+    } catch (error) {
+      this.#stopListening();
+      this.#enforcer.close();
+      throw error;
+    }
+  }
+
+  /** Begins to accept. Call once, after {@link listen}. */
+  start(): void {
+    for (const { listener, accept, target } of this.#components) {
+      invariant(listener !== undefined, "a proxy listens before it starts");
+      const { transparent } = listener;
+      listener.start(
+        (end) => (this.#listening ? accept(end, transparent) : end.close()),
+        (error) => {
+          const log = this.#log.target(target);
+          log.write("error", `Failed TCP handshake ${error.message}`);
+        },
+      );
+    }
+  }
+
+  /** What is connected now, for the operator's dump. */
+  connections(): {
+    readonly inbound: readonly ConnectionSummary[];
+    readonly outbound: readonly ConnectionSummary[];
+  } {
+    const streams = [...this.#inbound.live].flatMap((tunnel) => [...tunnel.streams]);
+    return {
+      inbound: summaries([...streams, ...this.#passthrough.live]),
+      outbound: summaries(this.#outbound.live),
+    };
+  }
+
+  /**
+   * Closes the listeners before it returns, tells peers to go elsewhere and settles when the last
+   * connection has ended. Those that live longer than the deadline end with EOF.
+   *
+   * @param deadlineMs from now.
+   */
+  async drain(deadlineMs: number): Promise<void> {
+    this.#stopListening();
+    this.#inbound.drain();
+    await Promise.all(this.#components.map((one) => this.#drainComponent(one, deadlineMs)));
+    this.#release();
+  }
+
+  /** Closes the listeners before it returns and ends every connection with EOF. */
+  async close(): Promise<void> {
+    this.#stopListening();
+    await Promise.all(
+      this.#components.map(async (component) => {
+        component.live.stopAll("close", drainError());
+        await component.live.whenEmpty();
+        this.#logDrained(component);
+      }),
+    );
+    this.#release();
+  }
+
+  async #drainComponent(component: Component, deadlineMs: number): Promise<void> {
+    const { name, live } = component;
+    const timer = this.#deps.clock.after(
+      deadlineMs,
+      () => {
+        this.#log
+          .target("ztunnel::drain")
+          .write(
+            "warn",
+            "drain duration expired with pending connections, forcefully shutting down",
+            [["component", name]],
+          );
+        live.stopAll("close", drainError());
+      },
+      true,
+    );
+    await live.whenEmpty();
+    timer.cancel();
+    this.#logDrained(component);
+  }
+
+  #logDrained({ name }: Component): void {
+    this.#log.target("ztunnel::drain").write("info", "shutdown complete", [["component", name]]);
+  }
+
+  #bind(component: Component): void {
+    const { netns, listenIp, mark, reusePort, originalSource, keepAlive } = this.#options;
+    const address = { ip: listenIp, port: component.port };
+    const isTunnel = component.name === "inbound";
+    try {
+      component.listener = this.#deps.engine.listen({
+        netns,
+        address,
+        mark,
+        reusePort,
+        transparent: originalSource,
+        backlog: ACCEPT_QUEUE_MAX,
+        // Tunnels have their own pings.
+        keepAlive: isTunnel ? undefined : keepAlive,
+        originalDestination: !isTunnel,
+      });
+    } catch (error) {
+      if (error instanceof EngineError) throw bindError(address, error);
+      throw error;
+    }
+    this.#deps.log.target(component.target).write("info", "listener established", [
+      ["address", { bare: formatSocketAddress(address) }],
+      [
+        "component",
+        component.name === "inbound passthrough" ? "inbound plaintext" : component.name,
+      ],
+      ["transparent", component.listener.transparent],
+    ]);
+  }
+
+  #stopListening(): void {
+    this.#listening = false;
+    for (const { listener } of this.#components) listener?.close();
+  }
+
+  #release(): void {
+    this.#enforcer.close();
+    this.#outbound.close();
+  }
+}
+
+function summaries(
+  connections: Iterable<{ readonly summary: ConnectionSummary | undefined }>,
+): readonly ConnectionSummary[] {
+  return [...connections].flatMap(({ summary }) => summary ?? []);
+}
