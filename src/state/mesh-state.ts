@@ -42,23 +42,24 @@ export class MeshState {
    */
   apply(updates: readonly MeshUpdate[]): MeshChange {
     let policiesChanged = false;
-    const inserted = new Map<string, Workload>();
-    const removed = new Map<string, Workload>();
+    /** Uids that the batch touched, with the workload before it. */
+    const before = new Map<string, Workload | undefined>();
     for (const update of updates) {
       switch (update.kind) {
-        case "workload":
-          this.#insertWorkload(update.workload);
-          inserted.set(update.workload.uid, update.workload);
-          removed.delete(update.workload.uid);
+        case "workload": {
+          const { uid } = update.workload;
+          const previous = this.#insertWorkload(update.workload);
+          if (!before.has(uid)) before.set(uid, previous);
           break;
+        }
         case "service":
           this.#services.insert(update.service);
           break;
         case "remove-address": {
           // Names of workloads and services don't collide: a host name has no slash.
-          const workload = this.#removeWorkload(update.name);
-          if (workload === undefined) this.#services.remove(update.name);
-          else if (!inserted.delete(update.name)) removed.set(update.name, workload);
+          const previous = this.#removeWorkload(update.name);
+          if (previous === undefined) this.#services.remove(update.name);
+          else if (!before.has(update.name)) before.set(update.name, previous);
           break;
         }
         case "policy":
@@ -71,11 +72,14 @@ export class MeshState {
       }
     }
     this.#services.gatherEndpoints();
-    const change: MeshChange = {
-      policiesChanged,
-      insertedWorkloads: [...inserted.values()],
-      removedWorkloads: [...removed.values()],
-    };
+    const insertedWorkloads: Workload[] = [];
+    const removedWorkloads: Workload[] = [];
+    for (const [uid, previous] of before) {
+      const workload = this.#workloads.find(uid);
+      if (workload !== undefined) insertedWorkloads.push(workload);
+      else if (previous !== undefined) removedWorkloads.push(previous);
+    }
+    const change: MeshChange = { policiesChanged, insertedWorkloads, removedWorkloads };
     for (const listener of this.#listeners) listener(change);
     return change;
   }
@@ -157,7 +161,7 @@ export class MeshState {
     };
   }
 
-  #insertWorkload(workload: Workload): void {
+  #insertWorkload(workload: Workload): Workload | undefined {
     const previous = this.#workloads.insert(workload);
     for (const key of previous?.services.keys() ?? []) {
       if (!workload.services.has(key)) this.#services.offer(key, workload.uid, undefined);
@@ -166,6 +170,7 @@ export class MeshState {
       const endpoint = { workloadUid: workload.uid, ports, status: workload.status };
       this.#services.offer(key, workload.uid, endpoint);
     }
+    return previous;
   }
 
   #removeWorkload(uid: string): Workload | undefined {
