@@ -61,7 +61,8 @@ export function buildAddon({ sanitize = false, starting = () => {} } = {}) {
   const fresh = `${output}.${process.pid}`;
   const result = spawnSync(compiler(), [...flags, ...sources, "-o", fresh], { encoding: "utf8" });
   if (result.status !== 0) {
-    throw new Error(`the addon in native/ does not compile:\n${result.stderr || result.error}`);
+    process.stderr.write(result.stderr);
+    throw new Error("the addon in native/ does not compile, see above");
   }
   renameSync(fresh, output);
   writeFileSync(stamp, wanted);

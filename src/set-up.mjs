@@ -110,13 +110,15 @@ function makeExecutable() {
   if (existsSync(main)) chmodSync(main, 0o755);
 }
 
-/** Runs in the root folder, with the Node of node_modules first on the path. */
+/** Runs in the root folder, with the Node of node_modules first on the path; quiet on success. */
 function run(command, args, complaint) {
   const path = [join(MODULES, ".bin"), process.env["PATH"]].join(delimiter);
   const options = { cwd: ROOT, env: { ...process.env, PATH: path }, encoding: "utf8" };
   const { status, error, stdout, stderr } = spawnSync(command, args, options);
   if (status === 0) return;
-  throw new Error(`${complaint}: ${error?.message ?? `${stdout}${stderr}`.trim()}`);
+  if (error?.code === "ENOENT") throw new Error(`the command ${command} is missing: install it`);
+  process.stderr.write(`${stdout}${stderr}`);
+  throw new Error(`${complaint}, see above`);
 }
 
 function say(step) {
