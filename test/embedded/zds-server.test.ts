@@ -8,16 +8,12 @@ import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { SeqpacketConnection } from "../../src/inpod/zds-connection.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { native } from "../../src/net/native.ts";
+import { ownNetns } from "../../src/net/netns.ts";
 import type { Clock } from "../../src/runtime/clock.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
-import {
-  decodeZdsRequest,
-  encodeZdsAck,
-  encodeZdsHello,
-  type ZdsRequest,
-} from "../../src/wire/zds-message.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { HandProxy } from "./hand-proxy.ts";
 
 function startServer(
   t: TestContext,
@@ -31,43 +27,6 @@ function startServer(
     rmSync(folder, { recursive: true });
   });
   return { server, path };
-}
-
-/** A proxy's end, moved by hand. */
-class HandProxy {
-  readonly #connection: SeqpacketConnection;
-  readonly #signal = AbortSignal.timeout(5_000);
-
-  constructor(t: TestContext, path: string, hello = encodeZdsHello()) {
-    this.#connection = new SeqpacketConnection(native, native.connectSeqpacket(path));
-    t.after(() => this.#connection.close());
-    this.#connection.send(hello);
-  }
-
-  /** The next request and how many descriptors came along; `undefined` when the agent hung up. */
-  async next(): Promise<{ request: ZdsRequest; fdCount: number } | undefined> {
-    const packet = await this.#connection.receive(this.#signal);
-    if (packet === undefined) return undefined;
-    for (const fd of packet.fds) closeSync(fd);
-    return { request: decodeZdsRequest(packet.data), fdCount: packet.fds.length };
-  }
-
-  answer(error = ""): void {
-    this.#connection.send(encodeZdsAck(error));
-  }
-
-  /** Takes one request, says yes, and gives its kind and uid. */
-  async agree(): Promise<string> {
-    const next = await this.next();
-    this.answer();
-    if (next === undefined) return "end";
-    const uid = "uid" in next.request ? ` ${next.request.uid}` : "";
-    return `${next.request.kind}${uid}${next.fdCount > 0 ? " +fd" : ""}`;
-  }
-
-  close(): void {
-    this.#connection.close();
-  }
 }
 
 function workload(uid: string): EnrolledWorkload {
@@ -104,14 +63,15 @@ test("an add settles with the proxy's answer", async (t) => {
   const proxy = new HandProxy(t, path);
   await proxy.agree();
   const accepted = server.add(workload("u1"), fd);
-  assert.deepEqual(await proxy.next(), {
-    request: {
-      kind: "add",
-      uid: "u1",
-      workload: { name: "pod-u1", namespace: "default", serviceAccount: "sa" },
-    },
-    fdCount: 1,
+  const next = await proxy.next();
+  assert.deepEqual(next?.request, {
+    kind: "add",
+    uid: "u1",
+    workload: { name: "pod-u1", namespace: "default", serviceAccount: "sa" },
   });
+  const own = ownNetns();
+  own.close();
+  assert.deepEqual(next?.netnsKeys, [own.key]);
   proxy.answer();
   await accepted;
   const refused = server.add(workload("u2"), fd);

@@ -1,0 +1,73 @@
+/** The command `ztunnel node-agent run`: sockets, attachments, and the orderly end. */
+import { once } from "node:events";
+import { mkdirSync, rmSync } from "node:fs";
+import { connect } from "node:net";
+import { dirname } from "node:path";
+import { native } from "../net/native.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { createRootLogger } from "../telemetry/root-logger.ts";
+import { Attachments } from "./node-agent-attachments.ts";
+import { serveControl } from "./node-agent-control.ts";
+
+export interface NodeAgentOptions {
+  /** Where proxies connect (`INPOD_UDS`). */
+  readonly uds: string;
+  /** Where the commands connect. */
+  readonly control: string;
+  /** Ends the agent. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Runs until the signal is aborted, then removes all rules. Folders of the sockets are made; what
+ * happens is logged to stdout.
+ *
+ * @throws Error when a path is served by another agent, or when the janitor died.
+ */
+export async function runNodeAgent({ uds, control, signal }: NodeAgentOptions): Promise<void> {
+  const log = createRootLogger({
+    format: "plain",
+    filter: "info",
+    sink: { write: (lines) => void process.stdout.write(lines), flush: () => {} },
+    clock: systemClock,
+  }).root.target("ztunnel::node_agent");
+  for (const path of [uds, control]) mkdirSync(dirname(path), { recursive: true });
+  await removeAbandoned(control);
+  const failure = new AbortController();
+  const attachments = new Attachments(
+    {
+      native,
+      clock: systemClock,
+      log,
+      failed: (reason) => failure.abort(new Error(reason)),
+    },
+    { zdsPath: uds },
+  );
+  try {
+    const server = await serveControl(attachments, control);
+    log.write("info", "node agent is ready", [
+      ["uds", uds],
+      ["control", control],
+    ]);
+    const end = AbortSignal.any([signal, failure.signal]);
+    if (!end.aborted) await once(end, "abort");
+    server.close();
+    server.closeAllConnections();
+  } finally {
+    await attachments.close();
+  }
+  failure.signal.throwIfAborted();
+}
+
+/** The socket file of an agent that was killed is in the way; that of a living one stays. */
+async function removeAbandoned(path: string): Promise<void> {
+  const socket = connect({ path });
+  try {
+    await once(socket, "connect");
+  } catch {
+    // Nobody there.
+    rmSync(path, { force: true });
+  } finally {
+    socket.destroy();
+  }
+}
