@@ -1,0 +1,21 @@
+/** Why there is no certificate for an identity. */
+
+export type IdentityErrorCode =
+  /** The authority refused or could not be reached; the message holds the gRPC status. */
+  | "signing"
+  /** The token that pays for the call is missing or empty. */
+  | "token"
+  /** Nobody needs the identity any longer. */
+  | "forgotten"
+  /** The cache is closed. */
+  | "closed";
+
+export class IdentityError extends Error {
+  override readonly name = "IdentityError";
+  readonly code: IdentityErrorCode;
+
+  constructor(code: IdentityErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}

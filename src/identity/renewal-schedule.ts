@@ -1,0 +1,52 @@
+/**
+ * When a certificate is renewed, and when a failed attempt is repeated. Pure: the cache owns the
+ * timers.
+ *
+ * @see spec control-plane 5.5 and 5.6.
+ */
+import { Backoff } from "../runtime/backoff.ts";
+import type { Random } from "../runtime/random.ts";
+
+const MINUTE_MS = 60_000;
+const RETRY_FIRST_MS = 1000;
+const RETRY_MAX_MS = 150_000;
+const RETRY_JITTER = 0.2;
+/** So long an identity backs off before its retries come at the flat maximum. */
+const BACKING_OFF_MAX_MS = 15 * MINUTE_MS;
+
+/**
+ * Half-way through the certificate's life, exactly: identities spread by the time of their first
+ * fetch.
+ *
+ * @returns milliseconds since the epoch; 0, which is at once, when the times make no sense.
+ */
+export function renewalAt(validity: {
+  readonly notBeforeAt: number;
+  readonly notAfterAt: number;
+}): number {
+  const { notBeforeAt, notAfterAt } = validity;
+  if (!Number.isFinite(notBeforeAt) || !Number.isFinite(notAfterAt)) return 0;
+  if (notAfterAt < notBeforeAt) return notAfterAt;
+  return notBeforeAt + (notAfterAt - notBeforeAt) / 2;
+}
+
+/** The retries of one identity from its first failure to its next success. */
+export class RetrySchedule {
+  readonly #backoff: Backoff;
+  readonly #beganAt: number;
+
+  /** @param nowAt milliseconds, monotonic. */
+  constructor(random: Random, nowAt: number) {
+    this.#beganAt = nowAt;
+    this.#backoff = new Backoff(random, {
+      firstMs: RETRY_FIRST_MS,
+      maxMs: RETRY_MAX_MS,
+      jitter: RETRY_JITTER,
+    });
+  }
+
+  /** The delay before the next attempt, milliseconds. */
+  next(nowAt: number): number {
+    return nowAt - this.#beganAt > BACKING_OFF_MAX_MS ? RETRY_MAX_MS : this.#backoff.next();
+  }
+}
