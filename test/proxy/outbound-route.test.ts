@@ -1,0 +1,407 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { parseLocalMesh } from "../../src/config/local-mesh-file.ts";
+import { formatSpiffeId } from "../../src/mesh/identity.ts";
+import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
+import type { Workload } from "../../src/mesh/workload.ts";
+import { chooseOutboundRoute, type OutboundRoute } from "../../src/proxy/outbound-route.ts";
+import { MeshState } from "../../src/state/mesh-state.ts";
+import {
+  address,
+  fixedRandom,
+  gateway,
+  ip,
+  mesh,
+  type ServiceBuilder,
+  type WorkloadBuilder,
+} from "../support/mesh-fixture.ts";
+
+const ILLEGAL_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
+
+/** `kind remote [authority] -> workload of service`, or the error. */
+function describe(route: OutboundRoute): string {
+  if (route.kind === "refuse") return route.error.message;
+  const tunnel = route.kind === "hbone" ? ` for ${route.authority}` : "";
+  const workload = route.workload === undefined ? "" : ` -> ${route.workload.name}`;
+  const service = route.service === undefined ? "" : ` of ${route.service.name}`;
+  return `${route.kind} ${formatSocketAddress(route.remote)}${tunnel}${workload}${service}`;
+}
+
+function route(
+  state: MeshState,
+  source: Workload,
+  target: string,
+  unit = 0,
+  downstream = source.ips[0],
+): OutboundRoute {
+  const query = {
+    source,
+    downstream: downstream ?? ip("10.0.0.1"),
+    target: address(target),
+    network: source.network,
+    illegalPorts: ILLEGAL_PORTS,
+  };
+  const chosen = chooseOutboundRoute(state, query, fixedRandom(unit));
+  assert.match(chosen.reason, /^[a-z].*[^.]$/);
+  return chosen;
+}
+
+const client = mesh.workload("client").at("10.0.0.1").hbone();
+const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
+const server = mesh.workload("server").at("10.0.0.2").hbone().behind(echo);
+const wpService = mesh.service("wp").at("10.96.0.9").port(15008, 15008);
+const wp = mesh.workload("wp").at("10.0.0.9").hbone().behind(wpService);
+const WP = "default/wp.default.svc.cluster.local";
+
+type Parts = (WorkloadBuilder | ServiceBuilder)[];
+const cases: readonly [title: string, Parts, target: string, expected: string][] = [
+  ["an unknown address", [client], "192.0.2.1:80", "tcp 192.0.2.1:80"],
+  [
+    "an HBONE pod",
+    [client, server],
+    "10.0.0.2:9000",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:9000 -> server",
+  ],
+  [
+    "an HBONE pod of IPv6",
+    [server.at("fd00::2")],
+    "[fd00::2]:80",
+    "hbone [fd00::2]:15008 for [fd00::2]:80 -> server",
+  ],
+  [
+    "an HBONE pod of the same node",
+    [client.on("n1"), server.on("n1")],
+    "10.0.0.2:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:80 -> server",
+  ],
+  ["itself", [client], "10.0.0.1:80", "hbone 10.0.0.1:15008 for 10.0.0.1:80 -> client"],
+  [
+    "a plain pod",
+    [mesh.workload("plain").at("10.0.0.3")],
+    "10.0.0.3:80",
+    "tcp 10.0.0.3:80 -> plain",
+  ],
+  ["a host-network pod", [server.hostNetwork()], "10.0.0.2:80", "tcp 10.0.0.2:80"],
+  [
+    "a service",
+    [echo, server],
+    "10.96.0.1:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
+  ],
+  [
+    "a service of plain pods",
+    [echo, mesh.workload("plain").at("10.0.0.3").behind(echo)],
+    "10.96.0.1:80",
+    "tcp 10.0.0.3:8080 -> plain of echo",
+  ],
+  [
+    "a service of host-network pods",
+    [echo, server.hostNetwork()],
+    "10.96.0.1:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
+  ],
+  [
+    "its own service",
+    [echo, client.behind(echo)],
+    "10.96.0.1:80",
+    "hbone 10.0.0.1:15008 for 10.0.0.1:8080 -> client of echo",
+  ],
+  ["a service without endpoints", [echo], "10.96.0.1:80", "no healthy upstream: 10.96.0.1:80"],
+  [
+    "a service on a port that it does not list",
+    [echo, server],
+    "10.96.0.1:81",
+    "no healthy upstream: 10.96.0.1:81",
+  ],
+  [
+    "a service whose endpoints are all unhealthy",
+    [echo, server.unhealthy()],
+    "10.96.0.1:80",
+    "no healthy upstream: 10.96.0.1:80",
+  ],
+  [
+    "a service whose unhealthy endpoints are welcome",
+    [echo.acceptUnhealthy(), server.unhealthy()],
+    "10.96.0.1:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
+  ],
+  [
+    "a named port that only one endpoint maps",
+    [
+      mesh.service("echo").at("10.96.0.1").port(80, 0),
+      server,
+      mesh.workload("named").at("10.0.0.5").behind(echo, { 80: 9000 }),
+    ],
+    "10.96.0.1:80",
+    "tcp 10.0.0.5:9000 -> named of echo",
+  ],
+  [
+    "a passthrough service",
+    [echo.balance("Passthrough"), server],
+    "10.96.0.1:80",
+    "tcp 10.96.0.1:80",
+  ],
+  [
+    "a passthrough service with a waypoint",
+    [echo.balance("Passthrough").waypoint(WP), wpService, wp],
+    "10.96.0.1:80",
+    "hbone 10.0.0.9:15008 for 10.96.0.1:80 -> wp of echo",
+  ],
+  [
+    "a service with a waypoint",
+    [echo.waypoint(WP), server, wpService, wp],
+    "10.96.0.1:80",
+    "hbone 10.0.0.9:15008 for 10.96.0.1:80 -> wp of echo",
+  ],
+  [
+    "a service with a waypoint, on any port",
+    [echo.waypoint(WP), wpService, wp],
+    "10.96.0.1:81",
+    "hbone 10.0.0.9:15008 for 10.96.0.1:81 -> wp of echo",
+  ],
+  [
+    "a service with a waypoint by address",
+    [echo.waypoint("/10.0.0.9"), wp],
+    "10.96.0.1:80",
+    "hbone 10.0.0.9:15008 for 10.96.0.1:80 -> wp of echo",
+  ],
+  [
+    "a service with a weighted waypoint",
+    [echo.with({ weightedWaypoints: [{ destination: gateway(WP), weight: 1 }] }), wpService, wp],
+    "10.96.0.1:80",
+    "hbone 10.0.0.9:15008 for 10.96.0.1:80 -> wp of echo",
+  ],
+  [
+    "a service with a waypoint that nobody knows",
+    [echo.waypoint("default/gone.example"), server],
+    "10.96.0.1:80",
+    "unknown waypoint: waypoint gone.example not found",
+  ],
+  [
+    "a pod with a waypoint",
+    [server.waypoint(WP), wpService, wp],
+    "10.0.0.2:9000",
+    "hbone 10.0.0.9:15008 for 10.0.0.2:9000 -> wp",
+  ],
+  [
+    "a plain pod with a waypoint",
+    [mesh.workload("plain").at("10.0.0.3").waypoint(WP), wpService, wp],
+    "10.0.0.3:80",
+    "hbone 10.0.0.9:15008 for 10.0.0.3:80 -> wp",
+  ],
+  [
+    "a plain waypoint",
+    [server.waypoint("/10.0.0.9"), mesh.workload("wp").at("10.0.0.9")],
+    "10.0.0.2:80",
+    "hbone 10.0.0.9:15008 for 10.0.0.2:80 -> wp",
+  ],
+  [
+    "a pod with an IPv4 waypoint by IPv6",
+    [server.at("fd00::2").waypoint(WP), wpService, wp],
+    "[fd00::2]:80",
+    "hbone 10.0.0.9:15008 for [fd00::2]:80 -> wp",
+  ],
+  [
+    "a pod with a waypoint that nobody knows",
+    [server.waypoint("/10.1.1.1")],
+    "10.0.0.2:80",
+    "unknown waypoint: waypoint /10.1.1.1:15008 not found",
+  ],
+  [
+    "a service whose endpoint has a waypoint",
+    [echo, server.waypoint(WP), wpService, wp],
+    "10.96.0.1:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
+  ],
+  [
+    "a waypoint's service",
+    [wpService, wp],
+    "10.96.0.9:15008",
+    "hbone 10.0.0.9:15008 for 10.0.0.9:15008 -> wp of wp",
+  ],
+  ["a pod of another network", [server.network("net1")], "10.0.0.2:80", "tcp 10.0.0.2:80"],
+  [
+    "a service of another network",
+    [echo, server.network("net1")],
+    "10.96.0.1:80",
+    "no valid routing destination for workload: cluster1//Pod/default/server",
+  ],
+  [
+    "a service behind a network gateway",
+    [
+      echo,
+      server
+        .at()
+        .network("net1")
+        .with({ networkGateway: gateway("net1/10.9.9.9") }),
+    ],
+    "10.96.0.1:80",
+    "no valid routing destination for workload: cluster1//Pod/default/server",
+  ],
+  [
+    "a service with a waypoint of another network",
+    [echo.waypoint(WP), wpService, wp.network("net1")],
+    "10.96.0.1:80",
+    "no valid routing destination for workload: cluster1//Pod/default/wp",
+  ],
+  [
+    "a service of a host name",
+    [echo, server.at().with({ hostname: "ext.example" })],
+    "10.96.0.1:80",
+    "no valid routing destination for workload: cluster1//Pod/default/server",
+  ],
+  [
+    "a waypoint of a host name",
+    [echo.waypoint(WP), wpService, wp.at().with({ hostname: "wp.example" })],
+    "10.96.0.1:80",
+    "no valid routing destination for workload: cluster1//Pod/default/wp",
+  ],
+  [
+    "a service that is hidden from it",
+    [echo.in("shop").hidden()],
+    "10.96.0.1:80",
+    "tcp 10.96.0.1:80",
+  ],
+  [
+    "our outbound port on loopback",
+    [client],
+    "127.0.0.1:15001",
+    "attempted recursive call to ourselves",
+  ],
+  [
+    "our inbound port on IPv6 loopback",
+    [client],
+    "[::1]:15008",
+    "attempted recursive call to ourselves",
+  ],
+  ["another port on loopback", [client], "127.0.0.1:15053", "tcp 127.0.0.1:15053"],
+  [
+    "our outbound port of another pod",
+    [server],
+    "10.0.0.2:15001",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:15001 -> server",
+  ],
+  [
+    "a workload that shares a service's address without a service there for it",
+    [echo, mesh.workload("twin").at("10.96.0.1")],
+    "10.96.0.1:80",
+    "tcp 10.96.0.1:80",
+  ],
+];
+for (const [title, parts, target, expected] of cases) {
+  test(`a connection to ${title}`, () => {
+    assert.equal(describe(route(mesh.state(...parts), client.value, target)), expected);
+  });
+}
+
+test("the source's own waypoint plays no role", () => {
+  const source = client.waypoint(WP);
+  const state = mesh.state(source, server, wpService, wp);
+  assert.equal(
+    describe(route(state, source.value, "10.0.0.2:80")),
+    "hbone 10.0.0.2:15008 for 10.0.0.2:80 -> server",
+  );
+});
+
+test("a waypoint reaches the pods behind it without meeting itself", () => {
+  const state = mesh.state(server.waypoint(WP), wpService, wp);
+  const own = describe(route(state, wp.value, "10.0.0.2:80"));
+  assert.equal(own, "hbone 10.0.0.2:15008 for 10.0.0.2:80 -> server");
+  const spoofed = route(state, wp.value, "10.0.0.2:80", 0, ip("10.0.0.77"));
+  assert.equal(describe(spoofed), "hbone 10.0.0.9:15008 for 10.0.0.2:80 -> wp");
+});
+
+test("a waypoint that calls a service with a waypoint goes through it", () => {
+  const state = mesh.state(echo.waypoint(WP), server, wpService, wp);
+  assert.equal(
+    describe(route(state, wp.value, "10.96.0.1:80")),
+    "hbone 10.0.0.9:15008 for 10.96.0.1:80 -> wp of echo",
+  );
+});
+
+test("without endpoints nearby a remote one is refused rather than guessed", () => {
+  const remote = mesh.workload("remote").at("10.0.9.9").hbone().behind(echo).network("net1");
+  const near = server.unhealthy();
+  const state = mesh.state(echo.balance("Failover", ["Network"]), near, remote);
+  assert.equal(
+    describe(route(state, client.value, "10.96.0.1:80")),
+    "no valid routing destination for workload: cluster1//Pod/default/remote",
+  );
+  const both = mesh.state(echo.balance("Failover", ["Network"]), server, remote);
+  for (const unit of [0, 0.5, 0.99]) {
+    const chosen = describe(route(both, client.value, "10.96.0.1:80", unit));
+    assert.equal(chosen, "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo");
+  }
+});
+
+test("an endpoint of another network behind a workload's address has no service to be reached by", () => {
+  const state = mesh.state(echo, server.network("net1"), mesh.workload("twin").at("10.96.0.1"));
+  assert.equal(
+    describe(route(state, client.value, "10.96.0.1:80")),
+    "no service for target address: 10.96.0.1:80",
+  );
+});
+
+test("the peer may prove to be the service's names or the workload", () => {
+  const state = mesh.state(echo.names("spiffe://td/ns/a/sa/b", "bad"), server);
+  const chosen = route(state, client.value, "10.96.0.1:80");
+  assert.ok(chosen.kind === "hbone");
+  assert.deepEqual(chosen.expected.map(formatSpiffeId), [
+    "spiffe://td/ns/a/sa/b",
+    "spiffe://cluster.local/ns/default/sa/server",
+  ]);
+  assert.equal(formatSocketAddress(chosen.hboneAddress), chosen.authority);
+});
+
+test("a waypoint may prove to be its own service's names, not the target's", () => {
+  const state = mesh.state(
+    echo.waypoint(WP).names("spiffe://td/ns/a/sa/target"),
+    wpService.names("spiffe://td/ns/a/sa/waypoint"),
+    wp,
+  );
+  const chosen = route(state, client.value, "10.96.0.1:80");
+  assert.ok(chosen.kind === "hbone");
+  assert.deepEqual(chosen.expected.map(formatSpiffeId), [
+    "spiffe://td/ns/a/sa/waypoint",
+    "spiffe://cluster.local/ns/default/sa/wp",
+  ]);
+});
+
+const FIXTURE = new URL("../fixtures/recorded-mesh.yaml", import.meta.url);
+const recorded: readonly [situation: string, target: string, expected: string][] = [
+  ["hbone", "10.77.0.21:8080", "hbone 10.77.0.21:15008 for 10.77.0.21:8080 -> server1"],
+  ["hbone_vip", "10.78.0.1:80", "hbone 10.77.0.21:15008 for 10.77.0.21:8080 -> server1 of echo"],
+  ["hbone_timeout", "10.98.0.9:8080", "hbone 10.98.0.9:15008 for 10.98.0.9:8080 -> lost"],
+  ["plaintext_outbound", "10.77.0.33:8080", "tcp 10.77.0.33:8080 -> plain"],
+  ["passthrough", "10.77.0.32:8080", "tcp 10.77.0.32:8080"],
+  ["illegal_loopback_15001", "127.0.0.1:15001", "attempted recursive call to ourselves"],
+  [
+    "illegal_hbone_15006",
+    "10.77.0.21:15006",
+    "hbone 10.77.0.21:15008 for 10.77.0.21:15006 -> server1",
+  ],
+  ["service_empty", "10.78.0.3:80", "no healthy upstream: 10.78.0.3:80"],
+  ["service_unknown_port", "10.78.0.1:81", "no healthy upstream: 10.78.0.1:81"],
+  [
+    "waypoint_missing",
+    "10.77.0.24:8080",
+    "unknown waypoint: waypoint nowhere.default.svc.cluster.local not found",
+  ],
+  [
+    "waypoint_missing_service",
+    "10.78.0.4:80",
+    "unknown waypoint: waypoint nowhere.default.svc.cluster.local not found",
+  ],
+  ["waypoint_refused", "10.77.0.26:8080", "hbone 10.77.0.34:15008 for 10.77.0.26:8080 -> stale"],
+];
+const recordedState = new MeshState({ localNode: "node-a" });
+recordedState.apply(parseLocalMesh(readFileSync(FIXTURE, "utf8"), "recorded-mesh.yaml"));
+for (const [situation, target, expected] of recorded) {
+  test(`the recorded situation ${situation} takes the recorded way`, () => {
+    const key = { name: "client1", namespace: "default", serviceAccount: "client1" };
+    const source = recordedState.findLocalWorkload(key);
+    assert.ok(source);
+    assert.equal(describe(route(recordedState, source, target)), expected);
+  });
+}
