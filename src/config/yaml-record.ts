@@ -178,6 +178,11 @@ export class YamlValue {
     record.refuseUnknownKeys();
     return result;
   }
+
+  /** Keys of which only some concern the reader; the others may be anything. */
+  openRecord<Result>(read: (record: YamlRecord) => Result): Result {
+    return read(new YamlRecord(this.#file, this.node, this.path));
+  }
 }
 
 /** A map whose keys are known. A key that nobody asked for is a mistake. */

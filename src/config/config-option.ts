@@ -1,0 +1,279 @@
+/** The environment variables that are read, for `--help` and for the README's table. */
+
+export interface ConfigOption {
+  /** Ends in `*` where the rest of the name is free. */
+  readonly name: string;
+  /** In words of the grammar: flag, number, duration, text, path, … */
+  readonly type: string;
+  /** As an operator would write it; `-` for none. */
+  readonly fallback: string;
+  readonly unit?: string;
+  /** What it is for, and why the default is what it is. */
+  readonly why: string;
+}
+
+export const CONFIG_OPTIONS: readonly ConfigOption[] = [
+  {
+    name: "LOCAL_XDS_PATH",
+    type: "path",
+    fallback: "-",
+    why: "YAML file with the mesh: workloads, services and policies",
+  },
+  {
+    name: "LOCAL_XDS",
+    type: "YAML",
+    fallback: "-",
+    why: "the same as text; exactly one of the two must be set",
+  },
+  {
+    name: "NODE_NAME",
+    type: "text",
+    fallback: "-",
+    why: "node whose workloads are local; unset, all workloads count as local",
+  },
+  {
+    name: "NETWORK",
+    type: "text",
+    fallback: "empty",
+    why: "network of this node; addresses are looked up in it",
+  },
+  {
+    name: "CA_ADDRESS",
+    type: "host:port or URL",
+    fallback:
+      "istiod.istio-system.svc:15012 where KUBERNETES_SERVICE_HOST is set, else localhost:15012",
+    why: "certificate authority; only https",
+  },
+  {
+    name: "CA_ROOT_CA",
+    type: "path, PEM or SYSTEM",
+    fallback: "./var/run/secrets/istio/root-cert.pem",
+    why: "roots that the authority's certificate must chain to; SYSTEM takes those of the machine",
+  },
+  {
+    name: "ALT_CA_HOSTNAME",
+    type: "host name",
+    fallback: "-",
+    why: "also accepted as the authority's name, when it is reached by another",
+  },
+  {
+    name: "CA_HEADER_*",
+    type: "text",
+    fallback: "-",
+    why: "further request header for the authority, named by the rest of the variable's name",
+  },
+  {
+    name: "AUTH_TOKEN",
+    type: "path or token",
+    fallback: "./var/run/secrets/tokens/istio-token if it exists",
+    why: "proves to the authority who this node is; a file is read anew for each request",
+  },
+  {
+    name: "SECRET_TTL",
+    type: "duration",
+    fallback: "24h",
+    why: "lifetime to ask for in certificates; they are renewed at half of it",
+  },
+  {
+    name: "CLUSTER_ID",
+    type: "text",
+    fallback: "Kubernetes",
+    why: "cluster named to the authority; ISTIO_META_CLUSTER_ID wins over it",
+  },
+  {
+    name: "ISTIO_META_CLUSTER_ID",
+    type: "text",
+    fallback: "-",
+    why: "the same under the name that Istio's chart sets",
+  },
+  {
+    name: "ISTIO_META_ISTIO_VERSION",
+    type: "text",
+    fallback: "unknown",
+    why: "tag of the istio_build metric, shown by `ztunnel version`",
+  },
+  {
+    name: "PROXY_MODE",
+    type: "shared",
+    fallback: "shared",
+    why: "one process serves all pods of the node; dedicated is not supported",
+  },
+  {
+    name: "INPOD_UDS",
+    type: "path",
+    fallback: "/var/run/ztunnel/ztunnel.sock",
+    why: "socket of the node agent (istio-cni) that hands over network namespaces",
+  },
+  {
+    name: "INPOD_PORT_REUSE",
+    type: "flag",
+    fallback: "true",
+    why: "SO_REUSEPORT on the listeners: data threads and a successor process share the ports",
+  },
+  {
+    name: "PACKET_MARK",
+    type: "number",
+    fallback: "1337",
+    why: "SO_MARK of all sockets in pods, by which the redirect rules leave our own traffic alone",
+  },
+  {
+    name: "ENABLE_ORIG_SRC",
+    type: "flag",
+    fallback: "where the kernel allows it",
+    why: "applications see the client's address; true fails without it, false never tries",
+  },
+  {
+    name: "IPV6_ENABLED",
+    type: "flag",
+    fallback: "true",
+    why: "listen on [::] for both families instead of 0.0.0.0",
+  },
+  {
+    name: "KEEPALIVE_ENABLED",
+    type: "flag",
+    fallback: "true",
+    why: "TCP keep-alive on proxied sockets, so that peers that vanished are noticed",
+  },
+  {
+    name: "KEEPALIVE_TIME",
+    type: "duration",
+    fallback: "180s",
+    why: "silence before the first probe; below the idle time-outs of common firewalls",
+  },
+  {
+    name: "KEEPALIVE_INTERVAL",
+    type: "duration",
+    fallback: "180s",
+    why: "from one probe to the next",
+  },
+  {
+    name: "KEEPALIVE_RETRIES",
+    type: "number",
+    fallback: "9",
+    unit: "probes",
+    why: "unanswered probes until the connection is given up",
+  },
+  {
+    name: "USER_TIMEOUT_ENABLED",
+    type: "flag",
+    fallback: "false",
+    why: "also give up unacknowledged data (TCP_USER_TIMEOUT) after time + retries × interval",
+  },
+  {
+    name: "HTTP2_STREAM_WINDOW_SIZE",
+    type: "number",
+    fallback: "4194304",
+    unit: "bytes",
+    why: "one connection through a tunnel at 10 Gbit/s and 3 ms; the most a stalled reader holds",
+  },
+  {
+    name: "HTTP2_CONNECTION_WINDOW_SIZE",
+    type: "number",
+    fallback: "16777216",
+    unit: "bytes",
+    why: "four stalled streams do not stop the others of their tunnel",
+  },
+  {
+    name: "HTTP2_FRAME_SIZE",
+    type: "number",
+    fallback: "1048576",
+    unit: "bytes",
+    why: "largest frame accepted: fewer headers in bulk transfers",
+  },
+  {
+    name: "POOL_MAX_STREAMS_PER_CONNECTION",
+    type: "number",
+    fallback: "100",
+    unit: "streams",
+    why: "connections that share a tunnel before another is opened",
+  },
+  {
+    name: "POOL_UNUSED_RELEASE_TIMEOUT",
+    type: "duration",
+    fallback: "5m",
+    why: "idle tunnels close after it; a handshake costs more than keeping one for minutes",
+  },
+  {
+    name: "CONNECTION_TERMINATION_DEADLINE",
+    type: "duration",
+    fallback: "-",
+    why: "how long connections may live on after SIGTERM; wins over the next",
+  },
+  {
+    name: "TERMINATION_GRACE_PERIOD_SECONDS",
+    type: "number",
+    fallback: "-",
+    unit: "s",
+    why: "the pod's grace period: drain 5 s less, 1 s less up to 10, at least 1; neither set: 5 s",
+  },
+  {
+    name: "ZTUNNEL_WORKER_THREADS",
+    type: "number or N%",
+    fallback: "a quarter of the CPUs, at least ZTUNNEL_RESOURCE_CPU_REQUEST and 1",
+    unit: "threads",
+    why: "data threads; N% of the CPUs, rounded up; 0 runs everything in one thread",
+  },
+  {
+    name: "ZTUNNEL_CPU_LIMIT",
+    type: "number",
+    fallback: "the machine's CPUs",
+    unit: "CPUs",
+    why: "what the default and percentages are taken from (downward API)",
+  },
+  {
+    name: "ZTUNNEL_RESOURCE_CPU_LIMIT",
+    type: "CPU quantity",
+    fallback: "-",
+    unit: "CPUs",
+    why: "container limit, rounded up: becomes the default number of data threads",
+  },
+  {
+    name: "ZTUNNEL_RESOURCE_CPU_REQUEST",
+    type: "CPU quantity",
+    fallback: "-",
+    unit: "CPUs",
+    why: "container request, rounded up: the least default number of data threads",
+  },
+  {
+    name: "ENABLE_RESPONSE_BAGGAGE",
+    type: "flag",
+    fallback: "true",
+    why: "tell peers in answers who the workload is, and use what unknown sources say of themselves",
+  },
+  {
+    name: "TLS12_ENABLED",
+    type: "flag",
+    fallback: "false",
+    why: "also allow TLS 1.2 in tunnels",
+  },
+  {
+    name: "COMPLIANCE_POLICY",
+    type: "pqc",
+    fallback: "-",
+    why: "pqc allows post-quantum key exchange (X25519MLKEM768) only",
+  },
+  {
+    name: "RUST_LOG",
+    type: "log filter",
+    fallback: "info",
+    why: "which lines are logged: level or target=level, comma separated",
+  },
+  {
+    name: "LOG_FORMAT",
+    type: "plain or json",
+    fallback: "plain",
+    why: "columns for people, or one JSON object a line for collectors",
+  },
+  {
+    name: "AUTHZ_POLICY_INFO_LOGGING",
+    type: "flag",
+    fallback: "false",
+    why: "log policy matches at level info instead of debug",
+  },
+  {
+    name: "PROXY_CONFIG",
+    type: "YAML or JSON",
+    fallback: "empty",
+    why: "proxyAdminPort (15000), statsPort (15020), concurrency (0: all CPUs) and proxyMetadata, over defaultConfig of ./etc/istio/config/mesh",
+  },
+];

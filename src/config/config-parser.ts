@@ -1,0 +1,278 @@
+/**
+ * Environment and mesh configuration → {@link Config}, or everything that is wrong with them.
+ *
+ * @see spec control-plane 6; config-option.ts lists what is read.
+ */
+import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import type { KeepAliveOptions } from "../engine/engine.ts";
+import { type IpAddress, parseIpAddress } from "../mesh/ip-address.ts";
+import { parsePort } from "../mesh/socket-address.ts";
+import type { ProxyOptions } from "../proxy/proxy-options.ts";
+import { invariant } from "../runtime/invariant.ts";
+import { LogFilter } from "../telemetry/log-filter.ts";
+import {
+  type Config,
+  type IdentityConfig,
+  LIMITS,
+  type MeshConfig,
+  type RootSource,
+  type TokenSource,
+} from "./config.ts";
+import { ConfigError } from "./config-error.ts";
+import { type Environment, EnvironmentReader } from "./environment-reader.ts";
+import { type ProxyConfig, readProxyConfig } from "./proxy-config.ts";
+import { chooseThreadCount } from "./thread-count.ts";
+
+const DEFAULT_ROOT_PATH = "./var/run/secrets/istio/root-cert.pem";
+const DEFAULT_TOKEN_PATH = "./var/run/secrets/tokens/istio-token";
+const ISTIOD_PORT = 15012;
+const READINESS_PORT = 15021;
+
+/** Largest unsigned 32-bit number. */
+const U32_MAX = 2 ** 32 - 1;
+/** RFC 9113, section 6.9.1. */
+const HTTP2_WINDOW_MAX = 2 ** 31 - 1;
+/** RFC 9113, section 4.2. */
+const HTTP2_FRAME = { min: 16_384, max: 2 ** 24 - 1 };
+/** What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, and for TCP_KEEPCNT. */
+const KEEPALIVE_MS = { min: 1000, max: 32_767_000 };
+const KEEPALIVE_PROBES = { min: 1, max: 127 };
+const DAY_MS = 86_400_000;
+/** Longer than any process lives. */
+const DURATION_MS_MAX = 3650 * DAY_MS;
+
+/** What configuration asks of the machine. */
+export interface Host {
+  readonly cpuCount: number;
+  fileExists(path: string): boolean;
+}
+
+const machine: Host = {
+  get cpuCount() {
+    return availableParallelism();
+  },
+  fileExists: existsSync,
+};
+
+/**
+ * @param meshConfig text of `./etc/istio/config/mesh`, `undefined` when there is none.
+ * @throws ConfigError with all mistakes.
+ */
+export function parseConfig(
+  environment: Environment,
+  meshConfig: string | undefined,
+  host: Host = machine,
+): Config {
+  const reader = new EnvironmentReader(environment);
+  const proxyConfig = readProxyConfig(meshConfig, reader);
+  readProxyMode(reader);
+  const ipv6 = reader.flag("IPV6_ENABLED", true);
+  const config: Config = {
+    mesh: readMesh(reader),
+    identity: readIdentity(reader, host),
+    proxy: readProxy(reader, ipv6),
+    inpod: { socketPath: reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock" },
+    admin: readAdmin(proxyConfig, ipv6),
+    logging: {
+      format: reader.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
+      filter: readLogFilter(reader),
+      bufferBytesMax: LIMITS.logBuffer.value,
+    },
+    dataThreadCount: chooseThreadCount(reader, proxyConfig.concurrency, host.cpuCount),
+    drainMs: readDrain(reader),
+    istioVersion: reader.text("ISTIO_META_ISTIO_VERSION") ?? "unknown",
+  };
+  if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
+  return config;
+}
+
+function readProxyMode(reader: EnvironmentReader): void {
+  const mode = reader.oneOf("PROXY_MODE", ["dedicated", "shared"], "shared");
+  if (mode === "dedicated") {
+    reader.mistake("invalid configuration: PROXY_MODE=dedicated is not supported, only shared is");
+  }
+}
+
+function readMesh(reader: EnvironmentReader): MeshConfig {
+  const path = reader.text("LOCAL_XDS_PATH");
+  const text = reader.text("LOCAL_XDS");
+  if (path !== undefined && text !== undefined) {
+    reader.mistake("invalid configuration: only one of LOCAL_XDS_PATH or LOCAL_XDS may be set");
+  } else if (path === undefined && text === undefined) {
+    // Without any mesh every connection would pass as plain text, unnoticed.
+    reader.mistake("invalid configuration: one of LOCAL_XDS_PATH or LOCAL_XDS must be set");
+  }
+  return {
+    source: path === undefined ? { kind: "text", text: text ?? "" } : { kind: "file", path },
+    localNode: reader.text("NODE_NAME"),
+  };
+}
+
+function readIdentity(reader: EnvironmentReader, host: Host): IdentityConfig {
+  return {
+    authority: {
+      ...readAuthorityAddress(reader),
+      alternativeHost: reader.text("ALT_CA_HOSTNAME"),
+      roots: readRoots(reader.text("CA_ROOT_CA") ?? DEFAULT_ROOT_PATH),
+    },
+    token: readToken(reader, host),
+    clusterId: reader.text("ISTIO_META_CLUSTER_ID") ?? reader.text("CLUSTER_ID") ?? "Kubernetes",
+    headers: readHeaders(reader),
+    certificateTtlMs: reader.duration("SECRET_TTL", DAY_MS, { min: 1000, max: DURATION_MS_MAX }),
+  };
+}
+
+function readAuthorityAddress(reader: EnvironmentReader): { host: string; port: number } {
+  const inCluster = reader.text("KUBERNETES_SERVICE_HOST") !== undefined;
+  const fallback = inCluster ? "istiod.istio-system.svc" : "localhost";
+  const text = reader.text("CA_ADDRESS");
+  if (text === undefined) return { host: fallback, port: ISTIOD_PORT };
+  const [, scheme = "https", authority = ""] = /^(?:([^:/]+):\/\/)?([^/]*)\/?$/.exec(text) ?? [];
+  const [, host = "", portText = "443"] =
+    /^(\[[\d:a-f.]+\]|[^:[\]@\s]+)(?::(.*))?$/i.exec(authority) ?? [];
+  const port = parsePort(portText);
+  if (text === "") reader.invalid("CA_ADDRESS", "must not be empty");
+  else if (scheme !== "https") reader.invalid("CA_ADDRESS", "the scheme must be https");
+  else if (host === "" || port === undefined || port === 0) {
+    reader.invalid("CA_ADDRESS", "expected host:port or https://host:port");
+  } else return { host: host.replace(/^\[|\]$/g, ""), port };
+  return { host: fallback, port: ISTIOD_PORT };
+}
+
+/**
+ * A path that does not exist yet stays a path: the file may be mounted later. (The original takes
+ * its name for a certificate then and never recovers.)
+ */
+function readRoots(text: string): RootSource {
+  if (text === "SYSTEM") return { kind: "system" };
+  return text.includes("-----BEGIN") ? { kind: "pem", pem: text } : { kind: "file", path: text };
+}
+
+function readToken(reader: EnvironmentReader, host: Host): TokenSource | undefined {
+  const text = reader.text("AUTH_TOKEN");
+  const path = text ?? DEFAULT_TOKEN_PATH;
+  if (host.fileExists(path)) return { kind: "file", path };
+  return text === undefined ? undefined : { kind: "literal", token: text };
+}
+
+function readHeaders(reader: EnvironmentReader): readonly (readonly [string, string])[] {
+  const prefix = "CA_HEADER_";
+  return reader.withPrefix(prefix).map(([name, value]) => {
+    if (!/^[!#$%&'*+\-.^_`|~\dA-Za-z]+$/.test(name)) {
+      reader.invalid(prefix + name, "the rest of the name is no header name");
+    }
+    if (!/^[\x20-\x7e]*$/.test(value)) {
+      reader.invalid(prefix + name, "a header value is printable ASCII");
+    }
+    return [name.toLowerCase(), value];
+  });
+}
+
+function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
+  const window = { min: 65_535, max: HTTP2_WINDOW_MAX };
+  const tunnel = {
+    streamWindowBytes: reader.integer("HTTP2_STREAM_WINDOW_SIZE", 4 * 2 ** 20, window),
+    connectionWindowBytes: reader.integer("HTTP2_CONNECTION_WINDOW_SIZE", 16 * 2 ** 20, window),
+    frameBytesMax: reader.integer("HTTP2_FRAME_SIZE", 2 ** 20, HTTP2_FRAME),
+    pingIntervalMs: LIMITS.pingInterval.value,
+    pingTimeoutMs: LIMITS.pingTimeout.value,
+    handshakeTimeoutMs: LIMITS.handshakeTimeout.value,
+  };
+  const streamsPerConnectionMax = reader.integer("POOL_MAX_STREAMS_PER_CONNECTION", 100, {
+    min: 1,
+    max: 65_535,
+  });
+  return {
+    network: reader.text("NETWORK") ?? "",
+    listenIp: wildcard(ipv6),
+    mark: reader.integer("PACKET_MARK", 1337, { min: 0, max: U32_MAX }),
+    reusePort: reader.flag("INPOD_PORT_REUSE", true),
+    originalSource: readOriginalSource(reader),
+    keepAlive: readKeepAlive(reader),
+    connectTimeoutMs: LIMITS.connectTimeout.value,
+    clientTunnel: {
+      ...tunnel,
+      headerListBytesMax: LIMITS.clientHeaderList.value,
+      streamsMax: streamsPerConnectionMax,
+    },
+    serverTunnel: {
+      ...tunnel,
+      headerListBytesMax: LIMITS.serverHeaderList.value,
+      streamsMax: LIMITS.serverStreams.value,
+    },
+    pool: {
+      streamsPerConnectionMax,
+      unusedReleaseMs: reader.duration("POOL_UNUSED_RELEASE_TIMEOUT", 300_000, {
+        min: 0,
+        max: DURATION_MS_MAX,
+      }),
+      connectionsMax: LIMITS.poolConnections.value,
+    },
+    tls12: reader.flag("TLS12_ENABLED", false),
+    postQuantumOnly: reader.oneOf("COMPLIANCE_POLICY", ["pqc"], undefined) !== undefined,
+    responseBaggage: reader.flag("ENABLE_RESPONSE_BAGGAGE", true),
+    policyInfoLogging: reader.flag("AUTHZ_POLICY_INFO_LOGGING", false),
+  };
+}
+
+function wildcard(ipv6: boolean): IpAddress {
+  const ip = parseIpAddress(ipv6 ? "::" : "0.0.0.0");
+  invariant(ip !== undefined, "the wildcard addresses are addresses");
+  return ip;
+}
+
+function readOriginalSource(reader: EnvironmentReader): ProxyOptions["originalSource"] {
+  const wanted = reader.flag("ENABLE_ORIG_SRC", undefined);
+  if (wanted === undefined) return "try";
+  return wanted ? "required" : "off";
+}
+
+function readKeepAlive(reader: EnvironmentReader): KeepAliveOptions | undefined {
+  const enabled = reader.flag("KEEPALIVE_ENABLED", true);
+  const idleMs = reader.duration("KEEPALIVE_TIME", 180_000, KEEPALIVE_MS);
+  const intervalMs = reader.duration("KEEPALIVE_INTERVAL", 180_000, KEEPALIVE_MS);
+  const probes = reader.integer("KEEPALIVE_RETRIES", 9, KEEPALIVE_PROBES);
+  const withUserTimeout = reader.flag("USER_TIMEOUT_ENABLED", false);
+  if (withUserTimeout && !enabled) {
+    reader.invalid("USER_TIMEOUT_ENABLED", "needs KEEPALIVE_ENABLED=true");
+  }
+  const userTimeoutMs = withUserTimeout ? idleMs + probes * intervalMs : undefined;
+  return enabled ? { idleMs, intervalMs, probes, userTimeoutMs } : undefined;
+}
+
+function readAdmin(proxyConfig: ProxyConfig, ipv6: boolean): Config["admin"] {
+  return {
+    adminPort: proxyConfig.adminPort ?? 15_000,
+    statsPort: proxyConfig.statsPort ?? 15_020,
+    readinessPort: READINESS_PORT,
+    ipv6,
+    headerTimeoutMs: LIMITS.httpHeaderTimeout.value,
+    headerBytesMax: LIMITS.httpHeader.value,
+  };
+}
+
+function readLogFilter(reader: EnvironmentReader): string {
+  const text = reader.text("RUST_LOG") ?? "info";
+  try {
+    return LogFilter.parse(text).format();
+  } catch (error) {
+    reader.invalid("RUST_LOG", error instanceof Error ? error.message : String(error));
+    return "info";
+  }
+}
+
+/** Leaves the kubelet's grace period some seconds, so that it never has to kill. */
+function readDrain(reader: EnvironmentReader): number {
+  const graceSeconds = reader.integer("TERMINATION_GRACE_PERIOD_SECONDS", 10, {
+    min: 0,
+    max: DURATION_MS_MAX / 1000,
+  });
+  const drainSeconds = graceSeconds > 10 ? graceSeconds - 5 : graceSeconds - 1;
+  const isGraceSet = reader.text("TERMINATION_GRACE_PERIOD_SECONDS") !== undefined;
+  const fallbackMs = isGraceSet ? Math.max(drainSeconds, 1) * 1000 : 5000;
+  return reader.duration("CONNECTION_TERMINATION_DEADLINE", fallbackMs, {
+    min: 0,
+    max: DURATION_MS_MAX,
+  });
+}

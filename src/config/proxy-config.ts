@@ -1,0 +1,72 @@
+/**
+ * Istio's ProxyConfig: `defaultConfig` of the mesh configuration, and PROXY_CONFIG over it.
+ *
+ * Other keys belong to other programs and are passed over. `proxyMetadata` must be there, as the
+ * original demands, but nothing of it concerns us.
+ *
+ * @see spec control-plane 6.4
+ */
+import type { EnvironmentReader } from "./environment-reader.ts";
+import { YamlFile, type YamlRecord } from "./yaml-record.ts";
+
+export interface ProxyConfig {
+  readonly adminPort: number | undefined;
+  readonly statsPort: number | undefined;
+  /** Data threads; 0 means as many as there are CPUs. */
+  readonly concurrency: number | undefined;
+}
+
+const U16_MAX = 65_535;
+const NOTHING: ProxyConfig = {
+  adminPort: undefined,
+  statsPort: undefined,
+  concurrency: undefined,
+};
+
+/** Reads PROXY_CONFIG and the mesh configuration's text; notes mistakes in the reader. */
+export function readProxyConfig(
+  meshConfig: string | undefined,
+  reader: EnvironmentReader,
+): ProxyConfig {
+  const fromFile = parse(meshConfig, "./etc/istio/config/mesh", reader, (root) =>
+    root.optional("defaultConfig", (value) => value.openRecord(readKnownKeys)),
+  );
+  const fromEnvironment = parse(reader.text("PROXY_CONFIG"), "PROXY_CONFIG", reader, readKnownKeys);
+  return {
+    adminPort: fromEnvironment.adminPort ?? fromFile.adminPort,
+    statsPort: fromEnvironment.statsPort ?? fromFile.statsPort,
+    concurrency: fromEnvironment.concurrency ?? fromFile.concurrency,
+  };
+}
+
+function parse(
+  text: string | undefined,
+  origin: string,
+  reader: EnvironmentReader,
+  read: (root: YamlRecord) => ProxyConfig | undefined,
+): ProxyConfig {
+  if (text === undefined || text.trim() === "") return NOTHING;
+  const file = new YamlFile(text, origin);
+  const config = read(file.root());
+  for (const mistake of file.mistakes) reader.mistake(`error parsing proxy config: ${mistake}`);
+  return config ?? NOTHING;
+}
+
+function readKnownKeys(record: YamlRecord): ProxyConfig {
+  const number = (key: string): number | undefined =>
+    record.optional(key, (value) => value.integer(U16_MAX));
+  record.required(
+    "proxyMetadata",
+    (value) =>
+      value.map(
+        (key) => key.text(),
+        (text) => text.text(),
+      ),
+    new Map(),
+  );
+  return {
+    adminPort: number("proxyAdminPort"),
+    statsPort: number("statsPort"),
+    concurrency: number("concurrency"),
+  };
+}

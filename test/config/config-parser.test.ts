@@ -1,0 +1,466 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Config } from "../../src/config/config.ts";
+import { ConfigError } from "../../src/config/config-error.ts";
+import { CONFIG_OPTIONS } from "../../src/config/config-option.ts";
+import { type Host, parseConfig } from "../../src/config/config-parser.ts";
+
+const MESH = { LOCAL_XDS_PATH: "mesh.yaml" };
+
+function host(cpuCount = 8, files: readonly string[] = []): Host {
+  return { cpuCount, fileExists: (path) => files.includes(path) };
+}
+
+function parse(environment: Record<string, string>, machine = host()): Config {
+  return parseConfig({ ...MESH, ...environment }, undefined, machine);
+}
+
+function mistakesOf(environment: Record<string, string>, meshConfig?: string): readonly string[] {
+  try {
+    parseConfig({ ...MESH, ...environment }, meshConfig, host());
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    assert.equal(error.message, error.mistakes.join("\n"));
+    return error.mistakes;
+  }
+  return [];
+}
+
+test("an empty environment but for the mesh gives the documented defaults", () => {
+  const config = parse({});
+  assert.deepEqual(config.mesh, {
+    source: { kind: "file", path: "mesh.yaml" },
+    localNode: undefined,
+  });
+  assert.deepEqual(config.identity, {
+    authority: {
+      host: "localhost",
+      port: 15012,
+      alternativeHost: undefined,
+      roots: { kind: "file", path: "./var/run/secrets/istio/root-cert.pem" },
+    },
+    token: undefined,
+    clusterId: "Kubernetes",
+    headers: [],
+    certificateTtlMs: 86_400_000,
+  });
+  const tunnel = {
+    streamWindowBytes: 4_194_304,
+    connectionWindowBytes: 16_777_216,
+    frameBytesMax: 1_048_576,
+    pingIntervalMs: 10_000,
+    pingTimeoutMs: 20_000,
+    handshakeTimeoutMs: 10_000,
+  };
+  assert.deepEqual(config.proxy, {
+    network: "",
+    listenIp: "::",
+    mark: 1337,
+    reusePort: true,
+    originalSource: "try",
+    keepAlive: { idleMs: 180_000, intervalMs: 180_000, probes: 9, userTimeoutMs: undefined },
+    connectTimeoutMs: 10_000,
+    clientTunnel: { ...tunnel, headerListBytesMax: 16_384, streamsMax: 100 },
+    serverTunnel: { ...tunnel, headerListBytesMax: 65_536, streamsMax: 200 },
+    pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
+    tls12: false,
+    postQuantumOnly: false,
+    responseBaggage: true,
+    policyInfoLogging: false,
+  });
+  assert.deepEqual(config.inpod, { socketPath: "/var/run/ztunnel/ztunnel.sock" });
+  assert.deepEqual(config.admin, {
+    adminPort: 15_000,
+    statsPort: 15_020,
+    readinessPort: 15_021,
+    ipv6: true,
+    headerTimeoutMs: 2000,
+    headerBytesMax: 8192,
+  });
+  assert.deepEqual(config.logging, {
+    format: "plain",
+    filter: "info",
+    bufferBytesMax: 16_777_216,
+  });
+  assert.equal(config.dataThreadCount, 2);
+  assert.equal(config.drainMs, 5000);
+  assert.equal(config.istioVersion, "unknown");
+});
+
+const settings: readonly {
+  readonly environment: Record<string, string>;
+  readonly read: (config: Config) => unknown;
+  readonly value: unknown;
+}[] = [
+  { environment: { NODE_NAME: "node-a" }, read: (c) => c.mesh.localNode, value: "node-a" },
+  { environment: { NETWORK: "west" }, read: (c) => c.proxy.network, value: "west" },
+  { environment: { IPV6_ENABLED: "false" }, read: (c) => c.proxy.listenIp, value: "0.0.0.0" },
+  { environment: { IPV6_ENABLED: "false" }, read: (c) => c.admin.ipv6, value: false },
+  {
+    environment: { INPOD_UDS: "/run/z.sock" },
+    read: (c) => c.inpod.socketPath,
+    value: "/run/z.sock",
+  },
+  { environment: { INPOD_PORT_REUSE: "false" }, read: (c) => c.proxy.reusePort, value: false },
+  { environment: { PACKET_MARK: "7" }, read: (c) => c.proxy.mark, value: 7 },
+  {
+    environment: { ENABLE_ORIG_SRC: "true" },
+    read: (c) => c.proxy.originalSource,
+    value: "required",
+  },
+  { environment: { ENABLE_ORIG_SRC: "false" }, read: (c) => c.proxy.originalSource, value: "off" },
+  { environment: { KEEPALIVE_ENABLED: "false" }, read: (c) => c.proxy.keepAlive, value: undefined },
+  {
+    environment: {
+      KEEPALIVE_TIME: "60s",
+      KEEPALIVE_INTERVAL: "10",
+      KEEPALIVE_RETRIES: "3",
+      USER_TIMEOUT_ENABLED: "true",
+    },
+    read: (c) => c.proxy.keepAlive,
+    value: { idleMs: 60_000, intervalMs: 10_000, probes: 3, userTimeoutMs: 90_000 },
+  },
+  {
+    environment: { HTTP2_STREAM_WINDOW_SIZE: "65535" },
+    read: (c) => [c.proxy.clientTunnel.streamWindowBytes, c.proxy.serverTunnel.streamWindowBytes],
+    value: [65_535, 65_535],
+  },
+  {
+    environment: { HTTP2_CONNECTION_WINDOW_SIZE: "1048576" },
+    read: (c) => c.proxy.serverTunnel.connectionWindowBytes,
+    value: 1_048_576,
+  },
+  {
+    environment: { HTTP2_FRAME_SIZE: "16384" },
+    read: (c) => c.proxy.clientTunnel.frameBytesMax,
+    value: 16_384,
+  },
+  {
+    environment: { POOL_MAX_STREAMS_PER_CONNECTION: "1" },
+    read: (c) => [c.proxy.pool.streamsPerConnectionMax, c.proxy.clientTunnel.streamsMax],
+    value: [1, 1],
+  },
+  {
+    environment: { POOL_UNUSED_RELEASE_TIMEOUT: "2s" },
+    read: (c) => c.proxy.pool.unusedReleaseMs,
+    value: 2000,
+  },
+  { environment: { TLS12_ENABLED: "true" }, read: (c) => c.proxy.tls12, value: true },
+  { environment: { COMPLIANCE_POLICY: "pqc" }, read: (c) => c.proxy.postQuantumOnly, value: true },
+  {
+    environment: { ENABLE_RESPONSE_BAGGAGE: "false" },
+    read: (c) => c.proxy.responseBaggage,
+    value: false,
+  },
+  {
+    environment: { AUTHZ_POLICY_INFO_LOGGING: "true" },
+    read: (c) => c.proxy.policyInfoLogging,
+    value: true,
+  },
+  {
+    environment: { RUST_LOG: "info,access=debug" },
+    read: (c) => c.logging.filter,
+    value: "access=debug,info",
+  },
+  { environment: { LOG_FORMAT: "json" }, read: (c) => c.logging.format, value: "json" },
+  { environment: { ISTIO_META_ISTIO_VERSION: "1.99" }, read: (c) => c.istioVersion, value: "1.99" },
+  { environment: { CLUSTER_ID: "east" }, read: (c) => c.identity.clusterId, value: "east" },
+  {
+    environment: { CLUSTER_ID: "east", ISTIO_META_CLUSTER_ID: "west" },
+    read: (c) => c.identity.clusterId,
+    value: "west",
+  },
+  { environment: { SECRET_TTL: "1h" }, read: (c) => c.identity.certificateTtlMs, value: 3_600_000 },
+  {
+    environment: { ALT_CA_HOSTNAME: "ca" },
+    read: (c) => c.identity.authority.alternativeHost,
+    value: "ca",
+  },
+  {
+    environment: { CA_ROOT_CA: "SYSTEM" },
+    read: (c) => c.identity.authority.roots,
+    value: { kind: "system" },
+  },
+  {
+    environment: { CA_ROOT_CA: "-----BEGIN CERTIFICATE-----\n" },
+    read: (c) => c.identity.authority.roots,
+    value: { kind: "pem", pem: "-----BEGIN CERTIFICATE-----\n" },
+  },
+  {
+    environment: { CA_HEADER_X_Team: "mesh" },
+    read: (c) => c.identity.headers,
+    value: [["x_team", "mesh"]],
+  },
+  {
+    environment: { AUTH_TOKEN: "ey.j.w" },
+    read: (c) => c.identity.token,
+    value: { kind: "literal", token: "ey.j.w" },
+  },
+  { environment: { CONNECTION_TERMINATION_DEADLINE: "2s" }, read: (c) => c.drainMs, value: 2000 },
+  {
+    environment: { TERMINATION_GRACE_PERIOD_SECONDS: "30" },
+    read: (c) => c.drainMs,
+    value: 25_000,
+  },
+  { environment: { TERMINATION_GRACE_PERIOD_SECONDS: "10" }, read: (c) => c.drainMs, value: 9000 },
+  { environment: { TERMINATION_GRACE_PERIOD_SECONDS: "0" }, read: (c) => c.drainMs, value: 1000 },
+  {
+    environment: { TERMINATION_GRACE_PERIOD_SECONDS: "30", CONNECTION_TERMINATION_DEADLINE: "1s" },
+    read: (c) => c.drainMs,
+    value: 1000,
+  },
+  {
+    environment: { PROXY_CONFIG: "{proxyAdminPort: 1500, statsPort: 1502, proxyMetadata: {A: b}}" },
+    read: (c) => [c.admin.adminPort, c.admin.statsPort],
+    value: [1500, 1502],
+  },
+  { environment: { PROXY_CONFIG: "" }, read: (c) => c.admin.adminPort, value: 15_000 },
+];
+
+for (const { environment, read, value } of settings) {
+  const text = Object.entries(environment).map(([name, set]) => `${name}=${JSON.stringify(set)}`);
+  test(`${text.join(" ")} gives ${JSON.stringify(value)}`, () => {
+    assert.deepEqual(read(parse(environment)), value);
+  });
+}
+
+const addresses: readonly (readonly [text: string, host: string, port: number])[] = [
+  ["istiod.istio-system.svc:15012", "istiod.istio-system.svc", 15012],
+  ["https://istiod.istio-system.svc:15012", "istiod.istio-system.svc", 15012],
+  ["https://ca.example/", "ca.example", 443],
+  ["127.0.0.1:15012", "127.0.0.1", 15012],
+  ["[::1]:15012", "::1", 15012],
+];
+
+for (const [text, authorityHost, port] of addresses) {
+  test(`CA_ADDRESS=${text} names the authority`, () => {
+    const { authority } = parse({ CA_ADDRESS: text }).identity;
+    assert.deepEqual([authority.host, authority.port], [authorityHost, port]);
+  });
+}
+
+test("inside a cluster the authority is istiod", () => {
+  const { authority } = parse({ KUBERNETES_SERVICE_HOST: "10.96.0.1" }).identity;
+  assert.equal(authority.host, "istiod.istio-system.svc");
+});
+
+test("the mounted token is used when it exists, and a path that exists is a file", () => {
+  const mounted = "./var/run/secrets/tokens/istio-token";
+  assert.deepEqual(parse({}, host(8, [mounted])).identity.token, { kind: "file", path: mounted });
+  assert.deepEqual(parse({ AUTH_TOKEN: "token" }, host(8, ["token"])).identity.token, {
+    kind: "file",
+    path: "token",
+  });
+});
+
+test("the mesh may come as text", () => {
+  const config = parseConfig({ LOCAL_XDS: "workloads: []" }, undefined, host());
+  assert.deepEqual(config.mesh.source, { kind: "text", text: "workloads: []" });
+});
+
+const threads: readonly {
+  readonly environment: Record<string, string>;
+  readonly cpuCount: number;
+  readonly count: number;
+}[] = [
+  { environment: {}, cpuCount: 1, count: 1 },
+  { environment: {}, cpuCount: 4, count: 1 },
+  { environment: {}, cpuCount: 9, count: 3 },
+  { environment: { ZTUNNEL_CPU_LIMIT: "16" }, cpuCount: 2, count: 4 },
+  { environment: { ZTUNNEL_RESOURCE_CPU_LIMIT: "2500m" }, cpuCount: 64, count: 3 },
+  {
+    environment: { ZTUNNEL_RESOURCE_CPU_LIMIT: "1", ZTUNNEL_RESOURCE_CPU_REQUEST: "1.5" },
+    cpuCount: 64,
+    count: 2,
+  },
+  { environment: { ZTUNNEL_RESOURCE_CPU_REQUEST: "3" }, cpuCount: 4, count: 3 },
+  { environment: { ZTUNNEL_RESOURCE_CPU_REQUEST: "200m" }, cpuCount: 8, count: 2 },
+  { environment: { ZTUNNEL_WORKER_THREADS: "0" }, cpuCount: 8, count: 0 },
+  { environment: { ZTUNNEL_WORKER_THREADS: "5" }, cpuCount: 2, count: 5 },
+  { environment: { ZTUNNEL_WORKER_THREADS: "100%" }, cpuCount: 6, count: 6 },
+  { environment: { ZTUNNEL_WORKER_THREADS: "30%" }, cpuCount: 4, count: 2 },
+  { environment: { PROXY_CONFIG: "{concurrency: 3, proxyMetadata: {}}" }, cpuCount: 64, count: 3 },
+  { environment: { PROXY_CONFIG: "{concurrency: 0, proxyMetadata: {}}" }, cpuCount: 6, count: 6 },
+  {
+    environment: {
+      PROXY_CONFIG: "{concurrency: 3, proxyMetadata: {}}",
+      ZTUNNEL_WORKER_THREADS: "1",
+    },
+    cpuCount: 64,
+    count: 1,
+  },
+];
+
+for (const { environment, cpuCount, count } of threads) {
+  test(`${JSON.stringify(environment)} on ${cpuCount} CPUs starts ${count} data threads`, () => {
+    assert.equal(parse(environment, host(cpuCount)).dataThreadCount, count);
+  });
+}
+
+test("PROXY_CONFIG wins key by key over the mesh configuration, and foreign keys are passed over", () => {
+  const meshConfig = `
+accessLogFile: /dev/stdout
+defaultConfig:
+  discoveryAddress: istiod:15012
+  proxyAdminPort: 1111
+  statsPort: 2222
+  proxyMetadata: {}
+`;
+  const environment = { ...MESH, PROXY_CONFIG: '{"statsPort":3333,"proxyMetadata":{}}' };
+  const { admin } = parseConfig(environment, meshConfig, host());
+  assert.deepEqual([admin.adminPort, admin.statsPort], [1111, 3333]);
+});
+
+const mistakes: readonly (readonly [environment: Record<string, string>, mistake: string])[] = [
+  [
+    { PROXY_MODE: "foo" },
+    "invalid env var PROXY_MODE=foo (PROXY_MODE must be one of dedicated, shared)",
+  ],
+  [
+    { PROXY_MODE: "dedicated" },
+    "invalid configuration: PROXY_MODE=dedicated is not supported, only shared is",
+  ],
+  [
+    { IPV6_ENABLED: "yes" },
+    "invalid env var IPV6_ENABLED=yes (provided string was not `true` or `false`)",
+  ],
+  [
+    { TLS12_ENABLED: "" },
+    "invalid env var TLS12_ENABLED= (provided string was not `true` or `false`)",
+  ],
+  [
+    { HTTP2_FRAME_SIZE: "big" },
+    "invalid env var HTTP2_FRAME_SIZE=big (invalid digit found in string)",
+  ],
+  [
+    { HTTP2_FRAME_SIZE: "" },
+    "invalid env var HTTP2_FRAME_SIZE= (cannot parse integer from empty string)",
+  ],
+  [{ HTTP2_FRAME_SIZE: "1" }, "invalid env var HTTP2_FRAME_SIZE=1 (must be 16384 to 16777215)"],
+  [
+    { PACKET_MARK: "4294967296" },
+    "invalid env var PACKET_MARK=4294967296 (must be 0 to 4294967295)",
+  ],
+  [
+    { POOL_MAX_STREAMS_PER_CONNECTION: "0" },
+    "invalid env var POOL_MAX_STREAMS_PER_CONNECTION=0 (must be 1 to 65535)",
+  ],
+  [
+    { SECRET_TTL: "soon" },
+    "invalid env var SECRET_TTL=soon (expected a duration such as 90s, 5m or 1m30s)",
+  ],
+  [
+    { KEEPALIVE_TIME: "10h" },
+    "invalid env var KEEPALIVE_TIME=10h (must be 1000 ms to 32767000 ms)",
+  ],
+  [
+    { ZTUNNEL_WORKER_THREADS: "101%" },
+    "invalid env var ZTUNNEL_WORKER_THREADS=101% (percentage must be between 0 and 100)",
+  ],
+  [
+    { ZTUNNEL_WORKER_THREADS: "0%" },
+    "invalid env var ZTUNNEL_WORKER_THREADS=0% (percentage must be between 0 and 100)",
+  ],
+  [
+    { ZTUNNEL_WORKER_THREADS: "x%" },
+    "invalid env var ZTUNNEL_WORKER_THREADS=x% (invalid float literal)",
+  ],
+  [
+    { ZTUNNEL_WORKER_THREADS: "many" },
+    "invalid env var ZTUNNEL_WORKER_THREADS=many (invalid digit found in string)",
+  ],
+  [
+    { ZTUNNEL_RESOURCE_CPU_LIMIT: "2Gi" },
+    "invalid env var ZTUNNEL_RESOURCE_CPU_LIMIT=2Gi (expected a CPU quantity such as 2, 1.5 or 500m)",
+  ],
+  [
+    { LOCAL_XDS: "{}" },
+    "invalid configuration: only one of LOCAL_XDS_PATH or LOCAL_XDS may be set",
+  ],
+  [
+    { RUST_LOG: "a=b=c" },
+    "invalid env var RUST_LOG=a=b=c (too many '=' in filter directive, expected 0 or 1)",
+  ],
+  [{ LOG_FORMAT: "xml" }, "invalid env var LOG_FORMAT=xml (LOG_FORMAT must be one of plain, json)"],
+  [
+    { COMPLIANCE_POLICY: "fips" },
+    "invalid env var COMPLIANCE_POLICY=fips (COMPLIANCE_POLICY must be one of pqc)",
+  ],
+  [{ CA_ADDRESS: "" }, "invalid env var CA_ADDRESS= (must not be empty)"],
+  [
+    { CA_ADDRESS: "http://ca:80" },
+    "invalid env var CA_ADDRESS=http://ca:80 (the scheme must be https)",
+  ],
+  [
+    { CA_ADDRESS: "ca:0" },
+    "invalid env var CA_ADDRESS=ca:0 (expected host:port or https://host:port)",
+  ],
+  [
+    { CA_ADDRESS: "ca:15012/path" },
+    "invalid env var CA_ADDRESS=ca:15012/path (expected host:port or https://host:port)",
+  ],
+  [
+    { "CA_HEADER_a b": "x" },
+    "invalid env var CA_HEADER_a b=x (the rest of the name is no header name)",
+  ],
+  [
+    { CA_HEADER_A: "x\ny" },
+    "invalid env var CA_HEADER_A=x\\ny (a header value is printable ASCII)",
+  ],
+  [
+    { USER_TIMEOUT_ENABLED: "true", KEEPALIVE_ENABLED: "false" },
+    "invalid env var USER_TIMEOUT_ENABLED=true (needs KEEPALIVE_ENABLED=true)",
+  ],
+  [
+    { PROXY_CONFIG: "{concurrency: x, proxyMetadata: {}}" },
+    'error parsing proxy config: PROXY_CONFIG:1: concurrency: must be a number of 0 to 65535, not "x"',
+  ],
+  [
+    { PROXY_CONFIG: "concurrency: 1" },
+    "error parsing proxy config: PROXY_CONFIG:1: missing key proxyMetadata",
+  ],
+  [
+    { PROXY_CONFIG: "{statsPort: 70000, proxyMetadata: {}}" },
+    "error parsing proxy config: PROXY_CONFIG:1: statsPort: must be a number of 0 to 65535, not 70000",
+  ],
+];
+
+for (const [environment, mistake] of mistakes) {
+  test(`${JSON.stringify(environment)} is refused`, () => {
+    assert.deepEqual(mistakesOf(environment), [mistake]);
+  });
+}
+
+test("without any mesh the proxy refuses to start", () => {
+  assert.throws(() => parseConfig({}, undefined, host()), {
+    message: "invalid configuration: one of LOCAL_XDS_PATH or LOCAL_XDS must be set",
+  });
+});
+
+test("a mistake in the mesh configuration is named with its line", () => {
+  assert.deepEqual(mistakesOf({}, "defaultConfig:\n  statsPort: x\n  proxyMetadata: {}\n"), [
+    'error parsing proxy config: ./etc/istio/config/mesh:2: defaultConfig.statsPort: must be a number of 0 to 65535, not "x"',
+  ]);
+});
+
+test("all mistakes are told at once", () => {
+  const mistakes = mistakesOf({ PROXY_MODE: "foo", SECRET_TTL: "soon", RUST_LOG: "a=b=c" });
+  assert.equal(mistakes.length, 3);
+});
+
+test("the table of options lists exactly the variables that are read", () => {
+  const read = new Set<string>();
+  const environment = new Proxy<Record<string, string>>(
+    { ...MESH, CA_HEADER_A: "x" },
+    {
+      get(target, name) {
+        if (typeof name === "string") read.add(name.replace(/^CA_HEADER_.*/, "CA_HEADER_*"));
+        return Reflect.get(target, name);
+      },
+    },
+  );
+  parseConfig(environment, undefined, host());
+  // Set by the kubelet in every container, for nobody to change.
+  read.delete("KUBERNETES_SERVICE_HOST");
+  assert.deepEqual([...read].sort(), CONFIG_OPTIONS.map((option) => option.name).sort());
+});
