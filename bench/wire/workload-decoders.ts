@@ -56,9 +56,12 @@ async function descriptors(): Promise<{ root: Root; descriptorSet: () => FileDes
 /** pbf knows neither imports nor packages: both texts become one. */
 function compilePbf(): (reader: PbfReader, end: number) => unknown {
   const require = createRequire(import.meta.url);
-  const parse: (text: string) => unknown = require("protocol-buffers-schema");
   const { compile }: { compile: (schema: unknown) => Record<string, never> } =
     require("pbf/compile");
+  // pbf's own parser, wherever npm put it.
+  const fromPbf = createRequire(require.resolve("pbf"));
+  const fromParser = createRequire(fromPbf.resolve("resolve-protobuf-schema"));
+  const parse: (text: string) => unknown = fromParser("protocol-buffers-schema");
   const text = ["google-protobuf", "istio-workload"]
     .map((name) =>
       readFileSync(new URL(`../../src/wire/proto/${name}.proto`, import.meta.url), "utf8")

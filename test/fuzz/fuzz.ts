@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 
-const BUDGET_MS = Number(process.env["FUZZ_SECONDS"] ?? 0.4) * 1000;
+const BUDGET_MS = Number(process.env["FUZZ_SECONDS"] ?? 0.2) * 1000;
 
 /** One test; FUZZ_SEED repeats a run. */
 export function fuzz(title: string, property: fc.IRawProperty<unknown>): void {

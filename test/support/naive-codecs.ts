@@ -24,26 +24,22 @@ export function naiveFields(bytes: Uint8Array): readonly NaiveField[] {
     }
   };
   const take = (length: number): Uint8Array => Uint8Array.from({ length }, byte);
-  while (at < bytes.length) {
-    const tag = varint();
-    const number = Math.floor(tag / 8);
-    switch (tag % 8) {
-      case 0:
-        fields.push({ number, value: varint() });
-        break;
-      case 1:
-        fields.push({ number, value: take(8) });
-        break;
-      case 2:
-        fields.push({ number, value: take(varint()) });
-        break;
-      case 5:
-        fields.push({ number, value: take(4) });
-        break;
-      default:
-        throw new Error(`wire type ${tag % 8}`);
+  /** Fields up to the end, or of a group up to its end; groups themselves are thrown away. */
+  const read = (group: number | undefined, into: NaiveField[]): void => {
+    while (group !== undefined || at < bytes.length) {
+      const tag = varint();
+      const number = Math.floor(tag / 8);
+      if (number === 0) throw new Error("field number 0");
+      if (tag % 8 === 0) into.push({ number, value: varint() });
+      else if (tag % 8 === 1) into.push({ number, value: take(8) });
+      else if (tag % 8 === 2) into.push({ number, value: take(varint()) });
+      else if (tag % 8 === 3) read(number, []);
+      else if (tag % 8 === 5) into.push({ number, value: take(4) });
+      else if (tag % 8 === 4 && number === group) return;
+      else throw new Error(`wire type ${tag % 8}`);
     }
-  }
+  };
+  read(undefined, fields);
   return fields;
 }
 

@@ -78,6 +78,7 @@ describe("ZDS requests", () => {
     ["a tag of 0", "1a0000"],
     ["a uid that reaches past its message", "0a030a027531"],
     ["the end of a group", "1a000c"],
+    ["a group that ends as another", "1a005374"],
   ] as const) {
     test(`${what} is refused`, () => {
       assert.throws(() => decodeZdsRequest(bytes(packet)), {

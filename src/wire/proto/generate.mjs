@@ -48,12 +48,12 @@ for (const file of response.file) {
 }
 
 /**
- * ts-proto stops silently at a stray end of a group or at field 0, and lets a nested message read on
- * past its length. Other implementations refuse all three, and so do we.
+ * ts-proto stops silently at a stray end of a group or at field 0, lets a nested message read on past
+ * its length and a group end with another's number. Other implementations refuse all of it; so do we.
  */
 function strict(code) {
   const stop = /if \(\(tag & 7\) === 4 \|\| tag === 0\) \{\s+break;\s+\}/g;
-  const end = /(reader\.skip\(tag & 7\);\s+\})(\s+return message;)/g;
+  const end = /reader\.skip\(tag & 7\);(\s+\})(\s+return message;)/g;
   const decoders = code.match(/decode\(input: /g)?.length;
   if (code.match(stop)?.length !== decoders - 1 || code.match(end)?.length !== decoders - 1) {
     throw new Error("ts-proto writes decoders in another way than this script knows");
@@ -62,6 +62,6 @@ function strict(code) {
     .replace(stop, 'if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");')
     .replace(
       end,
-      '$1\n      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");$2',
+      'reader.skip(tag & 7, tag >>> 3);$1\n      if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");$2',
     );
 }

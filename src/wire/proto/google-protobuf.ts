@@ -102,7 +102,7 @@ export const Any: MessageFns<Any> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -136,7 +136,7 @@ export const Empty: MessageFns<Empty> = {
         switch (tag >>> 3) {
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -181,7 +181,7 @@ export const UInt32Value: MessageFns<UInt32Value> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -231,7 +231,7 @@ export const Struct: MessageFns<Struct> & StructWrapperFns = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -308,7 +308,7 @@ export const Struct_Fields: MessageFns<Struct_Fields> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -410,7 +410,7 @@ export const Value: MessageFns<Value> & AnyValueWrapperFns = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -479,7 +479,7 @@ export const ListValue: MessageFns<ListValue> & ListValueWrapperFns = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;

@@ -187,7 +187,7 @@ export const Authorization: MessageFns<Authorization> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -232,7 +232,7 @@ export const Rule: MessageFns<Rule> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -277,7 +277,7 @@ export const Clause: MessageFns<Clause> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -496,7 +496,7 @@ export const Match: MessageFns<Match> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -552,7 +552,7 @@ export const Address: MessageFns<Address> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -608,7 +608,7 @@ export const ServiceAccountMatch: MessageFns<ServiceAccountMatch> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -688,7 +688,7 @@ export const StringMatch: MessageFns<StringMatch> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;

@@ -80,7 +80,7 @@ export const IstioCertificateRequest: MessageFns<IstioCertificateRequest> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -125,7 +125,7 @@ export const IstioCertificateResponse: MessageFns<IstioCertificateResponse> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;

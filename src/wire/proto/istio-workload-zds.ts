@@ -99,7 +99,7 @@ export const ZdsHello: MessageFns<ZdsHello> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -166,7 +166,7 @@ export const WorkloadInfo: MessageFns<WorkloadInfo> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -222,7 +222,7 @@ export const AddWorkload: MessageFns<AddWorkload> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -267,7 +267,7 @@ export const KeepWorkload: MessageFns<KeepWorkload> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -312,7 +312,7 @@ export const DelWorkload: MessageFns<DelWorkload> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -346,7 +346,7 @@ export const SnapshotSent: MessageFns<SnapshotSent> = {
         switch (tag >>> 3) {
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -426,7 +426,7 @@ export const WorkloadRequest: MessageFns<WorkloadRequest> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -471,7 +471,7 @@ export const Ack: MessageFns<Ack> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -518,7 +518,7 @@ export const WorkloadResponse: MessageFns<WorkloadResponse> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;

@@ -295,7 +295,7 @@ export const Address: MessageFns<Address> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -498,7 +498,7 @@ export const Service: MessageFns<Service> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -579,7 +579,7 @@ export const LoadBalancing: MessageFns<LoadBalancing> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -929,7 +929,7 @@ export const Workload: MessageFns<Workload> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -985,7 +985,7 @@ export const Workload_Services: MessageFns<Workload_Services> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1052,7 +1052,7 @@ export const Locality: MessageFns<Locality> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1097,7 +1097,7 @@ export const PortList: MessageFns<PortList> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1164,7 +1164,7 @@ export const Port: MessageFns<Port> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1220,7 +1220,7 @@ export const ApplicationTunnel: MessageFns<ApplicationTunnel> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1289,7 +1289,7 @@ export const GatewayAddress: MessageFns<GatewayAddress> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1345,7 +1345,7 @@ export const WeightedWaypoint: MessageFns<WeightedWaypoint> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1412,7 +1412,7 @@ export const NetworkAddress: MessageFns<NetworkAddress> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1468,7 +1468,7 @@ export const NamespacedHostname: MessageFns<NamespacedHostname> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
@@ -1524,7 +1524,7 @@ export const Extension: MessageFns<Extension> = {
           }
         }
         if (tag >>> 3 === 0) throw new globalThis.Error("field number 0");
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) throw new globalThis.Error("a field crosses the end of its message");
       return message;
