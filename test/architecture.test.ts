@@ -28,7 +28,11 @@ const DOORS: readonly {
   readonly why: string;
 }[] = [
   { module: /^node:net$/, rooms: ["engine", "embedded"], why: "bytes have one room" },
-  { module: /^node:tls$/, rooms: ["engine", "embedded"], why: "bytes have one room" },
+  {
+    module: /^node:tls$/,
+    rooms: ["engine", "tls", "embedded"],
+    why: "bytes have one room, the control plane's roots another",
+  },
   { module: /^node:http2$/, rooms: ["engine"], why: "bytes have one room" },
   { module: /^node:worker_threads$/, rooms: ["dataplane"], why: "threads are made in one place" },
   { module: /^node:https?$/, rooms: ["admin", "embedded"], why: "HTTP is for operators only" },

@@ -10,7 +10,7 @@ export class FakeCertificateAuthority {
   /** How long an answer takes. */
   latencyMs = 0;
   /** How long certificates are valid, from the moment they are asked for. */
-  lifetimeMs = 24 * 3_600_000;
+  lifetimeMs: number = 24 * 3_600_000;
   /** What every fetch fails with, while set. */
   failure: Error | undefined = undefined;
   /** Service accounts in the order in which they were asked for. */
