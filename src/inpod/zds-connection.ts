@@ -35,6 +35,11 @@ export class SeqpacketConnection implements ZdsConnection {
     this.#fd = fd;
   }
 
+  /** @throws what the system says when nobody listens at the path. */
+  static dial(native: Native, path: string): SeqpacketConnection {
+    return new SeqpacketConnection(native, native.connectSeqpacket(path));
+  }
+
   async receive(signal: AbortSignal): Promise<NativePacket | undefined> {
     for (;;) {
       signal.throwIfAborted();

@@ -21,7 +21,7 @@ export class HandProxy {
   readonly #signal = AbortSignal.timeout(5_000);
 
   constructor(t: TestContext, path: string, hello: Uint8Array = encodeZdsHello()) {
-    this.#connection = new SeqpacketConnection(native, native.connectSeqpacket(path));
+    this.#connection = SeqpacketConnection.dial(native, path);
     t.after(() => this.#connection.close());
     this.#connection.send(hello);
   }

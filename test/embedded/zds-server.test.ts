@@ -153,7 +153,7 @@ test("a proxy that does not answer within five seconds is hung up on", async (t)
 test("a caller that says no hello within five seconds is hung up on", async (t) => {
   const clock = new FakeClock();
   const { path } = startServer(t, clock);
-  const connection = new SeqpacketConnection(native, native.connectSeqpacket(path));
+  const connection = SeqpacketConnection.dial(native, path);
   t.after(() => connection.close());
   await until(() => clock.pendingCount === 1);
   await clock.advance(5_000);

@@ -51,7 +51,7 @@ test("the recorded dialogue gets the recorded answers, byte by byte", async (t) 
   const controller = new AbortController();
   const client = new ZdsClient(
     {
-      dial: (to) => new SeqpacketConnection(native, native.connectSeqpacket(to)),
+      dial: (to) => SeqpacketConnection.dial(native, to),
       reconciler: bench.reconciler,
       clock: systemClock,
       random: systemRandom(),
