@@ -20,9 +20,6 @@ export interface CertificateResponse {
   readonly certChain: readonly string[];
 }
 
-/** Full name of the gRPC service. */
-export const CERTIFICATE_SERVICE = "istio.v1.auth.IstioCertificateService";
-
 /** The key of the request's metadata that holds the pod's identity. */
 const IMPERSONATED_IDENTITY = "ImpersonatedIdentity";
 
@@ -35,30 +32,31 @@ export const createCertificateMethod: {
   readonly requestStream: false;
   readonly responseStream: false;
   readonly requestSerialize: (request: CertificateRequest) => Buffer;
-  readonly requestDeserialize: (bytes: Buffer) => CertificateRequest;
+  readonly requestDeserialize: (bytes: Uint8Array) => CertificateRequest;
   readonly responseSerialize: (response: CertificateResponse) => Buffer;
-  readonly responseDeserialize: (bytes: Buffer) => CertificateResponse;
+  readonly responseDeserialize: (bytes: Uint8Array) => CertificateResponse;
 } = {
-  path: `/${CERTIFICATE_SERVICE}/CreateCertificate`,
+  path: "/istio.v1.auth.IstioCertificateService/CreateCertificate",
   requestStream: false,
   responseStream: false,
-  requestSerialize: (request) => asBuffer(encodeCertificateRequest(request)),
-  requestDeserialize: decodeCertificateRequest,
-  responseSerialize: (response) => asBuffer(encodeCertificateResponse(response)),
-  responseDeserialize: decodeCertificateResponse,
+  requestSerialize: encodeRequest,
+  requestDeserialize: decodeRequest,
+  responseSerialize: encodeResponse,
+  responseDeserialize: decodeResponse,
 };
 
-export function encodeCertificateRequest(request: CertificateRequest): Uint8Array {
+function encodeRequest(request: CertificateRequest): Buffer {
   const identity = request.impersonatedIdentity;
-  return encodeMessage(IstioCertificateRequest, {
-    csr: request.csrPem,
-    validityDuration: request.validitySeconds,
-    metadata: identity === undefined ? undefined : { [IMPERSONATED_IDENTITY]: identity },
-  });
+  return asBuffer(
+    encodeMessage(IstioCertificateRequest, {
+      csr: request.csrPem,
+      validityDuration: request.validitySeconds,
+      metadata: identity === undefined ? undefined : { [IMPERSONATED_IDENTITY]: identity },
+    }),
+  );
 }
 
-/** @throws WireError `malformed`. */
-export function decodeCertificateRequest(bytes: Uint8Array): CertificateRequest {
+function decodeRequest(bytes: Uint8Array): CertificateRequest {
   const message = decodeMessage("IstioCertificateRequest", IstioCertificateRequest, bytes);
   const identity: unknown = message.metadata?.[IMPERSONATED_IDENTITY];
   return {
@@ -68,12 +66,11 @@ export function decodeCertificateRequest(bytes: Uint8Array): CertificateRequest 
   };
 }
 
-export function encodeCertificateResponse(response: CertificateResponse): Uint8Array {
-  return encodeMessage(IstioCertificateResponse, { certChain: [...response.certChain] });
+function encodeResponse(response: CertificateResponse): Buffer {
+  return asBuffer(encodeMessage(IstioCertificateResponse, { certChain: [...response.certChain] }));
 }
 
-/** @throws WireError `malformed`. */
-export function decodeCertificateResponse(bytes: Uint8Array): CertificateResponse {
+function decodeResponse(bytes: Uint8Array): CertificateResponse {
   return decodeMessage("IstioCertificateResponse", IstioCertificateResponse, bytes);
 }
 

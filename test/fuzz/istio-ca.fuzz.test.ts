@@ -1,14 +1,16 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  decodeCertificateRequest,
-  decodeCertificateResponse,
-  encodeCertificateRequest,
-  encodeCertificateResponse,
-} from "../../src/wire/istio-ca.ts";
+import { createCertificateMethod } from "../../src/wire/istio-ca.ts";
 import { WireError } from "../../src/wire/wire-error.ts";
 import { naiveBytes, naiveEncode, naiveFields, naiveText } from "../support/naive-codecs.ts";
 import { fuzz, lawful, mutated, record } from "./fuzz.ts";
+
+const {
+  requestSerialize: encodeCertificateRequest,
+  requestDeserialize: decodeCertificateRequest,
+  responseSerialize: encodeCertificateResponse,
+  responseDeserialize: decodeCertificateResponse,
+} = createCertificateMethod;
 
 const text = fc.string({ unit: "grapheme", maxLength: 60 });
 const request = record({

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
-import {
-  createCertificateMethod,
-  decodeCertificateRequest,
-  decodeCertificateResponse,
-  encodeCertificateRequest,
-  encodeCertificateResponse,
-} from "../../src/wire/istio-ca.ts";
+import { createCertificateMethod } from "../../src/wire/istio-ca.ts";
+
+const {
+  requestSerialize: encodeCertificateRequest,
+  requestDeserialize: decodeCertificateRequest,
+  responseSerialize: encodeCertificateResponse,
+  responseDeserialize: decodeCertificateResponse,
+} = createCertificateMethod;
 
 const recorded = (name: string): Buffer =>
   readFileSync(new URL(`recorded/${name}.bin`, import.meta.url));
@@ -66,13 +67,10 @@ describe("the call to the certificate authority", () => {
     });
   });
 
-  test("the library's serializers are the codec", () => {
-    const method = createCertificateMethod;
+  test("the serializers give the buffers that a gRPC library wants", () => {
     const request = { csrPem: "pem", validitySeconds: 3600, impersonatedIdentity: undefined };
-    const response = { certChain: ["leaf", "roots"] };
-    assert.deepEqual(method.requestDeserialize(method.requestSerialize(request)), request);
-    assert.deepEqual(method.responseDeserialize(method.responseSerialize(response)), response);
-    assert(Buffer.isBuffer(method.requestSerialize(request)));
+    assert(Buffer.isBuffer(encodeCertificateRequest(request)));
+    assert(Buffer.isBuffer(encodeCertificateResponse({ certChain: [] })));
   });
 
   test("an answer that is cut off is refused", () => {
