@@ -14,15 +14,22 @@ export interface LocalWorkloadKey {
   readonly serviceAccount: string;
 }
 
+interface Entry {
+  readonly workload: Workload;
+  /** Counts insertions; the latest has the highest. */
+  readonly insertion: number;
+}
+
 export class WorkloadStore {
   readonly #localNode: string | undefined;
-  readonly #byUid = new Map<string, Workload>();
+  readonly #byUid = new Map<string, Entry>();
   /** Network → address → workloads, the one that wins a lookup first. Never an empty list. */
   readonly #byAddress = new Map<string, Map<IpAddress, Workload[]>>();
   /** `namespace/hostname` → uid → workload. */
   readonly #byHostname = new Map<string, Map<string, Workload>>();
   /** `namespace/service account` → uid → workload; only this node's. */
   readonly #localByAccount = new Map<string, Map<string, Workload>>();
+  #insertions = 0;
 
   /** @param localNode `undefined`: every workload counts as this node's. */
   constructor(localNode: string | undefined) {
@@ -33,36 +40,40 @@ export class WorkloadStore {
     return this.#byUid.size;
   }
 
-  values(): Iterable<Workload> {
-    return this.#byUid.values();
+  /** In order of insertion, so that a copy prefers the same one of several on an address. */
+  values(): readonly Workload[] {
+    return [...this.#byUid.values()]
+      .sort((a, b) => a.insertion - b.insertion)
+      .map(({ workload }) => workload);
   }
 
   /** @returns the workload of the same uid that was replaced. */
   insert(workload: Workload): Workload | undefined {
-    const previous = this.remove(workload.uid);
-    this.#byUid.set(workload.uid, workload);
+    const previous = this.find(workload.uid);
+    this.#byUid.set(workload.uid, { workload, insertion: this.#insertions++ });
     // A host-network pod shares the node's addresses, so it can't be told apart by them.
     if (workload.networkMode !== "HostNetwork") {
       for (const ip of workload.ips) this.#addAddress(workload, ip);
     }
     if (workload.hostname !== "") addTo(this.#byHostname, hostnameKey(workload), workload);
     if (this.#isLocal(workload)) addTo(this.#localByAccount, accountKey(workload), workload);
+    // Last, so that no key is deleted and set again: each time would leave a hole in the map, through
+    // which every lookup of a flapping pod would have to walk.
+    if (previous !== undefined && previous !== workload) this.#removeFromIndexes(previous);
     return previous;
   }
 
   /** @returns the workload that was removed. */
   remove(uid: string): Workload | undefined {
-    const workload = this.#byUid.get(uid);
+    const workload = this.find(uid);
     if (workload === undefined) return undefined;
     this.#byUid.delete(uid);
-    for (const ip of workload.ips) this.#removeAddress(workload, ip);
-    removeFrom(this.#byHostname, hostnameKey(workload), uid);
-    removeFrom(this.#localByAccount, accountKey(workload), uid);
+    this.#removeFromIndexes(workload);
     return workload;
   }
 
   find(uid: string): Workload | undefined {
-    return this.#byUid.get(uid);
+    return this.#byUid.get(uid)?.workload;
   }
 
   /** When several share the address: pods before others, then HBONE before TCP, then the latest. */
@@ -83,6 +94,12 @@ export class WorkloadStore {
     return undefined;
   }
 
+  #removeFromIndexes(workload: Workload): void {
+    for (const ip of workload.ips) this.#removeAddress(workload, ip);
+    removeFrom(this.#byHostname, hostnameKey(workload), workload);
+    removeFrom(this.#localByAccount, accountKey(workload), workload);
+  }
+
   #isLocal(workload: Workload): boolean {
     return this.#localNode === undefined || workload.node === this.#localNode;
   }
@@ -98,7 +115,8 @@ export class WorkloadStore {
       addresses.set(ip, [workload]);
       return;
     }
-    if (sharing.includes(workload)) return;
+    const present = sharing.indexOf(workload);
+    if (present >= 0) sharing.splice(present, 1);
     const rank = addressRank(workload);
     const at = sharing.findIndex((other) => addressRank(other) <= rank);
     sharing.splice(at < 0 ? sharing.length : at, 0, workload);
@@ -134,9 +152,16 @@ function addTo(index: Map<string, Map<string, Workload>>, key: string, workload:
   else group.set(workload.uid, workload);
 }
 
-function removeFrom(index: Map<string, Map<string, Workload>>, key: string, uid: string): void {
+/** Leaves a workload that has taken the place of this one. */
+function removeFrom(
+  index: Map<string, Map<string, Workload>>,
+  key: string,
+  workload: Workload,
+): void {
   const group = index.get(key);
-  if (group?.delete(uid) && group.size === 0) index.delete(key);
+  if (group?.get(workload.uid) !== workload) return;
+  group.delete(workload.uid);
+  if (group.size === 0) index.delete(key);
 }
 
 function firstOf(group: Map<string, Workload> | undefined): Workload | undefined {

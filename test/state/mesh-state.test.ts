@@ -104,6 +104,16 @@ test("a state filled from another's updates knows the same", () => {
   assert.deepEqual(copy.findService("default", ECHO), state.findService("default", ECHO));
 });
 
+test("a copy prefers the same one of two workloads on an address", () => {
+  const [one, two] = [mesh.workload("one").at("10.0.0.1"), mesh.workload("two").at("10.0.0.1")];
+  const state = mesh.state(one, two, one.on("node-2"));
+  const copy = new MeshState({ localNode: undefined });
+  copy.apply(state.updates());
+  for (const each of [state, copy]) {
+    assert.equal(each.findWorkloadByAddress("", ip("10.0.0.1"))?.name, "one");
+  }
+});
+
 /** What a lookup must answer, found by looking at everything. */
 class NaiveMesh {
   readonly workloads = new Map<string, Workload>();

@@ -1,0 +1,55 @@
+/** Applies what a control plane sends: everything at once, and one pod at a time. */
+import assert from "node:assert/strict";
+import { Bench } from "tinybench";
+import { MeshState } from "../../src/state/mesh-state.ts";
+import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
+
+const SERVICES = 1000;
+const ENDPOINTS = 10;
+
+const services = Array.from({ length: SERVICES }, (_, i) =>
+  mesh
+    .service(`svc-${i}`)
+    .at(`10.96.${i >> 8}.${i & 255}`)
+    .port(80, 8080),
+);
+const crowd = mesh.service("crowd").at("10.97.0.1").port(80, 8080);
+const pods = services.flatMap((service, i) =>
+  Array.from({ length: ENDPOINTS }, (_, k) =>
+    mesh
+      .workload(`w-${i}-${k}`)
+      .at(`10.${k}.${i >> 8}.${i & 255}`)
+      .hbone()
+      .behind(service, { 80: 8080 })
+      .behind(crowd, { 80: 8080 }),
+  ),
+);
+const everything = [crowd, ...services, ...pods].map(asUpdate);
+
+const full = new MeshState({ localNode: "node-1" });
+full.apply(everything);
+assert.deepEqual(full.counts(), { workloads: 10_000, services: 1001, policies: 0 });
+assert.equal(full.findService("default", crowd.value.hostname)?.endpoints.size, 10_000);
+
+const [pod] = pods;
+assert(pod !== undefined);
+const flips = [asUpdate(pod.unhealthy()), asUpdate(pod)];
+const same = [asUpdate(pod)];
+let flip = 0;
+
+const bench = new Bench({ time: 500, warmupTime: 100 });
+bench.add("apply 10k workloads and 1k services to an empty state", () => {
+  new MeshState({ localNode: "node-1" }).apply(everything);
+});
+bench.add("apply 10k workloads and 1k services again unchanged", () => {
+  full.apply(everything);
+});
+bench.add("apply one pod's health (behind services of 10 and 10k endpoints)", () => {
+  const update = flips[flip++ & 1];
+  if (update !== undefined) full.apply([update]);
+});
+bench.add("apply one pod unchanged", () => {
+  full.apply(same);
+});
+await bench.run();
+console.table(bench.table());
