@@ -144,7 +144,7 @@ export class CertificateCache {
   /** Ends timers and renewals; those who wait get IdentityError `closed`. Idempotent. */
   close(): void {
     this.#closed = true;
-    this.#prefetch.clear();
+    this.#prefetch.close();
     const error = new IdentityError("closed", "certificates are no longer handed out");
     for (const cell of this.#cells.values()) this.#drop(cell, error);
   }
@@ -159,8 +159,6 @@ export class CertificateCache {
       retries: undefined,
       timer: undefined,
     };
-    // Whoever asked has the promise; when nobody is left a rejection is nobody's loss.
-    cell.settled.promise.catch(() => {});
     this.#cells.set(id, cell);
     this.#enqueue(cell);
     return cell;

@@ -16,6 +16,7 @@ export class PrefetchQueue {
   /** Key is the SPIFFE ID; in order of arrival. */
   readonly #waiting = new Map<string, Identity>();
   #running = false;
+  #closed = false;
 
   /** @param deps.fetch resolves when the certificate is there; called with one identity at a time. */
   constructor(deps: {
@@ -41,7 +42,9 @@ export class PrefetchQueue {
     this.#waiting.delete(formatSpiffeId(identity));
   }
 
-  clear(): void {
+  /** What waits is not fetched, and what is on its way fails unsaid. */
+  close(): void {
+    this.#closed = true;
     this.#waiting.clear();
   }
 
@@ -53,6 +56,7 @@ export class PrefetchQueue {
       try {
         await this.#fetch(identity);
       } catch (error) {
+        if (this.#closed) return;
         const reason = error instanceof Error ? error.message : String(error);
         this.#log.write("error", `unable to prefetch cert for "${id}", skipping, ${reason}`);
       }

@@ -360,15 +360,16 @@ test("the dump shows each identity's state and certificates, sorted", async () =
 });
 
 test("a closed cache keeps no timer and lets nobody wait", async () => {
-  const { authority, cache, clock } = fixture();
+  const { authority, cache, clock, logged } = fixture();
   await cache.certificate(a, "real-time");
   authority.latencyMs = SECOND;
   const seen = watch(cache.certificate(b, "real-time"));
-  cache.prefetch(testIdentity("p"));
+  for (const name of ["p1", "p2"]) cache.prefetch(testIdentity(name));
   cache.close();
   cache.close();
   await clock.advance(SECOND);
   assert.equal(seen.error, "certificates are no longer handed out");
   assert.equal(clock.pendingCount, 0);
+  assert.deepEqual(logged, []);
   await assert.rejects(cache.certificate(a, "real-time"), { code: "closed" });
 });
