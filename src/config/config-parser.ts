@@ -247,8 +247,11 @@ function readAdmin(proxyConfig: ProxyConfig, ipv6: boolean): Config["admin"] {
     statsPort: proxyConfig.statsPort ?? 15_020,
     readinessPort: READINESS_PORT,
     ipv6,
-    headerTimeoutMs: LIMITS.httpHeaderTimeout.value,
-    headerBytesMax: LIMITS.httpHeader.value,
+    http: {
+      headerTimeoutMs: LIMITS.httpHeaderTimeout.value,
+      headerBytesMax: LIMITS.httpHeader.value,
+      connectionsMax: LIMITS.httpConnections.value,
+    },
   };
 }
 

@@ -1,4 +1,5 @@
 /** What an operator may change, and the numbers that nobody has to: all in one value. */
+import type { HttpLimits } from "../admin/http-listener.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 
 export interface Config {
@@ -65,9 +66,8 @@ export interface AdminConfig {
   readonly readinessPort: number;
   /** Listen on IPv6 too. */
   readonly ipv6: boolean;
-  /** From accept, or from the end of the last request, to the end of the headers. */
-  readonly headerTimeoutMs: number;
-  readonly headerBytesMax: number;
+  /** Of each of the three ports. */
+  readonly http: HttpLimits;
 }
 
 export interface LoggingConfig {
@@ -96,6 +96,7 @@ export type LimitName =
   | "serverStreams"
   | "httpHeaderTimeout"
   | "httpHeader"
+  | "httpConnections"
   | "logBuffer";
 
 /** Limits and times that no variable changes, with their reasons. */
@@ -149,6 +150,11 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 8192,
     unit: "bytes",
     why: "a scrape's request has a few hundred; the original's number",
+  },
+  httpConnections: {
+    value: 128,
+    unit: "connections per operator port",
+    why: "probes, scrapers and people are few; the ports must not eat the descriptors of traffic",
   },
   logBuffer: {
     value: 16_777_216,

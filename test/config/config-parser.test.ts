@@ -74,8 +74,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     statsPort: 15_020,
     readinessPort: 15_021,
     ipv6: true,
-    headerTimeoutMs: 2000,
-    headerBytesMax: 8192,
+    http: { headerTimeoutMs: 2000, headerBytesMax: 8192, connectionsMax: 128 },
   });
   assert.deepEqual(config.logging, {
     format: "plain",

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { parseDuration } from "../../src/config/duration.ts";
 
 const cases: readonly (readonly [text: string, ms: number | undefined])[] = [
@@ -45,3 +46,16 @@ for (const [text, ms] of cases) {
     assert.equal(parseDuration(text), ms);
   });
 }
+
+test("no text makes the duration parser throw or answer something odd", () => {
+  const text = fc.oneof(
+    fc.string(),
+    fc.string({ unit: fc.constantFrom(..."0129smhdwyonu+* .-µ") }),
+  );
+  fc.assert(
+    fc.property(text, (candidate) => {
+      const ms = parseDuration(candidate);
+      assert.ok(ms === undefined || (Number.isFinite(ms) && ms >= 0));
+    }),
+  );
+});

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { LogFilter } from "../../src/telemetry/log-filter.ts";
 
 const decisions: readonly {
@@ -76,3 +77,26 @@ for (const [text, message] of mistakes) {
     });
   });
 }
+
+test("any text is a filter that prints and reads back the same, or is refused with a reason", () => {
+  const text = fc.oneof(
+    fc.string(),
+    fc
+      .array(fc.constantFrom("info", "off", "3", "a", "a::b", "=", ",", "TRACE"))
+      .map((parts) => parts.join("")),
+  );
+  fc.assert(
+    fc.property(text, fc.constantFrom("a", "a::b::c", "access"), (candidate, target) => {
+      let filter: LogFilter;
+      try {
+        filter = LogFilter.parse(candidate);
+      } catch (error) {
+        assert.equal((error as { code?: unknown }).code, "log-filter");
+        return;
+      }
+      const again = LogFilter.parse(filter.format());
+      assert.equal(again.format(), filter.format());
+      assert.equal(again.threshold(target), filter.threshold(target));
+    }),
+  );
+});

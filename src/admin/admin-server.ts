@@ -1,0 +1,83 @@
+/** Port 15000, on the loopback addresses only: what an operator may see and poke. */
+import {
+  type HttpAnswer,
+  HttpListener,
+  type HttpListenerDeps,
+  type HttpListenerOptions,
+  type HttpQuestion,
+} from "./http-listener.ts";
+import { type AdjustableLog, answerLogging } from "./logging-page.ts";
+
+export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
+  readonly logging: AdjustableLog;
+  /** Called once the answer of `/quitquitquit` has been sent. */
+  readonly quit: () => void;
+}
+
+export interface AdminServerOptions extends Omit<HttpListenerOptions, "component"> {
+  /** What `/logging?reset` goes back to. */
+  readonly defaultLogFilter: string;
+}
+
+const PAGES: readonly (readonly [path: string, what: string])[] = [
+  ["logging", "show or change log levels (POST)"],
+  ["quitquitquit", "shut the proxy down (POST)"],
+];
+
+/** @throws AdminError `bind` */
+export function listenAdmin(
+  deps: AdminServerDeps,
+  options: AdminServerOptions,
+): Promise<HttpListener> {
+  const answer = (question: HttpQuestion): HttpAnswer => answerAdmin(question, deps, options);
+  return HttpListener.listen({ ...deps, answer }, { ...options, component: "admin" });
+}
+
+function answerAdmin(
+  question: HttpQuestion,
+  { log, logging, quit }: AdminServerDeps,
+  { defaultLogFilter }: AdminServerOptions,
+): HttpAnswer {
+  switch (question.path) {
+    case "/":
+      return {
+        status: 200,
+        headers: { "content-type": "text/html; charset=utf-8" },
+        body: indexPage(),
+      };
+    case "/logging":
+      return answerLogging(question, logging, defaultLogFilter, (filter) =>
+        log.target("ztunnel::telemetry").write("info", `new log filter is ${filter}`),
+      );
+    case "/quitquitquit":
+      if (question.method !== "POST") return { status: 405 };
+      return {
+        status: 200,
+        headers: { "content-type": "text/plain" },
+        body: "shutdown now\n",
+        sent: quit,
+      };
+    default:
+      return { status: 404 };
+  }
+}
+
+function indexPage(): string {
+  const rows = PAGES.map(
+    ([path, what]) => `<tr><td><a href="${path}">${path}</a></td><td>${what}</td></tr>`,
+  );
+  return `<!DOCTYPE html>
+<html lang="en">
+<head>
+<title>Ztunnel Admin</title>
+<style>body { font-family: sans-serif } td, th { padding: 4px; text-align: left }</style>
+</head>
+<body>
+<table>
+<tr><th>Command</th><th>Description</th></tr>
+${rows.join("\n")}
+</table>
+</body>
+</html>
+`;
+}

@@ -1,0 +1,154 @@
+import assert from "node:assert/strict";
+import { connect, type Socket } from "node:net";
+import { type TestContext, test } from "node:test";
+import {
+  type AnswerHttp,
+  HttpListener,
+  type HttpListenerOptions,
+} from "../../src/admin/http-listener.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { createRootLogger } from "../../src/telemetry/root-logger.ts";
+import { FakeClock } from "../support/fake-clock.ts";
+import { ask, exchange } from "../support/raw-http.ts";
+
+const OPTIONS: HttpListenerOptions = {
+  component: "stats",
+  hosts: ["127.0.0.1"],
+  port: 0,
+  headerTimeoutMs: 200,
+  headerBytesMax: 8192,
+  connectionsMax: 8,
+};
+
+async function listen(
+  t: TestContext,
+  answer: AnswerHttp = () => ({ status: 200, body: "here\n" }),
+  options: Partial<HttpListenerOptions> = {},
+): Promise<HttpListener> {
+  const listener = await HttpListener.listen(
+    { clock: systemClock, log: silentLogger, answer },
+    { ...OPTIONS, ...options },
+  );
+  t.after(() => listener.close());
+  return listener;
+}
+
+test("a request without a Host header is answered", async (t) => {
+  const { port } = await listen(t);
+  const answer = await ask(port, "GET", "/");
+  assert.equal(answer.status, 200);
+  assert.equal(answer.body.toString(), "here\n");
+});
+
+test("an answer that fails becomes status 500 with its message", async (t) => {
+  const { port } = await listen(t, () => Promise.reject(new Error("no counters today")));
+  const answer = await ask(port, "GET", "/");
+  assert.equal(answer.status, 500);
+  assert.equal(answer.body.toString(), "no counters today");
+});
+
+test("a request line that is none is answered 400 without a body", async (t) => {
+  const { port } = await listen(t);
+  const bytes = await exchange(port, "NONSENSE\r\n\r\n");
+  assert.match(bytes.toString(), /^HTTP\/1\.1 400 Bad Request\r\n/);
+  assert.match(bytes.toString(), /content-length: 0\r\n\r\n$/);
+});
+
+test("headers beyond the limit are answered 431", async (t) => {
+  const { port } = await listen(t, undefined, { headerBytesMax: 256 });
+  const bytes = await exchange(port, `GET / HTTP/1.1\r\nx: ${"y".repeat(512)}\r\n\r\n`);
+  assert.match(bytes.toString(), /^HTTP\/1\.1 431 /);
+});
+
+test("a request that is not finished in time is cut without an answer", async (t) => {
+  const { port } = await listen(t);
+  assert.equal((await exchange(port, "GET / HTTP/1.1\r\nx: y\r\n")).length, 0);
+});
+
+test("HTTP/1.0 is answered", async (t) => {
+  const { port } = await listen(t);
+  assert.match((await exchange(port, "GET / HTTP/1.0\r\n\r\n")).toString(), /here\n$/);
+});
+
+test("close refuses new connections and lets a running answer finish", async (t) => {
+  let finish: (() => void) | undefined;
+  const asked = Promise.withResolvers<void>();
+  const listener = await listen(t, async () => {
+    await new Promise<void>((resolve) => {
+      finish = resolve;
+      asked.resolve();
+    });
+    return { status: 200, body: "late\n" };
+  });
+  const answer = exchange(listener.port, "GET / HTTP/1.1\r\n\r\n");
+  await asked.promise;
+  const closed = listener.close();
+  assert.equal((await exchange(listener.port, "GET / HTTP/1.1\r\n\r\n")).length, 0);
+  finish?.();
+  assert.match((await answer).toString(), /connection: close\r\n[\s\S]*late\n$/i);
+  await closed;
+});
+
+test("close does not wait for a connection that asks nothing", async (t) => {
+  const listener = await listen(t);
+  const silent = await connected(listener.port);
+  const closedByPeer = new Promise<void>((resolve) => silent.once("close", () => resolve()));
+  await listener.close();
+  await closedByPeer;
+});
+
+function connected(port: number): Promise<Socket> {
+  return new Promise((resolve) => {
+    const socket = connect({ host: "127.0.0.1", port }, () => resolve(socket));
+    socket.on("error", () => {});
+    socket.resume();
+  });
+}
+
+test("connections beyond the limit are dropped", async (t) => {
+  const { port } = await listen(t, undefined, { connectionsMax: 1, headerTimeoutMs: 2000 });
+  const first = await connected(port);
+  assert.equal((await exchange(port, "GET / HTTP/1.1\r\n\r\n")).length, 0);
+  first.destroy();
+});
+
+test("the log tells when the listener stands and when it is drained", async () => {
+  const lines: string[] = [];
+  const { root } = createRootLogger({
+    format: "plain",
+    filter: "info",
+    sink: { write: (line) => void lines.push(line.slice(line.indexOf("\t") + 1)), flush: () => {} },
+    clock: new FakeClock(),
+  });
+  const listener = await HttpListener.listen(
+    { clock: systemClock, log: root, answer: () => ({ status: 404 }) },
+    OPTIONS,
+  );
+  await listener.close();
+  const fields = `address=127.0.0.1:${listener.port} component="stats"`;
+  assert.deepEqual(lines, [
+    `info\thyper_util\tlistener established\t${fields}\n`,
+    `info\thyper_util\tlistener drained\t${fields}\n`,
+  ]);
+});
+
+test("a port that is taken is an error that names the address", async (t) => {
+  const { port } = await listen(t);
+  await assert.rejects(listen(t, undefined, { port }), {
+    name: "AdminError",
+    code: "bind",
+    message: `failed to bind to address 127.0.0.1:${port}: address already in use (os error 98)`,
+  });
+});
+
+test("a further address that the machine does not have is left out", async (t) => {
+  // 192.0.2.0/24 is documentation space: no machine has it.
+  const { port } = await listen(t, undefined, { hosts: ["127.0.0.1", "192.0.2.1"] });
+  assert.equal((await ask(port, "GET", "/")).status, 200);
+});
+
+test("all addresses share one port", async (t) => {
+  const { port } = await listen(t, undefined, { hosts: ["127.0.0.1", "127.0.0.2"] });
+  assert.match((await exchange(port, "GET / HTTP/1.0\r\n\r\n", "127.0.0.2")).toString(), /here/);
+});
