@@ -461,7 +461,8 @@ function seqpacketPair(): [left: number, right: number] {
 
 function connected(port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connectTcp({ host: "127.0.0.1", port });
+    // A test that fails half-way must not keep the process running.
+    const socket = connectTcp({ host: "127.0.0.1", port }).unref();
     socket.once("connect", () => resolve(socket)).once("error", reject);
   });
 }

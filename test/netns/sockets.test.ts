@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, readlinkSync, readSync } from "node:fs";
 import { createRequire } from "node:module";
 import { Socket } from "node:net";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 import {
   type NativeAccepted,
   type NativeAddress,
@@ -19,13 +19,21 @@ const MARK = 1337;
 const FOREIGN = { ipv4: "192.0.2.7", ipv6: "2001:db8::7" };
 const SERVICE = { ipv4: "203.0.113.5", ipv6: "2001:db8:1::5" };
 
-describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") }, () => {
+describe("sockets in namespaces", {
+  skip: requireNetns("iptables", "ip6tables"),
+  timeout: 30_000,
+}, () => {
   let lab: NetnsLab;
   let client: LabHost;
   let server: LabHost;
   let inClient: Netns;
   let inServer: Netns;
   let leaks: LeakCheck;
+  /** Run after each test, so that one that fails leaves nothing that keeps the process running. */
+  const cleanups: (() => void)[] = [];
+  afterEach(() => {
+    for (const cleanUp of cleanups.splice(0)) cleanUp();
+  });
 
   before(() => {
     leaks = new LeakCheck();
@@ -50,8 +58,13 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
     await leaks.assertNone();
   });
 
+  const make = (options: NativeSocketOptions): { fd: number; transparent: boolean } => {
+    const made = native.socketInNamespace(options);
+    cleanups.push(() => closeSync(made.fd));
+    return made;
+  };
   const listen = (more: Partial<NativeSocketOptions> = {}): number =>
-    native.socketInNamespace({
+    make({
       netnsFd: inServer.fd,
       family: "ipv6",
       type: "stream",
@@ -60,31 +73,54 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
       listenBacklog: 128,
       ...more,
     }).fd;
+  /** Takes the descriptor. */
+  const connected = (fd: number, to: NativeAddress): Promise<Socket> =>
+    new Promise((resolve, reject) => {
+      const socket = new Socket({ fd, allowHalfOpen: true });
+      cleanups.push(() => socket.destroy());
+      socket.once("connect", () => resolve(socket)).once("error", reject);
+      socket.connect(to.port, to.ip);
+    });
+  const connect = async (
+    to: NativeAddress,
+    options: Partial<NativeSocketOptions>,
+  ): Promise<Socket> => {
+    const family = to.ip.includes(":") ? "ipv6" : "ipv4";
+    return connected(native.socketInNamespace({ family, type: "stream", ...options }).fd, to);
+  };
   const fromClient = (
     to: NativeAddress,
     more: Partial<NativeSocketOptions> = {},
-  ): Promise<Socket> => connectFrom({ netnsFd: inClient.fd, ...more }, to);
+  ): Promise<Socket> => connect(to, { netnsFd: inClient.fd, ...more });
+  const accept = (listener: number): Promise<NativeAccepted> =>
+    new Promise((resolve, reject) => {
+      const watch = native.watchReadable(listener, () => {
+        watch.close();
+        const accepted = native.acceptConnection(listener);
+        if (accepted === undefined) return reject(new Error("readable, but nothing waits"));
+        cleanups.push(() => closeSync(accepted.fd));
+        resolve(accepted);
+      });
+      cleanups.unshift(() => watch.close());
+    });
 
   test("a socket belongs to the namespace it was made in, and the thread comes back", async () => {
     const home = readlinkSync("/proc/thread-self/ns/net");
     const listener = listen();
     const { port } = native.localAddress(listener);
     assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
-    await assert.rejects(connectFrom({}, { ip: "127.0.0.1", port }), { code: "ECONNREFUSED" });
+    await assert.rejects(connect({ ip: "127.0.0.1", port }, {}), { code: "ECONNREFUSED" });
 
     for (const family of ["ipv4", "ipv6"] as const) {
       const to = { ip: family === "ipv4" ? server.ipv4 : (server.ipv6 ?? ""), port };
-      const socket = await fromClient(to);
+      await fromClient(to);
       const accepted = await accept(listener);
       assert.deepEqual(accepted.local, to);
       assert.equal(accepted.peer.ip, client[family]);
       // Nothing redirects here, so the kernel knows no other destination.
       const original = native.originalDestination(accepted.fd);
       if (original !== undefined) assert.deepEqual(original, to);
-      socket.destroy();
-      closeSync(accepted.fd);
     }
-    closeSync(listener);
     assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
   });
 
@@ -100,7 +136,7 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
     lab.exec(client, "iptables", "-A", ...rule, "--reject-with", "tcp-reset");
     const listener = listen();
     const to = { ip: server.ipv4, port: native.localAddress(listener).port };
-    (await fromClient(to)).destroy();
+    await fromClient(to);
     await assert.rejects(fromClient(to, { mark: MARK }), { code: "ECONNREFUSED" });
 
     const { fd } = native.socketInNamespace({
@@ -110,7 +146,6 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
     });
     native.setSocketOptions(fd, { mark: MARK });
     await assert.rejects(connected(fd, to), { code: "ECONNREFUSED" });
-    closeSync(listener);
     lab.exec(client, "iptables", "-F", "OUTPUT");
   });
 
@@ -127,12 +162,9 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
 
       await assert.rejects(fromClient(to, { family, bind }), { code: "EADDRNOTAVAIL" });
       const spoofed = { family, bind, bindAddressNoPort: true, transparent: "required" } as const;
-      const socket = await fromClient(to, { ...spoofed, freebind: true });
+      await fromClient(to, { ...spoofed, freebind: true });
       const accepted = await accept(listener);
       assert.equal(accepted.peer.ip, FOREIGN[family]);
-      socket.destroy();
-      closeSync(accepted.fd);
-      closeSync(listener);
     });
 
     test(`${family}: a redirected connection tells where it was going`, async () => {
@@ -141,32 +173,25 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
       const match = ["PREROUTING", "-p", "tcp", "--dport", "80", "-j", "REDIRECT"];
       const command = family === "ipv4" ? "iptables" : "ip6tables";
       lab.exec(server, command, "-t", "nat", "-A", ...match, "--to-ports", port);
-      const socket = await fromClient({ ip: SERVICE[family], port: 80 });
+      await fromClient({ ip: SERVICE[family], port: 80 });
       const accepted = await accept(listener);
       assert.equal(accepted.local.ip, server[family]);
       assert.deepEqual(native.originalDestination(accepted.fd), { ip: SERVICE[family], port: 80 });
-      socket.destroy();
-      closeSync(accepted.fd);
-      closeSync(listener);
     });
   }
 
   test("transparency is reported, and trying it is no error", () => {
     const options = { netnsFd: inServer.fd, family: "ipv6", type: "stream" } as const;
     for (const transparent of ["required", "try"] as const) {
-      const made = native.socketInNamespace({ ...options, transparent });
-      assert.equal(made.transparent, true);
-      closeSync(made.fd);
+      assert.equal(make({ ...options, transparent }).transparent, true);
     }
   });
 
   test("two listeners share a port only when both ask for it", () => {
     const first = listen({ reusePort: true });
     const bind = { ip: "::", port: native.localAddress(first).port };
-    const second = listen({ reusePort: true, bind });
+    listen({ reusePort: true, bind });
     assert.throws(() => listen({ bind }), { code: "EADDRINUSE", syscall: "bind" });
-    closeSync(first);
-    closeSync(second);
   });
 
   test("late-bound ports are shared between destinations, early-bound ones run out", async () => {
@@ -174,18 +199,12 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
     const range = `net.ipv4.ip_local_port_range=40000 ${40000 + PORT_COUNT - 1}`;
     lab.exec(client, "sysctl", "-q", "-w", range);
     const bind = { ip: client.ipv4, port: 0 };
-    const listeners = Array.from({ length: 3 }, (_, i) =>
-      listen({ bind: { ip: "::", port: 8000 + i } }),
-    );
+    for (let port = 8000; port < 8003; port++) listen({ bind: { ip: "::", port } });
 
-    const early: number[] = [];
-    const bindEarly = (): unknown =>
-      early.push(
-        native.socketInNamespace({ netnsFd: inClient.fd, family: "ipv4", type: "stream", bind }).fd,
-      );
-    for (let i = 0; i < PORT_COUNT; i++) bindEarly();
-    assert.throws(bindEarly, { code: "EADDRINUSE" });
-    for (const fd of early) closeSync(fd);
+    const early = { netnsFd: inClient.fd, family: "ipv4", type: "stream", bind } as const;
+    const fds = Array.from({ length: PORT_COUNT }, () => native.socketInNamespace(early).fd);
+    assert.throws(() => native.socketInNamespace(early), { code: "EADDRINUSE" });
+    for (const fd of fds) closeSync(fd);
 
     const sockets: Socket[] = [];
     for (let port = 8000; port < 8003; port++) {
@@ -196,25 +215,21 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
     }
     assert.equal(new Set(sockets.map((socket) => socket.localPort)).size, PORT_COUNT);
     assert.ok(sockets.every((socket) => socket.localAddress === client.ipv4));
-    for (const socket of sockets) socket.destroy();
-    for (const fd of listeners) closeSync(fd);
     lab.exec(client, "sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=32768 60999");
   });
 
   test("a packet socket hears what passes in its namespace", async () => {
-    const { fd } = native.socketInNamespace({
+    const { fd } = make({
       netnsFd: inServer.fd,
       family: "packet",
       type: "dgram",
       protocol: 0x0800,
     });
     const listener = listen();
-    (await fromClient({ ip: server.ipv4, port: native.localAddress(listener).port })).destroy();
+    await fromClient({ ip: server.ipv4, port: native.localAddress(listener).port });
     const packet = new Uint8Array(2048);
     const length = readSync(fd, packet);
     assert.equal(packet.subarray(0, length)[0], 0x45);
-    closeSync(fd);
-    closeSync(listener);
   });
 
   test("the privileges of the shared mode are found", async () => {
@@ -250,31 +265,3 @@ describe("sockets in namespaces", { skip: requireNetns("iptables", "ip6tables") 
     }
   });
 });
-
-/** Made by the addon, connected and owned by Node. */
-async function connectFrom(
-  options: Partial<NativeSocketOptions>,
-  to: NativeAddress,
-): Promise<Socket> {
-  const family = to.ip.includes(":") ? "ipv6" : "ipv4";
-  return connected(native.socketInNamespace({ family, type: "stream", ...options }).fd, to);
-}
-
-function connected(fd: number, to: NativeAddress): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = new Socket({ fd, allowHalfOpen: true });
-    socket.once("connect", () => resolve(socket)).once("error", reject);
-    socket.connect(to.port, to.ip);
-  });
-}
-
-function accept(listener: number): Promise<NativeAccepted> {
-  return new Promise((resolve, reject) => {
-    const watch = native.watchReadable(listener, () => {
-      watch.close();
-      const accepted = native.acceptConnection(listener);
-      if (accepted === undefined) reject(new Error("readable, but no connection waits"));
-      else resolve(accepted);
-    });
-  });
-}
