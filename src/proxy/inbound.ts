@@ -196,7 +196,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
           ["peer", { bare: formatSocketAddress(this.#end.peer) }],
         ]);
     }
-    this.#finish();
+    // Applications may still be reading what the peer sent before it left.
+    void this.streams.whenEmpty().then(() => this.#finish());
   }
 
   #finish(): void {

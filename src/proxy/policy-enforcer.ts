@@ -18,7 +18,7 @@ export class PolicyEnforcer {
   readonly #log: Logger;
   readonly #stateLog: Logger;
   readonly #traceLevel: LogLevel;
-  readonly #stopListening: () => void;
+  #stopWatching: (() => void) | undefined;
 
   /** @param log of the workload's proxy, with its span. */
   constructor(
@@ -29,7 +29,11 @@ export class PolicyEnforcer {
     this.#log = deps.log.target("ztunnel::proxy::connection_manager");
     this.#stateLog = deps.log.target("ztunnel::state");
     this.#traceLevel = options.policyInfoLogging ? "info" : "debug";
-    this.#stopListening = deps.mesh.onChange((change) => {
+  }
+
+  /** From now on until {@link close} policy changes end the connections that they deny. Call once. */
+  watch(): void {
+    this.#stopWatching = this.#mesh.onChange((change) => {
       if (change.policiesChanged) this.#judgeAll();
     });
   }
@@ -58,8 +62,9 @@ export class PolicyEnforcer {
     this.#tracker.release(member);
   }
 
+  /** Idempotent. */
   close(): void {
-    this.#stopListening();
+    this.#stopWatching?.();
   }
 
   #judgeAll(): void {

@@ -45,6 +45,7 @@ interface Component {
   readonly live: LiveSet<Stoppable>;
   readonly accept: (end: SocketEnd, transparent: boolean) => void;
   listener: Listener | undefined;
+  isDrained: boolean;
 }
 
 export class WorkloadProxy {
@@ -86,6 +87,7 @@ export class WorkloadProxy {
         live: this.#inbound.live,
         accept: (end, transparent) => this.#inbound.accept(end, transparent),
         listener: undefined,
+        isDrained: false,
       },
       {
         name: "inbound passthrough",
@@ -94,6 +96,7 @@ export class WorkloadProxy {
         live: this.#passthrough.live,
         accept: (end, transparent) => this.#passthrough.accept(end, transparent),
         listener: undefined,
+        isDrained: false,
       },
       {
         name: "outbound",
@@ -102,6 +105,7 @@ export class WorkloadProxy {
         live: this.#outbound.live,
         accept: (end) => this.#outbound.accept(end),
         listener: undefined,
+        isDrained: false,
       },
     ];
   }
@@ -116,13 +120,13 @@ export class WorkloadProxy {
       for (const component of this.#components) this.#bind(component);
     } catch (error) {
       this.#stopListening();
-      this.#enforcer.close();
       throw error;
     }
   }
 
   /** Begins to accept. Call once, after {@link listen}. */
   start(): void {
+    this.#enforcer.watch();
     for (const { listener, accept, target } of this.#components) {
       invariant(listener !== undefined, "a proxy listens before it starts");
       const { transparent } = listener;
@@ -161,7 +165,7 @@ export class WorkloadProxy {
     this.#release();
   }
 
-  /** Closes the listeners before it returns and ends every connection with EOF. */
+  /** Closes the listeners before it returns and ends every connection with EOF. Idempotent. */
   async close(): Promise<void> {
     this.#stopListening();
     await Promise.all(
@@ -195,8 +199,12 @@ export class WorkloadProxy {
     this.#logDrained(component);
   }
 
-  #logDrained({ name }: Component): void {
-    this.#log.target("ztunnel::drain").write("info", "shutdown complete", [["component", name]]);
+  #logDrained(component: Component): void {
+    if (component.isDrained) return;
+    component.isDrained = true;
+    this.#log
+      .target("ztunnel::drain")
+      .write("info", "shutdown complete", [["component", component.name]]);
   }
 
   #bind(component: Component): void {

@@ -1,5 +1,5 @@
 /** Two nodes in one memory network: what the stories about the data path are told with. */
-import type { KeepAliveOptions, TunnelSettings } from "../../src/engine/engine.ts";
+import type { ClientTunnel, KeepAliveOptions, TunnelSettings } from "../../src/engine/engine.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
@@ -172,6 +172,27 @@ export function makeLab(level: LogLevel = "info", options: Partial<ProxyOptions>
     pod: (name) => known(pods, name),
     proxy: (name) => known(proxies, name),
   };
+}
+
+/** A peer without a proxy of ours: dials 15008 of a pod by hand. */
+export function dialPeer(
+  lab: Lab,
+  from: MemoryPod,
+  to: string,
+  certificate: WorkloadCertificate,
+): Promise<ClientTunnel> {
+  return lab.network.engine.dialTunnel({
+    connect: {
+      netns: from.netns,
+      remote: { ip: to as IpAddress, port: 15008 },
+      source: undefined,
+      mark: undefined,
+      timeoutMs: 10_000,
+      keepAlive: undefined,
+    },
+    tls: { certificate, verifyPeer: () => undefined, tls12: false, postQuantumOnly: false },
+    settings: TUNNEL,
+  });
 }
 
 /** Answers everything twice, and an end with an end. */

@@ -511,11 +511,14 @@ class MemoryTunnel {
         const streams = [near, far] as const;
         this.#streams.add(streams);
         let openSides = 2;
-        near.onEnded = far.onEnded = () => {
-          if (--openSides > 0) return;
+        const sideEnded = (side: MemorySocket): void => {
+          // A side that is closed as a whole takes the stream with it (RST_STREAM).
+          if (--openSides > 0 && !side.closed) return;
           this.#streams.delete(streams);
           this.#endIfIdle();
         };
+        near.onEnded = () => sideEnded(near);
+        far.onEnded = () => sideEnded(far);
         queueMicrotask(() => resolve({ status: 200, headers: answer, end: near }));
         return far;
       },
