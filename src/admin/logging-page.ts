@@ -4,7 +4,8 @@ import type { HttpAnswer, HttpQuestion } from "./http-listener.ts";
 
 /** The part of the root logger that this page needs. */
 export interface AdjustableLog {
-  readonly filter: LogFilter;
+  /** The filter that holds now. */
+  filter(): LogFilter;
   setFilter(filter: string): void;
 }
 
@@ -41,12 +42,12 @@ export function answerLogging(
       const body = `Invalid level provided: ${level}\n${HELP}`;
       return { status: 400, headers: HEADERS, body };
     }
-    const base = isReset ? LogFilter.parse(defaultFilter) : log.filter;
+    const base = isReset ? LogFilter.parse(defaultFilter) : log.filter();
     const filter = (level === "" ? base : base.with(directives.join(","))).format();
     log.setFilter(filter);
     changed(filter);
   }
-  return { status: 200, headers: HEADERS, body: `current log level is ${log.filter.format()}\n` };
+  return { status: 200, headers: HEADERS, body: `current log level is ${log.filter().format()}\n` };
 }
 
 /**

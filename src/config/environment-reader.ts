@@ -1,7 +1,7 @@
 /** Environment variables read one by one: every mistake is noted and reading goes on. */
 import { parseDuration } from "./duration.ts";
 
-/** Like `process.env`. */
+/** Values by name; unset ones are `undefined`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface IntegerRange {

@@ -75,18 +75,14 @@ export class LogDestination implements LogSink {
     }
   }
 
-  /** Settles when everything has been written, also when the output broke. */
+  /**
+   * Settles when everything has been written, also when the output broke. Await it before the
+   * process ends: what pino writes by itself at exit may come before what is still on its way.
+   */
   flush(): Promise<void> {
     this.#release();
     if (!this.#writing || this.#broken) return Promise.resolve();
     return new Promise((resolve) => this.#flushed.push(resolve));
-  }
-
-  /** Writes the rest while blocking: for the exit of the process only. */
-  flushSync(): void {
-    if (this.#broken) return;
-    this.#release();
-    this.#destination.flushSync();
   }
 
   #release(): void {

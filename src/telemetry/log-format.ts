@@ -6,13 +6,12 @@
  *
  * @see spec control-plane 9.2
  */
-import { formatTimestamp } from "../runtime/timestamp.ts";
 import type { LogFields, LogLevel, LogValue } from "./logger.ts";
 
-/** Makes one line, with its newline. `at` is in milliseconds since the epoch. */
+/** Makes one line, with its newline. `time` is RFC 3339 text. */
 export type LineFormatter = (
   level: LogLevel,
-  at: number,
+  time: string,
   message: string,
   fields: LogFields,
 ) => string;
@@ -33,8 +32,8 @@ const OWN_TARGETS = "ztunnel::";
 export const plainFormat: LogFormat = (target, spans) => {
   const place = target.startsWith(OWN_TARGETS) ? target.slice(OWN_TARGETS.length) : target;
   const scope = place + spans.map(plainSpan).join("");
-  return (level, at, message, fields) =>
-    `${formatTimestamp(at)}\t${level}\t${scope}\t${message}\t${plainFields(fields)}\n`;
+  return (level, time, message, fields) =>
+    `${time}\t${level}\t${scope}\t${message}\t${plainFields(fields)}\n`;
 };
 
 function plainSpan({ name, fields }: LogSpan): string {
@@ -83,10 +82,10 @@ type JsonValue = string | number | boolean;
 /** For collectors: one JSON object a line. */
 export const jsonFormat: LogFormat = (scope, spans) => {
   const spanObjects = spans.map(({ name, fields }) => [name, jsonObject(fields)] as const);
-  return (level, at, message, fields) => {
+  return (level, time, message, fields) => {
     const line: Record<string, JsonValue | Record<string, JsonValue>> = {
       level,
-      time: formatTimestamp(at),
+      time,
       scope,
       message,
     };

@@ -5,7 +5,7 @@
  *
  * @see spec control-plane 8; prom-client's own text keeps empty families.
  */
-import type { Registry } from "prom-client";
+import { Registry } from "prom-client";
 
 /** What prom-client hands out for each metric; its own type leaves the values out. */
 interface Family {
@@ -18,6 +18,11 @@ interface Family {
     readonly labels: Readonly<Record<string, string | number>>;
     readonly value: number;
   }[];
+}
+
+/** An empty registry; the process has one. */
+export function makeRegistry(): Registry {
+  return new Registry();
 }
 
 /** Asks every metric for its current value. */

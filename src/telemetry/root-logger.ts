@@ -6,6 +6,7 @@
  * Writing them without blocking is pino's: see log-destination.ts.
  */
 import type { Clock } from "../runtime/clock.ts";
+import { timestampFormatter } from "../runtime/timestamp.ts";
 import { LogFilter, thresholdRank } from "./log-filter.ts";
 import {
   jsonFormat,
@@ -65,6 +66,7 @@ export function createRootLogger(options: RootLoggerOptions): RootLogger {
     format: FORMATS[options.format],
     sink: options.sink,
     clock: options.clock,
+    timestamp: timestampFormatter(),
     filter: LogFilter.parse(options.filter),
     version: 0,
   };
@@ -84,6 +86,7 @@ interface Shared {
   readonly format: LogFormat;
   readonly sink: LogSink;
   readonly clock: Clock;
+  readonly timestamp: (at: number) => string;
   filter: LogFilter;
   /** Grows with each change of the filter, so that loggers know when to ask it again. */
   version: number;
@@ -115,9 +118,9 @@ class FilteredLogger implements Logger {
 
   write(level: LogLevel, message: string, fields: LogFields = NO_FIELDS): void {
     if (!this.enabled(level)) return;
-    const { format, sink, clock } = this.#shared;
+    const { format, sink, clock, timestamp } = this.#shared;
     this.#line ??= format(this.#target, this.#spans);
-    sink.write(this.#line(level, clock.now(), message, fields));
+    sink.write(this.#line(level, timestamp(clock.now()), message, fields));
   }
 
   target(target: string): Logger {

@@ -32,7 +32,15 @@ async function listen(t: TestContext): Promise<Lab> {
   });
   let quitCount = 0;
   const listener = await listenAdmin(
-    { clock: systemClock, log: logger.root, logging: logger, quit: () => quitCount++ },
+    {
+      clock: systemClock,
+      log: logger.root,
+      logging: {
+        filter: () => logger.filter,
+        setFilter: (filter) => logger.setFilter(filter),
+      },
+      quit: () => quitCount++,
+    },
     {
       hosts: ["127.0.0.1", "::1"],
       port: 0,
