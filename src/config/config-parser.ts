@@ -83,6 +83,10 @@ export function parseConfig(
     drainMs: readDrain(reader),
     istioVersion: reader.text("ISTIO_META_ISTIO_VERSION") ?? "unknown",
   };
+  if (!config.proxy.reusePort && config.dataThreadCount > 1) {
+    const reason = `${config.dataThreadCount} data threads share ports, needs ZTUNNEL_WORKER_THREADS=1`;
+    reader.invalid("INPOD_PORT_REUSE", reason);
+  }
   if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
   return config;
 }

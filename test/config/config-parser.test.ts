@@ -100,7 +100,11 @@ const settings: readonly {
     read: (c) => c.inpod.socketPath,
     value: "/run/z.sock",
   },
-  { environment: { INPOD_PORT_REUSE: "false" }, read: (c) => c.proxy.reusePort, value: false },
+  {
+    environment: { INPOD_PORT_REUSE: "false", ZTUNNEL_WORKER_THREADS: "1" },
+    read: (c) => c.proxy.reusePort,
+    value: false,
+  },
   { environment: { PACKET_MARK: "7" }, read: (c) => c.proxy.mark, value: 7 },
   {
     environment: { ENABLE_ORIG_SRC: "true" },
@@ -413,6 +417,10 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
   [
     { PROXY_CONFIG: "{concurrency: x, proxyMetadata: {}}" },
     'error parsing proxy config: PROXY_CONFIG:1: concurrency: must be a number of 0 to 65535, not "x"',
+  ],
+  [
+    { INPOD_PORT_REUSE: "false", ZTUNNEL_WORKER_THREADS: "2" },
+    "invalid env var INPOD_PORT_REUSE=false (2 data threads share ports, needs ZTUNNEL_WORKER_THREADS=1)",
   ],
   [
     { PROXY_CONFIG: "concurrency: 1" },
