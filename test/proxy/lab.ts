@@ -186,7 +186,8 @@ export function dialPeer(
       netns: from.netns,
       remote: { ip: to as IpAddress, port: 15008 },
       source: undefined,
-      mark: undefined,
+      // Not captured by the pod's own proxy.
+      mark: 1337,
       timeoutMs: 10_000,
       keepAlive: undefined,
     },

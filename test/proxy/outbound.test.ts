@@ -1,0 +1,129 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { quiet } from "../support/memory-engine.ts";
+import { greet, makeLab } from "./lab.ts";
+import { CLIENT_1, workload } from "./recorded-mesh.ts";
+
+test("a workload that the mesh learns in time is served without a warning", async () => {
+  const lab = makeLab();
+  const socket = lab.pod("stranger").dial("10.77.0.32:8080");
+  socket.write("x");
+  await lab.clock.advance(4_999);
+  assert.equal(socket.read(), "");
+  const stranger = workload("stranger", "10.77.0.15", { node: "node-a" });
+  lab.a.mesh.apply([{ kind: "workload", workload: stranger }]);
+  await quiet();
+  assert.equal(socket.read(), "xx");
+  assert.deepEqual(lab.a.log.lines, []);
+  assert.equal(lab.clock.pendingCount, 0);
+});
+
+test("a workload of another node with the same name is not ours", async () => {
+  const lab = makeLab();
+  const elsewhere = workload("stranger", "10.77.0.15", { node: "node-b" });
+  lab.a.mesh.apply([{ kind: "workload", workload: elsewhere }]);
+  const { end } = await greet(lab, lab.pod("stranger"), "10.77.0.32:8080");
+  assert.equal(end, "ECONNRESET");
+  const [warning, refused] = lab.a.log.lines;
+  assert.equal(
+    warning?.message,
+    "timed out waiting for workload 'stranger.default (stranger)' from xds",
+  );
+  assert.match(
+    warning.spans.join(":"),
+    /^proxy\{wl=default\/stranger\}:outbound\{id=[0-9a-f]{32}\}$/,
+  );
+  assert.equal(warning.target, "ztunnel::state");
+  assert.equal(refused?.message, "connection failed");
+});
+
+test("without a certificate the connection fails as an identity error", async () => {
+  const lab = makeLab();
+  lab.a.certificateFor = () => Promise.reject(new Error("the authority is away"));
+  const { end } = await greet(lab, lab.pod("client1"), "10.77.0.21:8080");
+  assert.equal(end, "ECONNRESET");
+  const [line] = lab.a.log.of("access");
+  assert.equal(line?.message, "connection complete");
+  assert.equal(Object.fromEntries(line.fields)["error"], "identity error: the authority is away");
+  const failed = lab.a.traffic.collect().series.filter((one) => one.failed > 0);
+  assert.deepEqual(
+    failed.map(({ labels }) => labels[21]),
+    ["IDENTITY_ERROR"],
+  );
+});
+
+test("a trust domain comes from the mesh, the rest of the identity from the node agent", async () => {
+  const lab = makeLab();
+  lab.a.mesh.apply([{ kind: "workload", workload: { ...CLIENT_1, trustDomain: "other.example" } }]);
+  const asked: unknown[] = [];
+  const { certificateFor } = lab.a;
+  lab.a.certificateFor = (identity) => {
+    asked.push(identity);
+    return certificateFor(identity);
+  };
+  await greet(lab, lab.pod("client1"), "10.77.0.21:8080");
+  assert.deepEqual(asked, [
+    { trustDomain: "other.example", namespace: "default", serviceAccount: "client1" },
+  ]);
+});
+
+test("dials with the mark and never with a spoofed source", async () => {
+  const lab = makeLab();
+  await greet(lab, lab.pod("client1"), "10.77.0.32:8080");
+  await greet(lab, lab.pod("client1"), "10.77.0.21:8080");
+  const dialled = lab.network.engine.connects.slice(0, 2);
+  assert.deepEqual(
+    dialled.map(({ remote, source, mark, timeoutMs, keepAlive }) => ({
+      port: remote.port,
+      source,
+      mark,
+      timeoutMs,
+      keepsAlive: keepAlive !== undefined,
+    })),
+    [8080, 15008].map((port) => ({
+      port,
+      source: undefined,
+      mark: 1337,
+      timeoutMs: 10_000,
+      keepsAlive: true,
+    })),
+  );
+});
+
+test("an opened connection is a line at debug, without its outcome", async () => {
+  const lab = makeLab("debug");
+  await greet(lab, lab.pod("client1"), "10.78.0.1:80");
+  const [opened, complete] = lab.a.log.of("access");
+  assert.deepEqual([opened?.level, opened?.message], ["debug", "connection opened"]);
+  assert.deepEqual(complete?.fields.slice(0, opened?.fields.length), opened?.fields);
+  assert.deepEqual(
+    complete?.fields.slice(opened?.fields.length).map(([name]) => name),
+    ["bytes_sent", "bytes_recv", "duration"],
+  );
+});
+
+test("duration counts from the accept, in whole milliseconds", async () => {
+  const lab = makeLab();
+  const socket = lab.pod("client1").dial("10.77.0.32:8080");
+  await lab.clock.advance(1_234.9);
+  socket.end();
+  await quiet();
+  const [line] = lab.a.log.of("access");
+  assert.equal(Object.fromEntries(line?.fields ?? [])["duration"], "1234ms");
+});
+
+test("open sockets are those of clients, whatever becomes of them", async () => {
+  const lab = makeLab();
+  const changes = (): unknown => lab.a.traffic.collect().socketsOpen;
+  const clients = [
+    lab.pod("client1").dial("10.77.0.32:8080"),
+    lab.pod("client1").dial("10.98.0.1:80"),
+    lab.pod("client1").dial("10.78.0.3:80"),
+  ];
+  await quiet();
+  assert.deepEqual(changes(), [{ reporter: "source", change: 2 }]);
+  assert.deepEqual(changes(), []);
+  clients[0]?.reset();
+  await lab.clock.advance(10_000);
+  assert.deepEqual(changes(), [{ reporter: "source", change: -2 }]);
+});
