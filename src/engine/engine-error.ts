@@ -47,14 +47,29 @@ export function systemErrorText(errno: string): string {
   return known === undefined ? errno : `${known[1]} (os error ${known[0]})`;
 }
 
+/** The errno's name of an error in Node's shape; `undefined` for any other. */
+export function errnoOf(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" ? code : undefined;
+}
+
+/** A failed system call, from an error in Node's shape. */
+export function systemError(error: unknown): EngineError {
+  const errno = errnoOf(error);
+  if (errno === undefined) return new EngineError("system", String(error), { cause: error });
+  return new EngineError("system", systemErrorText(errno), { errno, cause: error });
+}
+
 /** Linux errno numbers and strerror texts of what sockets answer. */
 const SYSTEM_ERRORS: Readonly<Record<string, readonly [number, string]>> = {
   EPERM: [1, "Operation not permitted"],
   EBADF: [9, "Bad file descriptor"],
   EACCES: [13, "Permission denied"],
   EINVAL: [22, "Invalid argument"],
+  ENFILE: [23, "Too many open files in system"],
   EMFILE: [24, "Too many open files"],
   EPIPE: [32, "Broken pipe"],
+  EAFNOSUPPORT: [97, "Address family not supported by protocol"],
   EADDRINUSE: [98, "Address already in use"],
   EADDRNOTAVAIL: [99, "Cannot assign requested address"],
   ENETUNREACH: [101, "Network is unreachable"],

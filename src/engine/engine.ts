@@ -233,4 +233,6 @@ export interface Engine {
   dialTunnel(options: DialTunnelOptions): Promise<ClientTunnel>;
   /** Takes the end. */
   acceptTunnel(end: SocketEnd, options: AcceptTunnelOptions): ServerTunnel;
+  /** Ends whatever is left at once. Idempotent. */
+  close(): void;
 }

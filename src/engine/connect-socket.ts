@@ -1,0 +1,92 @@
+/** Outgoing TCP connections, made inside a namespace and connected by Node. */
+import { closeSync } from "node:fs";
+import { type OnReadOpts, Socket } from "node:net";
+import { ipFamily } from "../mesh/ip-address.ts";
+import type { Native } from "../net/native.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { ConnectOptions } from "./engine.ts";
+import { EngineError, systemError } from "./engine-error.ts";
+import { connectionOptions } from "./native-options.ts";
+import type { OpenThings } from "./open-things.ts";
+
+/** What the original's connects say when their time is over. */
+const TIMEOUT_TEXT = "deadline has elapsed";
+
+/**
+ * Connects.
+ *
+ * @param makeSocket makes the unconnected socket and takes the descriptor; told apart because reads
+ *   are wired at birth.
+ * @param options a spoofed source decides the address family.
+ * @throws EngineError `connect-timeout` or `system`.
+ */
+export function connectSocket(
+  deps: { readonly native: Native; readonly clock: Clock; readonly open: OpenThings },
+  options: ConnectOptions,
+  makeSocket: (fd: number) => Socket,
+): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    let socket: Socket;
+    try {
+      socket = makeSocket(unconnectedSocket(deps.native, options));
+    } catch (error) {
+      return reject(systemError(error));
+    }
+    const timer = deps.clock.after(options.timeoutMs, () => {
+      socket.off("connect", connected);
+      socket.destroy(new EngineError("connect-timeout", TIMEOUT_TEXT));
+    });
+    deps.open.add(socket);
+    function connected(): void {
+      timer.cancel();
+      deps.open.delete(socket);
+      resolve(socket);
+    }
+    // Stays when connected, for errors before the socket finds its next owner.
+    socket.on("error", (error) => {
+      reject(error instanceof EngineError ? error : systemError(error));
+    });
+    socket.once("connect", connected);
+    socket.once("close", () => {
+      timer.cancel();
+      deps.open.delete(socket);
+      reject(new EngineError("system", "the engine was closed"));
+    });
+    socket.connect({ host: options.remote.ip, port: options.remote.port });
+  });
+}
+
+/**
+ * A Node socket over a descriptor, which it takes, also when it throws.
+ *
+ * @param onread where reads go; without it the socket is one for TLS, which has no half-close.
+ */
+export function openSocket(fd: number, onread?: OnReadOpts): Socket {
+  try {
+    return new Socket(onread === undefined ? { fd } : { fd, allowHalfOpen: true, onread });
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function unconnectedSocket(native: Native, options: ConnectOptions): number {
+  const { netns, mark, source, remote } = options;
+  const { fd } = native.socketInNamespace({
+    ...(netns === undefined ? {} : { netnsFd: netns.fd }),
+    family: ipFamily(source ?? remote.ip) === 6 ? "ipv6" : "ipv4",
+    type: "stream",
+    ...(mark === undefined ? {} : { mark }),
+    ...connectionOptions(options.keepAlive),
+    ...(source === undefined
+      ? {}
+      : {
+          transparent: "required" as const,
+          freebind: true,
+          // Without it the kernel searches a free port among the TIME_WAITs of every bind.
+          bindAddressNoPort: true,
+          bind: { ip: source, port: 0 },
+        }),
+  });
+  return fd;
+}

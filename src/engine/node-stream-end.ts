@@ -1,0 +1,173 @@
+/**
+ * One CONNECT stream of a tunnel as an end.
+ *
+ * Endings follow spec data-path 6, except that an application's reset stays one: RST_STREAM with
+ * NO_ERROR or CANCEL is an orderly end, CONNECT_ERROR and the others are resets. A stream whose
+ * tunnel goes away is told from one that its peer ended, because Node reports both as CANCEL.
+ */
+import { constants, type Http2Stream } from "node:http2";
+import { invariant } from "../runtime/invariant.ts";
+import type { BufferPool } from "./buffer-pool.ts";
+import type { End } from "./engine.ts";
+import type { EngineError } from "./engine-error.ts";
+import type { RelaySide, SideFailure, SideListener } from "./relay-side.ts";
+import { CONNECT_ERROR, streamReset } from "./stream-reset.ts";
+import { WriteQueue } from "./write-queue.ts";
+
+/** Codes of RST_STREAM with which a peer leaves without complaint. */
+const ORDERLY_CODES: ReadonlySet<number | undefined> = new Set([
+  constants.NGHTTP2_NO_ERROR,
+  constants.NGHTTP2_CANCEL,
+]);
+
+/** How a tunnel went; `undefined` as long as it stands. */
+export type TunnelFate =
+  /** This process ended it. */
+  | { readonly kind: "stopped" }
+  /** The peer said GOAWAY before it left. */
+  | { readonly kind: "orderly" }
+  /** The peer vanished, or `error` happened. */
+  | { readonly kind: "lost"; readonly error: EngineError | undefined };
+
+export class NodeStreamEnd implements End, RelaySide {
+  readonly arrivesInPieces = true;
+  readonly #stream: Http2Stream;
+  readonly #writes: WriteQueue;
+  readonly #tunnelFate: () => TunnelFate | undefined;
+  #listener: SideListener | undefined;
+  #failure: SideFailure | undefined;
+  #hasEnded = false;
+  #isEnding = false;
+  #hasFinished = false;
+  /** Closed or reset by this process. */
+  #isLeft = false;
+  #isClosed = false;
+
+  /** Takes the stream, unread. */
+  constructor(stream: Http2Stream, pool: BufferPool, tunnelFate: () => TunnelFate | undefined) {
+    this.#stream = stream;
+    this.#tunnelFate = tunnelFate;
+    this.#writes = new WriteQueue(stream, pool, (byteCount) => this.#listener?.written(byteCount));
+    // Without it Node throws away what came on a stream that the peer closes early.
+    stream.pause();
+    stream.on("end", () => {
+      // Node also ends what it destroys; `close` tells why.
+      if (!stream.destroyed && !this.#isLeft) this.#onEnd();
+    });
+    stream.on("finish", () => this.#onFinish());
+    stream.on("error", () => {
+      // `close` follows and tells the reason.
+    });
+    stream.on("close", () => this.#onClose());
+    if (stream.destroyed) queueMicrotask(() => this.#onClose());
+  }
+
+  start(listener: SideListener): void {
+    invariant(this.#listener === undefined, "an end is relayed once");
+    this.#listener = listener;
+    if (this.#isClosed) {
+      if (this.#hasEnded) listener.ended();
+      if (this.#failure !== undefined) listener.failed(this.#failure);
+      listener.closed();
+      return;
+    }
+    this.#stream.on("data", (chunk: Buffer) => {
+      if (!listener.read(chunk, undefined)) this.#stream.pause();
+    });
+    this.#stream.resume();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  write(chunk: Buffer, lease: Buffer | undefined): void {
+    // The peer may have closed the stream without a reset; Node ends our direction with it.
+    if (this.#isLeft) return;
+    if (this.#stream.writable) this.#writes.write(chunk, lease);
+    else this.#fail({ kind: "refused-bytes" });
+  }
+
+  get pendingBytes(): number {
+    return this.#writes.pendingBytes;
+  }
+
+  gather(): void {
+    this.#writes.gather();
+  }
+
+  end(): void {
+    this.#isEnding = true;
+    if (this.#stream.writable) this.#stream.end();
+    else queueMicrotask(() => this.#onFinish());
+  }
+
+  close(): void {
+    if (this.#stream.readableLength > 0) this.reset();
+    else this.#leave(constants.NGHTTP2_NO_ERROR);
+  }
+
+  reset(): void {
+    this.#leave(CONNECT_ERROR);
+  }
+
+  #leave(http2Code: number): void {
+    if (this.#isLeft) return;
+    this.#isLeft = true;
+    this.#stream.close(http2Code);
+    this.#stream.destroy();
+  }
+
+  #onEnd(): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.#listener?.ended();
+  }
+
+  /** Node also finishes what the peer closed; only our own half-close counts. */
+  #onFinish(): void {
+    if (!this.#isEnding || this.#hasFinished) return;
+    this.#hasFinished = true;
+    this.#listener?.finished();
+  }
+
+  #onClose(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    if (!this.#isLeft) this.#judge();
+    this.#listener?.closed();
+  }
+
+  /** Tells why a stream is gone that this process did not leave. */
+  #judge(): void {
+    const areBytesLost = this.#writes.pendingBytes > 0;
+    if (this.#hasEnded && this.#hasFinished && !areBytesLost) return;
+    const failure = this.#abruptEnd();
+    if (failure !== undefined) {
+      this.#fail(failure);
+      return;
+    }
+    this.#onEnd();
+    if (areBytesLost) this.#fail({ kind: "refused-bytes" });
+  }
+
+  /** `undefined` when the peer has merely stopped to talk and to listen. */
+  #abruptEnd(): SideFailure | undefined {
+    const { rstCode, readableLength } = this.#stream;
+    const fate = this.#tunnelFate();
+    if (fate?.kind === "stopped") return fate;
+    if (fate?.kind === "lost") return { kind: "reset", error: fate.error };
+    if (fate === undefined && !ORDERLY_CODES.has(rstCode)) {
+      return { kind: "reset", error: rstCode === CONNECT_ERROR ? undefined : streamReset(rstCode) };
+    }
+    // Unread bytes are lost when Node tears the stream down: never call that an end.
+    const isCutShort = !this.#hasEnded && readableLength > 0;
+    return isCutShort ? { kind: "reset", error: undefined } : undefined;
+  }
+
+  #fail(failure: SideFailure): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = failure;
+    this.#listener?.failed(failure);
+  }
+}

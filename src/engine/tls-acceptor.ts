@@ -1,0 +1,66 @@
+/**
+ * Server handshakes on connections that Node did not accept.
+ *
+ * Node's TLS server judges client certificates but reports to listeners of the server, which serves
+ * all connections of one certificate; the asynchronous context tells whose report it is.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
+import type { TlsOptions } from "./engine.ts";
+import { EngineError } from "./engine-error.ts";
+import { serverHandshakeError } from "./handshake-error.ts";
+import { SecureContexts } from "./secure-contexts.ts";
+
+export interface HandshakeListener {
+  /** The client is trusted and who it may be. Takes the socket; nothing of it has been read. */
+  readonly secured: (socket: TLSSocket, leafDer: Uint8Array) => void;
+  /** The connection is being closed. */
+  readonly failed: (error: EngineError) => void;
+}
+
+interface Handshake {
+  readonly tls: TlsOptions;
+  readonly listener: HandshakeListener;
+}
+
+export class TlsAcceptor {
+  readonly #current = new AsyncLocalStorage<Handshake>();
+  readonly #contexts: SecureContexts;
+
+  constructor() {
+    this.#contexts = new SecureContexts((server) => {
+      server.on("secureConnection", (socket) => this.#onSecured(socket));
+      server.on("tlsClientError", (error, socket) => {
+        const refusal: unknown = socket.authorizationError;
+        socket.destroy();
+        this.#current
+          .getStore()
+          ?.listener.failed(
+            serverHandshakeError(error, typeof refusal === "string" ? refusal : undefined),
+          );
+      });
+    });
+  }
+
+  /** Takes the socket. @throws Error of OpenSSL when our certificate can't be used. */
+  accept(socket: Socket, tls: TlsOptions, listener: HandshakeListener): void {
+    const server = this.#contexts.server(tls);
+    this.#current.run({ tls, listener }, () => server.emit("connection", socket));
+  }
+
+  #onSecured(socket: TLSSocket): void {
+    const handshake = this.#current.getStore();
+    const leafDer = socket.getPeerX509Certificate()?.raw;
+    if (handshake === undefined || leafDer === undefined) {
+      socket.destroy();
+      return;
+    }
+    const refusal = handshake.tls.verifyPeer({ leafDer });
+    if (refusal === undefined) handshake.listener.secured(socket, leafDer);
+    else {
+      socket.destroy();
+      handshake.listener.failed(new EngineError("peer-identity", refusal));
+    }
+  }
+}

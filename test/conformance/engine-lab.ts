@@ -1,0 +1,266 @@
+/** An engine between two applications, joined directly or through a tunnel to itself. */
+import assert from "node:assert/strict";
+import type {
+  ClientTunnel,
+  ConnectOptions,
+  Engine,
+  Listener,
+  ListenOptions,
+  PeerChain,
+  Relay,
+  RelayOutcome,
+  ServerTunnel,
+  SocketEnd,
+  TlsOptions,
+  TunnelRequest,
+  TunnelSettings,
+} from "../../src/engine/engine.ts";
+import type { EngineError } from "../../src/engine/engine-error.ts";
+import { parseSocketAddress, type SocketAddress } from "../../src/mesh/socket-address.ts";
+import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
+import { type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
+import { LOOPBACK, type RawPeer, RawServer, rawConnect } from "./raw-peer.ts";
+
+/** An engine that can be closed, as the conformance suites want it. */
+export type ClosableEngine = Engine & { close(): void };
+
+/** The mesh's numbers, spec data-path 3.2, 4.2. */
+export const SETTINGS: TunnelSettings = {
+  streamWindowBytes: 4 * 1024 * 1024,
+  connectionWindowBytes: 16 * 1024 * 1024,
+  frameBytesMax: 1024 * 1024,
+  headerListBytesMax: 65_536,
+  streamsMax: 200,
+  pingIntervalMs: 10_000,
+  pingTimeoutMs: 20_000,
+  handshakeTimeoutMs: 10_000,
+};
+
+export const LISTEN: ListenOptions = {
+  netns: undefined,
+  address: { ip: LOOPBACK, port: 0 },
+  mark: undefined,
+  reusePort: false,
+  transparent: "off",
+  backlog: 128,
+  keepAlive: undefined,
+  originalDestination: false,
+};
+
+export function connectOptions(remote: SocketAddress): ConnectOptions {
+  return {
+    netns: undefined,
+    remote,
+    source: undefined,
+    mark: undefined,
+    timeoutMs: 5000,
+    keepAlive: undefined,
+  };
+}
+
+/** Trusts everybody whose chain is good, unless told otherwise. */
+export function tlsOptions(
+  certificate: WorkloadCertificate,
+  verifyPeer: TlsOptions["verifyPeer"] = () => undefined,
+): TlsOptions {
+  return { certificate, verifyPeer, tls12: false, postQuantumOnly: false };
+}
+
+/** A promise with its handle outside. */
+export class Deferred<T> {
+  readonly promise: Promise<T>;
+  resolve: (value: T) => void = () => {};
+
+  constructor() {
+    this.promise = new Promise((resolve) => {
+      this.resolve = resolve;
+    });
+  }
+}
+
+/** What one accepted tunnel told. */
+export class AcceptedTunnel {
+  readonly closed: Deferred<EngineError | undefined> = new Deferred();
+  peer: PeerChain | undefined;
+  tunnel: ServerTunnel | undefined;
+}
+
+/** A tunnel server whose requests are answered by a function. */
+export class TunnelLab {
+  readonly engine: ClosableEngine;
+  readonly ca: TestCa;
+  readonly listener: Listener;
+  readonly accepted: AcceptedTunnel[] = [];
+  requested: (request: TunnelRequest) => void = () => {};
+  readonly #tls: TlsOptions;
+  #wanted: Deferred<AcceptedTunnel> | undefined;
+
+  constructor(
+    engine: ClosableEngine,
+    ca: TestCa,
+    tls: TlsOptions,
+    settings: TunnelSettings = SETTINGS,
+  ) {
+    this.engine = engine;
+    this.ca = ca;
+    this.#tls = tls;
+    this.listener = engine.listen(LISTEN);
+    this.listener.start(
+      (end) => this.#accept(end, settings),
+      (error) => assert.fail(error),
+    );
+  }
+
+  static async open(
+    engine: ClosableEngine,
+    more: {
+      readonly settings?: TunnelSettings;
+      readonly verifyPeer?: TlsOptions["verifyPeer"];
+    } = {},
+  ): Promise<TunnelLab> {
+    const ca = await testCa();
+    const certificate = await ca.certificate(testIdentity("server"));
+    return new TunnelLab(engine, ca, tlsOptions(certificate, more.verifyPeer), more.settings);
+  }
+
+  /** The tunnel that the next connection becomes, or has become if it was the first. */
+  next(): Promise<AcceptedTunnel> {
+    this.#wanted = new Deferred();
+    return this.#wanted.promise;
+  }
+
+  async dial(
+    more: {
+      readonly settings?: Partial<TunnelSettings>;
+      readonly tls?: TlsOptions;
+      readonly address?: SocketAddress;
+    } = {},
+  ): Promise<ClientTunnel> {
+    const tls = more.tls ?? tlsOptions(await this.ca.certificate(testIdentity("client")));
+    return this.engine.dialTunnel({
+      connect: connectOptions(more.address ?? this.listener.address),
+      tls,
+      settings: { ...SETTINGS, streamsMax: 100, headerListBytesMax: 16_384, ...more.settings },
+    });
+  }
+
+  #accept(end: SocketEnd, settings: TunnelSettings): void {
+    const accepted = new AcceptedTunnel();
+    this.accepted.push(accepted);
+    accepted.tunnel = this.engine.acceptTunnel(end, {
+      tls: this.#tls,
+      settings,
+      opened: (peer) => {
+        assert.equal(accepted.peer, undefined, "opened once");
+        accepted.peer = peer;
+      },
+      requested: (request) => {
+        assert.notEqual(accepted.peer, undefined, "opened before the first request");
+        this.requested(request);
+      },
+      closed: (error) => accepted.closed.resolve(error),
+    });
+    this.#wanted?.resolve(accepted);
+  }
+}
+
+/** One relay and its outcome. */
+export interface RunningRelay {
+  readonly relay: Relay;
+  readonly outcome: Promise<RelayOutcome>;
+}
+
+/** Two applications joined through the engine. */
+export interface Joined {
+  readonly client: RawPeer;
+  readonly server: RawPeer;
+  /** The one next to the client first. */
+  readonly relays: readonly RunningRelay[];
+}
+
+/** A way from a client to a server application. */
+export interface Route {
+  join(how?: { readonly client?: "stalled"; readonly server?: "stalled" }): Promise<Joined>;
+  close(): void;
+}
+
+function startRelay(engine: Engine, ...[a, b]: [Ends[0], Ends[1]]): RunningRelay {
+  const outcome = new Deferred<RelayOutcome>();
+  const relay = engine.relay(a, b, outcome.resolve);
+  return { relay, outcome: outcome.promise };
+}
+
+type Ends = Parameters<Engine["relay"]>;
+
+/** Client → engine → server. */
+export async function plainRoute(engine: ClosableEngine): Promise<Route> {
+  const application = await RawServer.listen();
+  const relays: RunningRelay[] = [];
+  let started = new Deferred<RunningRelay>();
+  const listener = engine.listen(LISTEN);
+  listener.start(
+    async (downstream) => {
+      const upstream = await engine.connect(connectOptions(application.address));
+      const running = startRelay(engine, downstream, upstream);
+      relays.push(running);
+      started.resolve(running);
+    },
+    (error) => assert.fail(error),
+  );
+  return {
+    async join(how = {}) {
+      started = new Deferred();
+      const accepting = application.accept(how.server);
+      const client = await rawConnect(listener.address, how.client);
+      const [server, relay] = await Promise.all([accepting, started.promise]);
+      return { client, server, relays: [relay] };
+    },
+    close() {
+      listener.close();
+      application.close();
+      engine.close();
+    },
+  };
+}
+
+/** Client → engine → tunnel → engine → server. */
+export async function tunnelRoute(engine: ClosableEngine): Promise<Route> {
+  const application = await RawServer.listen();
+  const lab = await TunnelLab.open(engine);
+  let far = new Deferred<RunningRelay>();
+  let near = new Deferred<RunningRelay>();
+  lab.requested = async (request) => {
+    const remote = parseSocketAddress(request.authority ?? "");
+    assert(remote !== undefined);
+    const upstream = await engine.connect(connectOptions(remote));
+    far.resolve(startRelay(engine, request.accept([]), upstream));
+  };
+  const tunnel = await lab.dial();
+  const authority = `${application.address.ip}:${application.address.port}`;
+  const listener = engine.listen(LISTEN);
+  listener.start(
+    async (downstream) => {
+      const answer = await tunnel.open(authority, []);
+      assert(answer.end !== undefined);
+      near.resolve(startRelay(engine, downstream, answer.end));
+    },
+    (error) => assert.fail(error),
+  );
+  return {
+    async join(how = {}) {
+      near = new Deferred();
+      far = new Deferred();
+      const accepting = application.accept(how.server);
+      const client = await rawConnect(listener.address, how.client);
+      const [server, ...relays] = await Promise.all([accepting, near.promise, far.promise]);
+      return { client, server, relays };
+    },
+    close() {
+      listener.close();
+      lab.listener.close();
+      application.close();
+      tunnel.destroy();
+      engine.close();
+    },
+  };
+}

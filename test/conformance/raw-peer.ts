@@ -1,0 +1,168 @@
+/** A TCP peer of the engine under test: an application in a pod, byte by byte and ending by ending. */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
+import { type IpAddress, parseIpAddress } from "../../src/mesh/ip-address.ts";
+import type { SocketAddress } from "../../src/mesh/socket-address.ts";
+
+export const LOOPBACK: IpAddress = parseIpAddress("127.0.0.1") as IpAddress;
+
+/** How the peer saw its connection end. */
+export type SeenEnd = "fin" | "reset";
+
+export class RawPeer {
+  readonly socket: Socket;
+  /** FIN or RST, whichever comes first. */
+  readonly seenEnd: Promise<SeenEnd>;
+  readonly closed: Promise<void>;
+  receivedBytes = 0;
+  readonly #hash = createHash("sha256");
+  #watchers: (() => void)[] = [];
+  #wasReset = false;
+
+  /** Takes the socket; reads unless told `stalled`. */
+  constructor(socket: Socket, how: "reading" | "stalled" = "reading") {
+    this.socket = socket;
+    this.seenEnd = new Promise((resolve) => {
+      socket.on("end", () => resolve("fin"));
+      socket.on("error", () => {
+        this.#wasReset = true;
+        resolve("reset");
+      });
+      socket.on("close", () => resolve("reset"));
+    });
+    this.closed = new Promise((resolve) => socket.on("close", () => resolve()));
+    if (how === "reading") this.read();
+  }
+
+  get wasReset(): boolean {
+    return this.#wasReset;
+  }
+
+  read(): void {
+    this.socket.on("data", (chunk) => {
+      this.receivedBytes += chunk.length;
+      this.#hash.update(chunk);
+      for (const watcher of this.#watchers) watcher();
+    });
+    this.socket.resume();
+  }
+
+  /** Resolves when that much has come in all. */
+  received(byteCount: number): Promise<void> {
+    return new Promise((resolve) => {
+      const look = (): void => {
+        if (this.receivedBytes < byteCount) return;
+        this.#watchers = this.#watchers.filter((watcher) => watcher !== look);
+        resolve();
+      };
+      this.#watchers.push(look);
+      look();
+    });
+  }
+
+  /** Call once. */
+  digest(): string {
+    return this.#hash.digest("hex");
+  }
+
+  send(bytes: Uint8Array | string): void {
+    this.socket.write(bytes);
+  }
+
+  /** Sends {@link pattern} with respect for back pressure. @returns its digest. */
+  async sendPattern(byteCount: number, seed: number): Promise<string> {
+    const hash = createHash("sha256");
+    for (let sent = 0; sent < byteCount; ) {
+      const chunk = pattern(Math.min(PATTERN_CHUNK_BYTES, byteCount - sent), seed + sent);
+      hash.update(chunk);
+      sent += chunk.length;
+      if (!this.socket.write(chunk)) await once(this.socket, "drain");
+    }
+    return hash.digest("hex");
+  }
+
+  end(): void {
+    this.socket.end();
+  }
+
+  reset(): void {
+    this.socket.resetAndDestroy();
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+}
+
+const PATTERN_CHUNK_BYTES = 128 * 1024;
+
+/** Bytes that differ from place to place, so that lost, doubled or swapped ones show. */
+function pattern(byteCount: number, seed: number): Buffer {
+  const bytes = Buffer.allocUnsafe(byteCount);
+  let state = (seed * 2654435761 + 1) >>> 0;
+  for (let i = 0; i < byteCount; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    bytes[i] = state >>> 24;
+  }
+  return bytes;
+}
+
+/** A listening application. */
+export class RawServer {
+  readonly address: SocketAddress;
+  readonly #server: Server;
+  #arrived: Socket[] = [];
+  #wanted: ((socket: Socket) => void)[] = [];
+
+  private constructor(server: Server, address: SocketAddress) {
+    this.#server = server;
+    this.address = address;
+    server.on("connection", (socket) => {
+      const wanted = this.#wanted.shift();
+      if (wanted === undefined) this.#arrived.push(socket);
+      else wanted(socket);
+    });
+  }
+
+  static async listen(): Promise<RawServer> {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
+    server.listen({ host: LOOPBACK, port: 0, backlog: 1024 });
+    await once(server, "listening");
+    const bound = server.address();
+    assert(bound !== null && typeof bound === "object");
+    return new RawServer(server, { ip: LOOPBACK, port: bound.port });
+  }
+
+  /** The next connection, unread. */
+  accept(how: "reading" | "stalled" = "reading"): Promise<RawPeer> {
+    return new Promise((resolve) => {
+      const take = (socket: Socket): void => resolve(new RawPeer(socket, how));
+      const arrived = this.#arrived.shift();
+      if (arrived === undefined) this.#wanted.push(take);
+      else take(arrived);
+    });
+  }
+
+  close(): void {
+    this.#server.close();
+    for (const socket of this.#arrived) socket.destroy();
+  }
+}
+
+/** Connects as a client application. */
+export async function rawConnect(
+  address: SocketAddress,
+  how: "reading" | "stalled" = "reading",
+): Promise<RawPeer> {
+  const socket = netConnect({
+    host: address.ip,
+    port: address.port,
+    allowHalfOpen: true,
+    noDelay: true,
+  });
+  await once(socket, "connect");
+  if (how === "stalled") socket.pause();
+  return new RawPeer(socket, how);
+}
