@@ -54,33 +54,32 @@ export function formatDemoReport(outcome: TalkOutcome): DemoReport {
   return { text: sections.join("\n"), mistakes };
 }
 
-/** Sums of each counter family by its remaining labels' text, as `name{labels} +difference`. */
+/** `family  source → destination  +difference`, summed over all other labels. */
 export function movedMetrics(before: string, after: string): string[] {
   const old = readSamples(before);
   return [...readSamples(after)]
     .map(([series, value]) => [series, value - (old.get(series) ?? 0)] as const)
     .filter(([series, moved]) => moved !== 0 && series.startsWith("istio_"))
-    .map(([series, moved]) => `${series} ${moved > 0 ? "+" : ""}${moved}`);
+    .map(([series, moved]) => `${series}${moved > 0 ? "+" : ""}${moved}`);
 }
 
-/** Labels that tell the demo's series apart; the others say the same in all of them. */
-const LABELS_SHOWN = new Set([
-  "reporter",
-  "source_workload",
-  "destination_workload",
-  "connection_security_policy",
-  "response_flags",
-]);
+/** Columns that hold the longest family and the longest pair of the demo. */
+const FAMILY_COLUMNS = 38;
+const PAIR_COLUMNS = 22;
 
 function readSamples(text: string): Map<string, number> {
   const samples = new Map<string, number>();
   for (const line of text.split("\n")) {
     const sample = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
     if (sample === null) continue;
-    const labels = [...(sample[2] ?? "").matchAll(/(\w+)="([^"]*)"/g)]
-      .filter(([, name]) => LABELS_SHOWN.has(name as string))
-      .map(([label]) => label);
-    const series = `${sample[1]}{${labels.join(",")}}`;
+    const labels = new Map(
+      [...(sample[2] ?? "").matchAll(/(\w+)="([^"]*)"/g)].map(([, name, value]) => [name, value]),
+    );
+    const source = labels.get("source_workload");
+    const flags = labels.get("response_flags") ?? "-";
+    const pair = source === undefined ? "" : `${source} → ${labels.get("destination_workload")}`;
+    const family = (sample[1] as string).padEnd(FAMILY_COLUMNS);
+    const series = `${family}${pair.padEnd(PAIR_COLUMNS)}${flags === "-" ? "" : `${flags} `}`;
     samples.set(series, (samples.get(series) ?? 0) + Number(sample[3]));
   }
   return samples;

@@ -19,7 +19,7 @@ export interface DemoOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** Set for the process that stands on the stage already. */
+/** Set, to our pid, for the process that stands on the stage already. */
 const STAGE_VARIABLE = "ZTUNNEL_DEMO_STAGE";
 
 /** Program → Debian package. */
@@ -38,7 +38,12 @@ const TOOLS: Readonly<Record<string, string>> = {
  * @throws Error in one sentence when the machine lacks something.
  */
 export async function runDemo(options: DemoOptions): Promise<void> {
-  if (options.environment[STAGE_VARIABLE] !== undefined) return runDemoStage(options);
+  const door = options.environment[STAGE_VARIABLE];
+  if (door !== undefined) {
+    // Killed before the stage could ask to be told of it.
+    if (process.ppid !== Number(door)) return;
+    return runDemoStage(options);
+  }
   const missing = await missingPackages();
   if (missing.length > 0) {
     if (!options.install) {
@@ -69,7 +74,11 @@ export async function runDemo(options: DemoOptions): Promise<void> {
       stdio: "inherit",
       // Ctrl-C is for us alone; we pass it on once.
       detached: true,
-      env: { ...options.environment, PATH: sbinPath(options.environment), [STAGE_VARIABLE]: "1" },
+      env: {
+        ...options.environment,
+        PATH: sbinPath(options.environment),
+        [STAGE_VARIABLE]: String(process.pid),
+      },
     },
   );
   const close = (): void => void child.kill("SIGTERM");

@@ -74,17 +74,22 @@ for (const [name, change, mistake] of [
 
 test("metrics that moved are summed over the labels that are not shown", () => {
   const before = `# TYPE istio_tcp_connections_opened counter
-istio_tcp_connections_opened_total{reporter="source",source_workload="client",x="1"} 1
-istio_tcp_connections_opened_total{reporter="source",source_workload="client",x="2"} 1
+istio_tcp_connections_opened_total{source_workload="client",destination_workload="server",x="1"} 1
+istio_tcp_connections_opened_total{source_workload="client",destination_workload="server",x="2"} 1
 istio_tcp_sent_bytes_total{reporter="source"} 5
 workload_manager_active_proxy_count 0
 `;
-  const after = `istio_tcp_connections_opened_total{reporter="source",source_workload="client",x="1"} 2
-istio_tcp_connections_opened_total{reporter="source",source_workload="client",x="2"} 3
+  const after = `istio_tcp_connections_opened_total{source_workload="client",destination_workload="server",x="1"} 2
+istio_tcp_connections_opened_total{source_workload="client",destination_workload="server",x="2"} 3
+istio_tcp_connections_failed_total{source_workload="a",destination_workload="b",response_flags="DENY"} 1
 istio_tcp_sent_bytes_total{reporter="source"} 5
 workload_manager_active_proxy_count 2
 `;
-  assert.deepEqual(movedMetrics(before, after), [
-    'istio_tcp_connections_opened_total{reporter="source",source_workload="client"} +3',
-  ]);
+  assert.deepEqual(
+    movedMetrics(before, after).map((line) => line.replace(/ +/g, " ")),
+    [
+      "istio_tcp_connections_opened_total client → server +3",
+      "istio_tcp_connections_failed_total a → b DENY +1",
+    ],
+  );
 });
