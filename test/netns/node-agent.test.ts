@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -187,9 +187,8 @@ test("an agent that is killed leaves no rule", { skip }, async (t) => {
 test("an agent whose janitor is killed ends without leaving a rule", { skip }, async (t) => {
   const bench = new AgentBench(t);
   await bench.attach(await bench.start());
-  const children = execFileSync("ps", ["--ppid", String(bench.agentPid), "-o", "pid="], {
-    encoding: "utf8",
-  });
+  const pid = bench.agentPid;
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
   process.kill(Number(children), "SIGKILL");
   await bench.untilClean();
 });
