@@ -108,6 +108,8 @@ export class NodeStreamEnd implements End, RelaySide {
   }
 
   reset(): void {
+    // Node half-closes before it resets, and the peer would take that for an end in order.
+    this.#stream._final = (done) => done();
     this.#leave(CONNECT_ERROR);
   }
 
