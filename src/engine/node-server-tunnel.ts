@@ -8,6 +8,7 @@ import {
 import type { TLSSocket } from "node:tls";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
+import { afterTurn } from "../runtime/turn.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type {
   AcceptTunnelOptions,
@@ -40,7 +41,7 @@ export class NodeServerTunnel implements ServerTunnel {
   readonly #options: AcceptTunnelOptions;
   readonly #handshakeTimer: Timer;
   /** Ends what there is to end: the raw socket, later the tunnel. */
-  #endNow: () => void;
+  #endNow: () => void = () => this.#done(undefined);
   #drainNow: () => void = () => this.destroy();
   #isOpened = false;
   #isDraining = false;
@@ -50,25 +51,22 @@ export class NodeServerTunnel implements ServerTunnel {
   constructor(deps: ServerTunnelDeps, end: NodeSocketEnd, options: AcceptTunnelOptions) {
     this.#deps = deps;
     this.#options = options;
-    const socket = end.takeSocket();
-    // The TLS socket above it reports the same errors.
-    socket.on("error", () => {});
-    this.#endNow = () => {
-      this.#done(undefined);
-      socket.destroy();
-    };
     this.#handshakeTimer = deps.clock.after(options.settings.handshakeTimeoutMs, () => {
       this.#done(handshakeTimeout());
       this.#endNow();
     });
     deps.open.add(this);
     try {
-      deps.acceptor.accept(socket, options.tls, {
+      const socket = deps.acceptor.accept(() => end.takeSocket(), options.tls, {
         secured: (secured, leafDer) => this.#onSecured(secured, leafDer),
         failed: (error) => this.#done(error),
       });
+      this.#endNow = () => {
+        this.#done(undefined);
+        socket.destroy();
+      };
     } catch (error) {
-      socket.destroy();
+      end.close();
       queueMicrotask(() => this.#done(systemError(error)));
     }
   }
@@ -111,8 +109,11 @@ export class NodeServerTunnel implements ServerTunnel {
     };
     this.#drainNow = () => {
       session.goaway(constants.NGHTTP2_NO_ERROR, ANY_STREAM_ID);
-      // What the peer sent before it read this has arrived when it answers.
-      session.ping(() => tunnel.close());
+      // What the peer sent before it read this has arrived when it answers; a ping of the same turn
+      // would overtake it.
+      afterTurn(() => {
+        if (!session.destroyed) session.ping(() => tunnel.close());
+      });
     };
   }
 
@@ -172,7 +173,8 @@ class NodeTunnelRequest implements TunnelRequest {
       ...RESPONSE_OPTIONS,
       endStream: true,
     });
-    this.#stream.close(constants.NGHTTP2_NO_ERROR);
+    // In the same turn it would overtake the answer.
+    afterTurn(() => this.#stream.close(constants.NGHTTP2_NO_ERROR));
     this.#stream.resume();
   }
 

@@ -7,6 +7,7 @@
  */
 import { constants, type Http2Stream } from "node:http2";
 import { invariant } from "../runtime/invariant.ts";
+import { afterTurn } from "../runtime/turn.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { End } from "./engine.ts";
 import type { EngineError } from "./engine-error.ts";
@@ -72,18 +73,18 @@ export class NodeStreamEnd implements End, RelaySide {
       return;
     }
     this.#stream.on("data", (chunk: Buffer) => {
-      if (!listener.read(chunk, undefined)) this.#stream.pause();
+      if (!this.#isLeft && !listener.read(chunk, undefined)) this.#stream.pause();
     });
     this.#stream.resume();
   }
 
   resume(): void {
-    this.#stream.resume();
+    if (!this.#isLeft) this.#stream.resume();
   }
 
   write(chunk: Buffer, lease: Buffer | undefined): void {
-    // The peer may have closed the stream without a reset; Node ends our direction with it.
     if (this.#isLeft) return;
+    // The peer may have closed the stream without a reset; Node ends our direction with it.
     if (this.#stream.writable) this.#writes.write(chunk, lease);
     else this.#fail({ kind: "refused-bytes" });
   }
@@ -116,8 +117,12 @@ export class NodeStreamEnd implements End, RelaySide {
   #leave(http2Code: number): void {
     if (this.#isLeft) return;
     this.#isLeft = true;
-    this.#stream.close(http2Code);
-    this.#stream.destroy();
+    this.#stream.pause();
+    // nghttp2 drops what waits to be sent on a stream that is reset, the answer of this turn too.
+    afterTurn(() => {
+      this.#stream.close(http2Code);
+      this.#stream.destroy();
+    });
   }
 
   #onEnd(): void {

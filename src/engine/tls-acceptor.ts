@@ -43,10 +43,22 @@ export class TlsAcceptor {
     });
   }
 
-  /** Takes the socket. @throws Error of OpenSSL when our certificate can't be used. */
-  accept(socket: Socket, tls: TlsOptions, listener: HandshakeListener): void {
+  /**
+   * Begins a handshake.
+   *
+   * @param makeSocket called once, so that the socket too belongs to the handshake's context.
+   * @returns the socket below TLS; its owner destroys it to give the handshake up.
+   * @throws Error of OpenSSL when our certificate can't be used, and what `makeSocket` throws.
+   */
+  accept(makeSocket: () => Socket, tls: TlsOptions, listener: HandshakeListener): Socket {
     const server = this.#contexts.server(tls);
-    this.#current.run({ tls, listener }, () => server.emit("connection", socket));
+    return this.#current.run({ tls, listener }, () => {
+      const socket = makeSocket();
+      // The TLS socket above it reports the same errors.
+      socket.on("error", () => {});
+      server.emit("connection", socket);
+      return socket;
+    });
   }
 
   #onSecured(socket: TLSSocket): void {

@@ -115,11 +115,13 @@ export class RawServer {
   readonly #server: Server;
   #arrived: Socket[] = [];
   #wanted: ((socket: Socket) => void)[] = [];
+  readonly #all: Socket[] = [];
 
   private constructor(server: Server, address: SocketAddress) {
     this.#server = server;
     this.address = address;
     server.on("connection", (socket) => {
+      this.#all.push(socket);
       const wanted = this.#wanted.shift();
       if (wanted === undefined) this.#arrived.push(socket);
       else wanted(socket);
@@ -147,7 +149,7 @@ export class RawServer {
 
   close(): void {
     this.#server.close();
-    for (const socket of this.#arrived) socket.destroy();
+    for (const socket of this.#all) socket.destroy();
   }
 }
 
