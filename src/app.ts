@@ -1,0 +1,346 @@
+/**
+ * The composition root of the daemon: builds every room, connects their ports, starts in the order
+ * of the original and stops in its order.
+ *
+ * @see spec data-path 1.7 and 7.4, control-plane 11.
+ */
+import { listenAdmin } from "./admin/admin-server.ts";
+import type { HttpListenerOptions } from "./admin/http-listener.ts";
+import { listenMetrics } from "./admin/metrics-server.ts";
+import { listenReadiness } from "./admin/readiness-server.ts";
+import type { Config } from "./config/config.ts";
+import { parseLocalMesh, readLocalMeshFile } from "./config/local-mesh-file.ts";
+import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
+import type { DataThreadOptions } from "./dataplane/data-thread.ts";
+import { InlineDataPlane } from "./dataplane/inline-data-plane.ts";
+import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
+import { NodeEngine } from "./engine/node-engine.ts";
+import { CertificateCache } from "./identity/certificate-cache.ts";
+import { certificateOrder } from "./identity/certificate-order.ts";
+import { IstioCaClient } from "./identity/istio-ca-client.ts";
+import { createInpodMetrics } from "./inpod/metrics.ts";
+import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
+import { ZdsClient } from "./inpod/zds-client.ts";
+import { SeqpacketConnection } from "./inpod/zds-connection.ts";
+import type { MeshUpdate } from "./mesh/mesh-update.ts";
+import { formatHostPort } from "./mesh/socket-address.ts";
+import { type Workload, workloadIdentity } from "./mesh/workload.ts";
+import { native } from "./net/native.ts";
+import { checkSharedModePrivileges } from "./net/privileges.ts";
+import { makeTrafficFamilies, mergeTraffic } from "./proxy/metrics.ts";
+import { systemClock } from "./runtime/clock.ts";
+import { systemRandom } from "./runtime/random.ts";
+import { Readiness } from "./runtime/readiness.ts";
+import { MeshState } from "./state/mesh-state.ts";
+import { buildInfo, registerBuildMetric } from "./telemetry/build-info.ts";
+import { LogDestination } from "./telemetry/log-destination.ts";
+import type { Logger } from "./telemetry/logger.ts";
+import { registerProcessMetrics } from "./telemetry/process-metrics.ts";
+import { makeRegistry, renderMetrics } from "./telemetry/registry.ts";
+import { createRootLogger, type RootLogger } from "./telemetry/root-logger.ts";
+
+const STDOUT_FD = 1;
+
+/** A running daemon. */
+export interface App {
+  /** Begins to stop because of a signal. Idempotent. */
+  shutDown(signal: string): void;
+  /** The exit code, when everything has ended. Never rejects. */
+  readonly ended: Promise<number>;
+}
+
+/**
+ * Settles when the daemon takes workloads from the node agent; it may not be ready yet.
+ *
+ * @throws what stands in the way: a port that is taken, a mesh file that can't be read, a missing
+ *   privilege. Nothing is left running that would keep the process alive.
+ */
+export async function startApp(config: Config): Promise<App> {
+  const daemon = new Daemon(config);
+  try {
+    await daemon.start();
+  } catch (error) {
+    await daemon.flushLog();
+    throw error;
+  }
+  return daemon;
+}
+
+class Daemon implements App {
+  readonly #config: Config;
+  readonly #clock = systemClock;
+  readonly #random = systemRandom();
+  readonly #sink: LogDestination;
+  readonly #logger: RootLogger;
+  readonly #log: Logger;
+  readonly #registry = makeRegistry();
+  readonly #readiness: Readiness;
+  readonly #certificates: CertificateCache;
+  readonly #ended = Promise.withResolvers<number>();
+  readonly #agent = new AbortController();
+  readonly #servers: { close(): Promise<void> }[] = [];
+  readonly #dataPlane: DataPlane;
+  #conversation: Promise<void> = Promise.resolve();
+  #stopping = false;
+
+  constructor(config: Config) {
+    this.#config = config;
+    this.#sink = new LogDestination(
+      { clock: this.#clock, dropped: (count) => this.#reportDropped(count) },
+      { fd: STDOUT_FD, bufferBytesMax: config.logging.bufferBytesMax },
+    );
+    this.#logger = createRootLogger({
+      format: config.logging.format,
+      filter: config.logging.filter,
+      sink: this.#sink,
+      clock: this.#clock,
+    });
+    this.#log = this.#logger.root;
+    this.#readiness = new Readiness(
+      () => this.#clock.monotonic(),
+      (task, afterMs, pending) => this.#reportReady(task, afterMs, pending),
+    );
+    this.#certificates = this.#makeCertificates();
+    this.#dataPlane = this.#makeDataPlane();
+  }
+
+  get ended(): Promise<number> {
+    return this.#ended.promise;
+  }
+
+  async flushLog(): Promise<void> {
+    await this.#sink.flush();
+  }
+
+  async start(): Promise<void> {
+    const { admin, istioVersion } = this.#config;
+    const log = this.#log;
+    const http = { clock: this.#clock, log };
+    log.write("info", `version: ${buildInfo(istioVersion)}`);
+    log.write("info", `running with config: ${describe(this.#config)}`);
+    this.#readiness.await("state manager");
+    this.#readiness.await("proxy");
+    const reconciler = this.#makeReconciler();
+    this.#servers.push(
+      await listenReadiness(
+        { ...http, pending: () => this.#readiness.pending() },
+        this.#anywhere(admin.readinessPort),
+      ),
+    );
+
+    const updates = readMesh(this.#config);
+    this.#readiness.complete("state manager");
+    this.#servers.push(
+      await listenAdmin(
+        {
+          ...http,
+          logging: {
+            filter: () => this.#logger.filter,
+            setFilter: (filter) => this.#setLogFilter(filter),
+          },
+          quit: () => this.#begin("received explicit shutdown signal"),
+        },
+        {
+          ...this.#anywhere(admin.adminPort),
+          hosts: admin.ipv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"],
+          defaultLogFilter: this.#config.logging.filter,
+        },
+      ),
+    );
+    checkSharedModePrivileges(native);
+    log.target("ztunnel::app").write("info", "shared proxy mode - in-pod mode enabled");
+
+    const dataPlane = this.#dataPlane;
+    dataPlane.apply(updates);
+    this.#prefetch(updates);
+    this.#certificates.onRenewed((certificate) => dataPlane.certificateRenewed(certificate));
+    this.#servers.push(
+      await listenMetrics({ ...http, render: this.#metrics() }, this.#anywhere(admin.statsPort)),
+    );
+    this.#conversation = this.#talkToAgent(reconciler);
+    this.#readiness.complete("proxy");
+  }
+
+  shutDown(signal: string): void {
+    this.#begin(`received signal ${signal}, starting shutdown`);
+  }
+
+  #begin(message: string): void {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    this.#log.target("ztunnel::signal::imp").write("info", message);
+    void this.#stop();
+  }
+
+  /** Ends in the order of spec data-path 7.4. Never rejects. */
+  async #stop(): Promise<void> {
+    const closing = this.#servers.map((server) => server.close());
+    this.#agent.abort();
+    await this.#conversation;
+    await this.#dataPlane.drain(this.#config.drainMs);
+    await this.#dataPlane.close();
+    this.#certificates.close();
+    await Promise.allSettled(closing);
+    await this.flushLog();
+    this.#ended.resolve(0);
+  }
+
+  /** Something that must not happen happened: say so and end, the kubelet starts us anew. */
+  #crash(error: Error): void {
+    this.#log.write("error", `ending because of a failure: ${error.message}`);
+    this.#stopping = true;
+    void this.flushLog().then(() => this.#ended.resolve(1));
+  }
+
+  #makeReconciler(): WorkloadReconciler {
+    return new WorkloadReconciler({
+      launcher: this.#dataPlane,
+      metrics: createInpodMetrics(this.#registry),
+      readiness: this.#readiness,
+      clock: this.#clock,
+      log: this.#log,
+    });
+  }
+
+  /** Never rejects. */
+  async #talkToAgent(reconciler: WorkloadReconciler): Promise<void> {
+    const client = new ZdsClient(
+      {
+        dial: (path) => new SeqpacketConnection(native, native.connectSeqpacket(path)),
+        reconciler,
+        clock: this.#clock,
+        random: this.#random,
+        log: this.#log,
+      },
+      { path: this.#config.inpod.socketPath },
+    );
+    try {
+      await client.run(this.#agent.signal);
+    } catch (error) {
+      // Only a broken promise of the agent gets here; going on would mean guessing.
+      this.#crash(asError(error));
+    }
+  }
+
+  #makeCertificates(): CertificateCache {
+    const { identity, proxy } = this.#config;
+    const log = this.#log.target("ztunnel::identity");
+    const authority = new IstioCaClient(
+      { clock: this.#clock, log },
+      {
+        address: `https://${formatHostPort(identity.authority.host, identity.authority.port)}`,
+        roots: identity.authority.roots,
+        alternateHostname: identity.authority.alternativeHost,
+        token: identity.token,
+        clusterId: identity.clusterId,
+        headers: identity.headers,
+        validitySeconds: Math.round(identity.certificateTtlMs / 1000),
+        impersonate: true,
+        tls: { tls12: proxy.tls12, postQuantumOnly: proxy.postQuantumOnly },
+      },
+    );
+    return new CertificateCache({
+      fetch: certificateOrder({ authority, log }, { checkIdentity: true }),
+      clock: this.#clock,
+      random: this.#random,
+      log,
+    });
+  }
+
+  #makeDataPlane(): DataPlane {
+    const config = this.#config;
+    const certificateFor: CertificateSource = (identity) =>
+      this.#certificates.certificate(identity, "real-time");
+    const options: DataThreadOptions = {
+      localNode: config.mesh.localNode,
+      proxy: config.proxy,
+    };
+    if (config.dataThreadCount === 0) {
+      return new InlineDataPlane(
+        {
+          engine: new NodeEngine({ native, clock: this.#clock }),
+          mesh: new MeshState({ localNode: config.mesh.localNode }),
+          certificateFor,
+          log: this.#log,
+          clock: this.#clock,
+          random: this.#random,
+        },
+        options,
+      );
+    }
+    return new WorkerDataPlane(
+      {
+        certificateFor,
+        writeLog: (text) => this.#sink.write(text),
+        threadFailed: (error) => this.#crash(error),
+      },
+      {
+        threadCount: config.dataThreadCount,
+        options,
+        log: { format: config.logging.format, filter: config.logging.filter },
+      },
+    );
+  }
+
+  #metrics(): () => Promise<string> {
+    registerProcessMetrics(this.#registry);
+    registerBuildMetric(this.#registry, this.#config.istioVersion);
+    const families = makeTrafficFamilies(this.#registry);
+    return async () => {
+      mergeTraffic(families, await this.#dataPlane.collect());
+      return renderMetrics(this.#registry);
+    };
+  }
+
+  /** Certificates of this node's workloads are there before their first connection. */
+  #prefetch(updates: readonly MeshUpdate[]): void {
+    for (const update of updates) {
+      if (update.kind === "workload" && this.#isServedHere(update.workload)) {
+        this.#certificates.prefetch(workloadIdentity(update.workload));
+      }
+    }
+  }
+
+  #isServedHere(workload: Workload): boolean {
+    const { localNode } = this.#config.mesh;
+    const speaksHbone = workload.nativeTunnel || workload.protocol === "HBONE";
+    return speaksHbone && localNode !== undefined && workload.node === localNode;
+  }
+
+  #setLogFilter(filter: string): void {
+    this.#logger.setFilter(filter);
+    this.#dataPlane.setLogFilter(filter);
+  }
+
+  #anywhere(port: number): Omit<HttpListenerOptions, "component"> {
+    const { ipv6, http } = this.#config.admin;
+    return { hosts: [ipv6 ? "::" : "0.0.0.0"], port, ...http };
+  }
+
+  #reportReady(task: string, afterMs: number, pending: number): void {
+    const rest = pending === 0 ? "marking server ready" : `still awaiting ${pending} tasks`;
+    this.#log
+      .target("ztunnel::readiness")
+      .write("info", `Task '${task}' complete (${afterMs.toFixed(3)}ms), ${rest}`);
+  }
+
+  #reportDropped(count: number): void {
+    this.#log.write("warn", `dropped ${count} log lines because nobody read them`);
+  }
+}
+
+function readMesh(config: Config): readonly MeshUpdate[] {
+  const { source } = config.mesh;
+  return source.kind === "file"
+    ? readLocalMeshFile(source.path)
+    : parseLocalMesh(source.text, "LOCAL_XDS");
+}
+
+/** One line; a literal token is left out. */
+function describe(config: Config): string {
+  return JSON.stringify(config, (key, value: unknown) => (key === "token" ? undefined : value));
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}

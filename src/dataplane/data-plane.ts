@@ -1,0 +1,37 @@
+/**
+ * The data path as the rest of the process sees it, whether it runs on the main thread or on
+ * several data threads. What crosses is plain data: batches of mesh updates and certificates down,
+ * log lines and counter deltas up.
+ */
+
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Identity } from "../mesh/identity.ts";
+import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { TrafficSample } from "../proxy/traffic-metrics.ts";
+
+export interface DataPlane {
+  /** Hands one batch of mesh knowledge to every thread, in order. */
+  apply(updates: readonly MeshUpdate[]): void;
+  /**
+   * Binds a workload's listeners in its network namespace on every thread.
+   *
+   * @param netnsFd open until {@link stopWorkload} has settled.
+   * @throws ProxyError with the bind failure; nothing stays bound then.
+   */
+  startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void>;
+  /** Ends everything of the workload at once. Unknown uids are fine. */
+  stopWorkload(uid: string): Promise<void>;
+  /** Later handshakes use it; running tunnels keep theirs. */
+  certificateRenewed(certificate: WorkloadCertificate): void;
+  certificateForgotten(identity: Identity): void;
+  setLogFilter(filter: string): void;
+  /** What changed in the counters since the last call. */
+  collect(): Promise<readonly TrafficSample[]>;
+  /** Closes the listeners at once; settles when all connections ended, at the latest at the deadline. */
+  drain(deadlineMs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Where data threads get the certificates that they serve and dial with. */
+export type CertificateSource = (identity: Identity) => Promise<WorkloadCertificate>;

@@ -1,0 +1,69 @@
+/**
+ * The data path of one thread: an engine, its own copy of the mesh, and a proxy for each enrolled
+ * workload. The same class runs on a worker and on the main thread.
+ */
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
+import { TrafficMetrics, type TrafficSample } from "../proxy/traffic-metrics.ts";
+import { WorkloadProxy } from "../proxy/workload-proxy.ts";
+import { invariant } from "../runtime/invariant.ts";
+
+export type DataThreadDeps = Omit<ProxyDeps, "traffic">;
+
+/** Plain data: it is sent to worker threads. */
+export interface DataThreadOptions {
+  /** `NODE_NAME`; `undefined`: every workload counts as local. */
+  readonly localNode: string | undefined;
+  readonly proxy: ProxyOptions;
+}
+
+export class DataThread {
+  readonly #deps: ProxyDeps;
+  readonly #options: ProxyOptions;
+  readonly #traffic: TrafficMetrics;
+  /** Key is the uid. */
+  readonly #proxies = new Map<string, WorkloadProxy>();
+
+  constructor(deps: DataThreadDeps, options: DataThreadOptions) {
+    this.#traffic = new TrafficMetrics();
+    this.#deps = { ...deps, traffic: this.#traffic };
+    this.#options = options.proxy;
+  }
+
+  apply(updates: readonly MeshUpdate[]): void {
+    this.#deps.mesh.apply(updates);
+  }
+
+  /** @throws ProxyError when a port can't be bound; nothing stays bound then. */
+  startWorkload(workload: EnrolledWorkload, netnsFd: number): void {
+    invariant(!this.#proxies.has(workload.uid), `workload ${workload.uid} runs already`);
+    const proxy = new WorkloadProxy(this.#deps, {
+      ...this.#options,
+      workload,
+      netns: { fd: netnsFd },
+    });
+    proxy.listen();
+    proxy.start();
+    this.#proxies.set(workload.uid, proxy);
+  }
+
+  async stopWorkload(uid: string): Promise<void> {
+    const proxy = this.#proxies.get(uid);
+    this.#proxies.delete(uid);
+    await proxy?.close();
+  }
+
+  collect(): TrafficSample {
+    return this.#traffic.collect();
+  }
+
+  async drain(deadlineMs: number): Promise<void> {
+    await Promise.all([...this.#proxies.values()].map((proxy) => proxy.drain(deadlineMs)));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#proxies.keys()].map((uid) => this.stopWorkload(uid)));
+    this.#deps.engine.close();
+  }
+}

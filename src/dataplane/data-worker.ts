@@ -1,0 +1,84 @@
+/** The entry of a data thread: takes commands from the main thread, runs one {@link DataThread}. */
+import { parentPort, workerData } from "node:worker_threads";
+import { NodeEngine } from "../engine/node-engine.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import { native } from "../net/native.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { invariant } from "../runtime/invariant.ts";
+import { systemRandom } from "../runtime/random.ts";
+import { MeshState } from "../state/mesh-state.ts";
+import { createRootLogger } from "../telemetry/root-logger.ts";
+import { Calls } from "./calls.ts";
+import { CertificateStore } from "./certificate-store.ts";
+import { DataThread } from "./data-thread.ts";
+import { ThreadLogSink } from "./thread-log-sink.ts";
+import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
+
+run(workerData as ThreadStart);
+
+function run(start: ThreadStart): void {
+  const port = parentPort;
+  invariant(port !== null, "a data thread is started by the main thread");
+  const report = (message: ThreadReport): void => port.postMessage(message);
+  const sink = new ThreadLogSink(systemClock, (text) => report({ kind: "log", text }));
+  const logger = createRootLogger({ ...start.log, sink, clock: systemClock });
+  const asked = new Calls<WorkloadCertificate>();
+  const certificates = new CertificateStore((identity) =>
+    asked.ask((call) => report({ kind: "certificate", call, identity })),
+  );
+  const thread = new DataThread(
+    {
+      engine: new NodeEngine({ native, clock: systemClock }),
+      mesh: new MeshState({ localNode: start.options.localNode }),
+      certificateFor: (identity) => certificates.certificate(identity),
+      log: logger.root,
+      clock: systemClock,
+      random: systemRandom(),
+    },
+    start.options,
+  );
+
+  const settle = async (call: number, work: Promise<void>): Promise<void> => {
+    try {
+      await work;
+      sink.flush();
+      report({ kind: "answer", call });
+    } catch (error) {
+      report({
+        kind: "answer",
+        call,
+        error: error instanceof Error ? error.message : String(error),
+      });
+    }
+  };
+
+  port.on("message", (command: ThreadCommand) => {
+    switch (command.kind) {
+      case "mesh":
+        return thread.apply(command.updates);
+      case "start-workload":
+        return void settle(
+          command.call,
+          (async () => thread.startWorkload(command.workload, command.netnsFd))(),
+        );
+      case "stop-workload":
+        return void settle(command.call, thread.stopWorkload(command.uid));
+      case "certificate":
+        if (command.certificate !== undefined) asked.answer(command.call, command.certificate);
+        else asked.fail(command.call, new Error(command.error ?? "no certificate"));
+        return;
+      case "renewed":
+        return certificates.renewed(command.certificate);
+      case "forgotten":
+        return certificates.forgotten(command.identity);
+      case "log-filter":
+        return logger.setFilter(command.filter);
+      case "collect":
+        return report({ kind: "answer", call: command.call, sample: thread.collect() });
+      case "drain":
+        return void settle(command.call, thread.drain(command.deadlineMs));
+      case "close":
+        return void settle(command.call, thread.close());
+    }
+  });
+}

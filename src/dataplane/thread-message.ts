@@ -1,0 +1,49 @@
+/** What crosses between the main thread and a data thread. All of it survives `structuredClone`. */
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Identity } from "../mesh/identity.ts";
+import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { TrafficSample } from "../proxy/traffic-metrics.ts";
+import type { DataThreadOptions } from "./data-thread.ts";
+
+/** Main thread → data thread. Those with a `call` are answered with the same number. */
+export type ThreadCommand =
+  | { readonly kind: "mesh"; readonly updates: readonly MeshUpdate[] }
+  | {
+      readonly kind: "start-workload";
+      readonly call: number;
+      readonly workload: EnrolledWorkload;
+      readonly netnsFd: number;
+    }
+  | { readonly kind: "stop-workload"; readonly call: number; readonly uid: string }
+  | {
+      readonly kind: "certificate";
+      /** The number of the thread's own {@link ThreadReport} that asked. */
+      readonly call: number;
+      readonly certificate?: WorkloadCertificate;
+      readonly error?: string;
+    }
+  | { readonly kind: "renewed"; readonly certificate: WorkloadCertificate }
+  | { readonly kind: "forgotten"; readonly identity: Identity }
+  | { readonly kind: "log-filter"; readonly filter: string }
+  | { readonly kind: "collect"; readonly call: number }
+  | { readonly kind: "drain"; readonly call: number; readonly deadlineMs: number }
+  | { readonly kind: "close"; readonly call: number };
+
+/** Data thread → main thread. */
+export type ThreadReport =
+  | {
+      readonly kind: "answer";
+      readonly call: number;
+      readonly error?: string;
+      readonly sample?: TrafficSample;
+    }
+  | { readonly kind: "certificate"; readonly call: number; readonly identity: Identity }
+  /** Finished lines, each with its line feed. */
+  | { readonly kind: "log"; readonly text: string };
+
+/** What a data thread is started with. */
+export interface ThreadStart {
+  readonly options: DataThreadOptions;
+  readonly log: { readonly format: "plain" | "json"; readonly filter: string };
+}

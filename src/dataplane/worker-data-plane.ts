@@ -1,0 +1,170 @@
+/**
+ * The data path on worker threads. Each thread opens its own SO_REUSEPORT listeners, so the kernel
+ * spreads connections over them; without port reuse a workload lives on one thread only.
+ */
+import { Worker } from "node:worker_threads";
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Identity } from "../mesh/identity.ts";
+import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { TrafficSample } from "../proxy/traffic-metrics.ts";
+import { Calls } from "./calls.ts";
+import type { CertificateSource, DataPlane } from "./data-plane.ts";
+import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
+
+export interface WorkerDataPlaneDeps {
+  readonly certificateFor: CertificateSource;
+  /** Takes finished log lines. */
+  readonly writeLog: (text: string) => void;
+  /** A thread died of a bug; the process can't serve its listeners any more. */
+  readonly threadFailed: (error: Error) => void;
+}
+
+export interface WorkerDataPlaneOptions extends ThreadStart {
+  /** At least 1. */
+  readonly threadCount: number;
+}
+
+type Answer = Extract<ThreadReport, { kind: "answer" }>;
+
+export class WorkerDataPlane implements DataPlane {
+  readonly #threads: readonly WorkerThread[];
+  readonly #reusePort: boolean;
+  readonly #threadsOf = new Map<string, readonly WorkerThread[]>();
+  #nextThread = 0;
+
+  constructor(deps: WorkerDataPlaneDeps, options: WorkerDataPlaneOptions) {
+    const start: ThreadStart = { options: options.options, log: options.log };
+    this.#reusePort = options.options.proxy.reusePort;
+    this.#threads = Array.from(
+      { length: options.threadCount },
+      (_, index) => new WorkerThread(deps, start, `data-${index}`),
+    );
+  }
+
+  apply(updates: readonly MeshUpdate[]): void {
+    for (const thread of this.#threads) thread.post({ kind: "mesh", updates });
+  }
+
+  async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {
+    const threads = this.#reusePort ? this.#threads : [this.#oneThread()];
+    this.#threadsOf.set(workload.uid, threads);
+    const outcomes = await Promise.allSettled(
+      threads.map((thread) =>
+        thread.call((call) => ({ kind: "start-workload", call, workload, netnsFd })),
+      ),
+    );
+    const failure = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failure === undefined) return;
+    await this.stopWorkload(workload.uid);
+    throw failure.reason;
+  }
+
+  async stopWorkload(uid: string): Promise<void> {
+    const threads = this.#threadsOf.get(uid) ?? [];
+    this.#threadsOf.delete(uid);
+    await this.#callAll(threads, (call) => ({ kind: "stop-workload", call, uid }));
+  }
+
+  certificateRenewed(certificate: WorkloadCertificate): void {
+    for (const thread of this.#threads) thread.post({ kind: "renewed", certificate });
+  }
+
+  certificateForgotten(identity: Identity): void {
+    for (const thread of this.#threads) thread.post({ kind: "forgotten", identity });
+  }
+
+  setLogFilter(filter: string): void {
+    for (const thread of this.#threads) thread.post({ kind: "log-filter", filter });
+  }
+
+  async collect(): Promise<readonly TrafficSample[]> {
+    const answers = await this.#callAll(this.#threads, (call) => ({ kind: "collect", call }));
+    return answers.flatMap((answer) => (answer.sample === undefined ? [] : [answer.sample]));
+  }
+
+  async drain(deadlineMs: number): Promise<void> {
+    await this.#callAll(this.#threads, (call) => ({ kind: "drain", call, deadlineMs }));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+
+  #callAll(
+    threads: readonly WorkerThread[],
+    command: (call: number) => ThreadCommand,
+  ): Promise<Answer[]> {
+    return Promise.all(threads.map((thread) => thread.call(command)));
+  }
+
+  #oneThread(): WorkerThread {
+    return this.#threads[this.#nextThread++ % this.#threads.length] as WorkerThread;
+  }
+}
+
+/** The main thread's end of one data thread. */
+class WorkerThread {
+  readonly #worker: Worker;
+  readonly #calls = new Calls<Answer>();
+  readonly #deps: WorkerDataPlaneDeps;
+  #closing = false;
+
+  constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
+    this.#deps = deps;
+    // The built output and the sources run alike: the entry stands beside this file.
+    const entry = import.meta.url.endsWith(".ts") ? "./data-worker.ts" : "./data-worker.js";
+    this.#worker = new Worker(new URL(entry, import.meta.url), { name, workerData: start });
+    this.#worker.on("message", (report: ThreadReport) => this.#take(report));
+    this.#worker.on("error", (error: unknown) => this.#gone(asError(error)));
+    this.#worker.on("exit", (code) => this.#gone(new Error(`data thread ended with code ${code}`)));
+  }
+
+  post(command: ThreadCommand): void {
+    this.#worker.postMessage(command);
+  }
+
+  call(command: (call: number) => ThreadCommand): Promise<Answer> {
+    return this.#calls.ask((call) => this.post(command(call)));
+  }
+
+  async close(): Promise<void> {
+    await this.call((call) => ({ kind: "close", call }));
+    this.#closing = true;
+    await this.#worker.terminate();
+  }
+
+  #take(report: ThreadReport): void {
+    switch (report.kind) {
+      case "log":
+        this.#deps.writeLog(report.text);
+        break;
+      case "answer":
+        if (report.error !== undefined) this.#calls.fail(report.call, new Error(report.error));
+        else this.#calls.answer(report.call, report);
+        break;
+      case "certificate": {
+        const { call } = report;
+        this.#deps.certificateFor(report.identity).then(
+          (certificate) => this.post({ kind: "certificate", call, certificate }),
+          (error: unknown) => this.post({ kind: "certificate", call, error: errorText(error) }),
+        );
+      }
+    }
+  }
+
+  #gone(error: Error): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#calls.failAll(error);
+    this.#deps.threadFailed(error);
+  }
+}
+
+function errorText(error: unknown): string {
+  return asError(error).message;
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}

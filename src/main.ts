@@ -1,0 +1,229 @@
+#!/usr/bin/env node
+/**
+ * The command line: the only reader of argv and the environment, the only place that ends the
+ * process. Each command loads its own code, so the daemon never carries the demo in its memory.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import yargs from "yargs";
+import { hideBin } from "yargs/helpers";
+
+/** The mesh configuration that Istio's images mount, relative to the working directory. */
+const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
+
+const commands = yargs(hideBin(process.argv))
+  .scriptName("ztunnel")
+  .usage("$0 <command>\n\nNode-level L4 zero-trust proxy for Istio's ambient mesh.")
+  .command(
+    ["proxy [role]", "$0"],
+    "run the proxy daemon of this node (configured by environment variables, see README.md)",
+    (builder) =>
+      builder.positional("role", {
+        choices: ["ztunnel"] as const,
+        describe: "accepted for the original's arguments `proxy ztunnel`",
+      }),
+    () => runProxy(),
+  )
+  .command("version", "print the version", {}, async () => {
+    const { buildInfo } = await import("./telemetry/build-info.ts");
+    console.log(buildInfo(process.env["ISTIO_META_ISTIO_VERSION"]));
+  })
+  .command(
+    "embedded-mesh",
+    "run a certificate authority for the workloads of one mesh file, on one machine",
+    (builder) =>
+      builder
+        .option("file", {
+          type: "string",
+          demandOption: true,
+          describe: "the mesh: workloads, services, policies (YAML, format of LOCAL_XDS_PATH)",
+        })
+        .option("listen", {
+          type: "string",
+          default: "127.0.0.1:15012",
+          describe: "address of the Istio CA gRPC service",
+        })
+        .option("state-dir", {
+          type: "string",
+          default: "./embedded-mesh",
+          describe: "where the authority's key and root-cert.pem are kept",
+        }),
+    async (argv) => {
+      const { runEmbeddedMesh } = await import("./embedded/embedded-mesh.ts");
+      await runUntilSignal((signal) =>
+        runEmbeddedMesh({
+          file: argv.file,
+          listen: argv.listen,
+          stateDir: argv["state-dir"],
+          signal,
+        }),
+      );
+    },
+  )
+  .command(
+    "node-agent",
+    "stand in for istio-cni: hand network namespaces to the proxy",
+    (builder) =>
+      builder
+        .option("control", {
+          type: "string",
+          default: "/var/run/ztunnel/node-agent.sock",
+          describe: "Unix socket on which the running agent takes commands",
+        })
+        .command(
+          ["run", "$0"],
+          "run the agent",
+          (run) =>
+            run.option("uds", {
+              type: "string",
+              default: "/var/run/ztunnel/ztunnel.sock",
+              describe: "Unix socket to which the proxy connects (its INPOD_UDS)",
+            }),
+          async (argv) => {
+            const { runNodeAgent } = await import("./embedded/node-agent.ts");
+            await runUntilSignal((signal) =>
+              runNodeAgent({ uds: argv.uds, control: argv.control, signal }),
+            );
+          },
+        )
+        .command(
+          "attach",
+          "put a network namespace into the mesh: redirect rules, then the proxy's listeners",
+          (attach) =>
+            attach
+              .option("netns", { type: "string", describe: "name under /run/netns, or a path" })
+              .option("pid", { type: "number", describe: "a process in the namespace" })
+              .option("workload", {
+                type: "string",
+                demandOption: true,
+                describe: "NAMESPACE/NAME of the workload in the mesh file",
+              })
+              .option("service-account", {
+                type: "string",
+                demandOption: true,
+                describe: "its service account",
+              })
+              .option("uid", { type: "string", describe: "pod uid; default: made up" })
+              .option("dns-capture", {
+                type: "boolean",
+                default: false,
+                describe: "also redirect DNS to port 15053",
+              })
+              .conflicts("netns", "pid")
+              .check((argv) => {
+                if (argv.netns === undefined && argv.pid === undefined)
+                  throw new Error("one of --netns and --pid is needed");
+                return true;
+              }),
+          async (argv) => {
+            const agent = await import("./embedded/node-agent-client.ts");
+            console.log(
+              await agent.attach(argv.control, {
+                netns: argv.netns,
+                pid: argv.pid,
+                workload: argv.workload,
+                serviceAccount: argv["service-account"],
+                uid: argv.uid,
+                dnsCapture: argv["dns-capture"],
+              }),
+            );
+          },
+        )
+        .command(
+          "detach",
+          "take a workload out of the mesh and remove its rules",
+          (detach) =>
+            detach.option("workload", {
+              type: "string",
+              demandOption: true,
+              describe: "NAMESPACE/NAME given to attach, or its uid",
+            }),
+          async (argv) => {
+            const agent = await import("./embedded/node-agent-client.ts");
+            console.log(await agent.detach(argv.control, argv.workload));
+          },
+        )
+        .command("list", "show the attached workloads", {}, async (argv) => {
+          const agent = await import("./embedded/node-agent-client.ts");
+          console.log(await agent.list(argv["control"] as string));
+        }),
+  )
+  .command(
+    "demo",
+    "two nodes and four pods on this machine: captured, tunnelled, authorised, counted",
+    (builder) =>
+      builder
+        .option("keep", {
+          type: "boolean",
+          default: false,
+          describe: "leave everything running and print the addresses",
+        })
+        .option("install", {
+          type: "boolean",
+          default: false,
+          describe: "as root on Debian: install missing system tools first",
+        }),
+    async (argv) => {
+      const { runDemo } = await import("./embedded/demo.ts");
+      await runUntilSignal((signal) =>
+        runDemo({ keep: argv.keep, install: argv.install, signal, environment: process.env }),
+      );
+    },
+  )
+  .version(false)
+  .strict()
+  .help()
+  .fail((message, error, parser) => {
+    if (error !== undefined && error !== null && message === null) fail(error);
+    console.error(`${message ?? errorText(error)}\n`);
+    parser.showHelp();
+    process.exit(1);
+  });
+
+try {
+  await commands.parseAsync();
+} catch (error) {
+  fail(error);
+}
+
+async function runProxy(): Promise<void> {
+  const [{ parseConfig }, { startApp }] = await Promise.all([
+    import("./config/config-parser.ts"),
+    import("./app.ts"),
+  ]);
+  const meshConfig = existsSync(MESH_CONFIG_PATH)
+    ? readFileSync(MESH_CONFIG_PATH, "utf8")
+    : undefined;
+  const app = await startApp(parseConfig(process.env, meshConfig));
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    // Whoever asks twice does not want to wait for connections to end.
+    if (stopping) process.exit(0);
+    stopping = true;
+    app.shutDown(signal);
+  };
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+  process.exit(await app.ended);
+}
+
+/** Runs a command until it ends by itself or the first SIGINT or SIGTERM asks it to. */
+async function runUntilSignal(command: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const abort = new AbortController();
+  const stop = (): void => {
+    if (abort.signal.aborted) process.exit(130);
+    abort.abort();
+  };
+  process.on("SIGINT", stop);
+  process.on("SIGTERM", stop);
+  await command(abort.signal);
+  process.exit(process.exitCode ?? 0);
+}
+
+function fail(error: unknown): never {
+  for (const line of errorText(error).split("\n")) console.error(`ztunnel: ${line}`);
+  process.exit(1);
+}
+
+function errorText(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,279 @@
+/**
+ * Two nodes with the built daemon, pods with istio-cni's rules, a certificate authority and hosts
+ * outside the mesh, all in real namespaces: the stage for whole-path tests and benches.
+ */
+import type { ChildProcess } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { get } from "node:http";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { installRedirect } from "../../src/embedded/redirect-rules.ts";
+import { ZdsServer } from "../../src/embedded/zds-server.ts";
+import { native } from "../../src/net/native.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { connectFrom } from "./lab-application.ts";
+import { type LabHost, NetnsLab } from "./netns-lab.ts";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+const READY_MS_MAX = 20_000;
+
+export interface LabPod {
+  readonly name: string;
+  readonly ip: string;
+  /** Default: the pod's name. */
+  readonly serviceAccount?: string;
+  /** False: the agent never hands it to a proxy. */
+  readonly enrolled?: boolean;
+}
+
+export interface LabNodeOptions {
+  readonly ip: string;
+  /** The text of its LOCAL_XDS_PATH. */
+  readonly mesh: string;
+  readonly pods: readonly LabPod[];
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+export interface MeshLabOptions {
+  readonly nodes: Readonly<Record<string, LabNodeOptions>>;
+  /** Hosts outside the mesh: name → IPv4 address. */
+  readonly outsiders?: Readonly<Record<string, string>>;
+  /** What the certificate authority may sign. */
+  readonly authorityMesh: string;
+  /** Address of the control host that runs the authority. */
+  readonly controlIp: string;
+  readonly prefixLength: number;
+  /** A router towards nowhere: 10.98.0.0/16 never answers, 10.99.0.0/16 is unreachable. */
+  readonly gatewayIp: string;
+}
+
+/** One daemon with its agent. */
+export class LabNode {
+  readonly host: LabHost;
+  readonly agent: ZdsServer;
+  readonly process: ChildProcess;
+  #output = "";
+  #netnsFds: number[] = [];
+
+  constructor(host: LabHost, agent: ZdsServer, process: ChildProcess) {
+    this.host = host;
+    this.agent = agent;
+    this.process = process;
+    process.stdout?.on("data", (chunk: Buffer) => {
+      this.#output += chunk.toString();
+    });
+  }
+
+  /** Every line so far. */
+  get lines(): string[] {
+    return this.#output.split("\n").slice(0, -1);
+  }
+
+  /** Opens the namespace for the agent; closed with the lab. */
+  openNetns(host: LabHost): number {
+    const fd = openSync(host.path, "r");
+    this.#netnsFds.push(fd);
+    return fd;
+  }
+
+  /** Body of `GET` on one of the daemon's own ports. @throws on refusal or another status. */
+  async get(port: number, path: string): Promise<string> {
+    const socket = await connectFrom(this.host, "127.0.0.1", port);
+    return new Promise((resolve, reject) => {
+      const request = get({ path, createConnection: () => socket }, (response) => {
+        let body = "";
+        response.on("data", (chunk: Buffer) => {
+          body += chunk.toString();
+        });
+        response.on("end", () => {
+          socket.destroy();
+          if (response.statusCode === 200) resolve(body);
+          else reject(new Error(`${path}: ${response.statusCode} ${body}`));
+        });
+      });
+      request.on("error", reject);
+    });
+  }
+
+  metrics(): Promise<string> {
+    return this.get(15020, "/metrics");
+  }
+
+  close(): void {
+    this.agent.close();
+    for (const fd of this.#netnsFds) closeSync(fd);
+    this.#netnsFds = [];
+  }
+}
+
+export class MeshLab {
+  readonly net: NetnsLab = new NetnsLab();
+  readonly nodes: Map<string, LabNode> = new Map();
+  /** Pods, outsiders, `control` and the nodes' own hosts. */
+  readonly hosts: Map<string, LabHost> = new Map();
+  readonly folder: string = mkdtempSync(join(tmpdir(), "ztunnel-lab-"));
+  readonly #options: MeshLabOptions;
+
+  private constructor(options: MeshLabOptions) {
+    this.#options = options;
+  }
+
+  /** Settles when every daemon is ready. */
+  static async start(options: MeshLabOptions): Promise<MeshLab> {
+    const lab = new MeshLab(options);
+    try {
+      await lab.#start();
+      return lab;
+    } catch (error) {
+      for (const [name, node] of lab.nodes) {
+        process.stderr.write(`--- ${name}\n${node.lines.join("\n")}\n`);
+      }
+      await lab.close();
+      throw error;
+    }
+  }
+
+  node(name: string): LabNode {
+    return required(this.nodes, name);
+  }
+
+  host(name: string): LabHost {
+    return required(this.hosts, name);
+  }
+
+  /** Ends the daemons, then removes everything. Idempotent. */
+  async close(): Promise<void> {
+    for (const node of this.nodes.values()) node.close();
+    this.net.close();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  async #start(): Promise<void> {
+    const { nodes, outsiders, controlIp, authorityMesh } = this.#options;
+    this.#addGateway();
+    this.#addHost("control", controlIp);
+    for (const [name, ip] of Object.entries(outsiders ?? {})) this.#addHost(name, ip);
+    await this.#startAuthority(authorityMesh);
+    await Promise.all(Object.entries(nodes).map(([name, node]) => this.#startNode(name, node)));
+  }
+
+  async #startAuthority(mesh: string): Promise<void> {
+    const file = join(this.folder, "authority.yaml");
+    writeFileSync(file, mesh);
+    const listen = `${this.#options.controlIp}:15012`;
+    const authority = this.#spawn("control", {}, [
+      "embedded-mesh",
+      ...["--file", file, "--listen", listen, "--state-dir", join(this.folder, "authority")],
+    ]);
+    await new Promise<void>((resolve, reject) => {
+      authority.stdout?.on("data", () => resolve());
+      authority.once("exit", (code) => reject(new Error(`embedded-mesh ended with ${code}`)));
+    });
+  }
+
+  async #startNode(name: string, options: LabNodeOptions): Promise<void> {
+    const host = this.#addHost(name, options.ip);
+    const meshFile = join(this.folder, `${name}.yaml`);
+    const uds = join(this.folder, `${name}.sock`);
+    writeFileSync(meshFile, options.mesh);
+    const agent = new ZdsServer({ native, clock: systemClock, log: silentLogger }, { path: uds });
+    const daemon = this.#spawn(
+      name,
+      {
+        NODE_NAME: name,
+        INPOD_UDS: uds,
+        LOCAL_XDS_PATH: meshFile,
+        CA_ADDRESS: `https://${this.#options.controlIp}:15012`,
+        CA_ROOT_CA: join(this.folder, "authority", "root-cert.pem"),
+        ...options.environment,
+      },
+      ["proxy", "ztunnel"],
+    );
+    const node = new LabNode(host, agent, daemon);
+    this.nodes.set(name, node);
+    await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
+    for (const [index, pod] of options.pods.entries()) {
+      const podHost = this.#addHost(pod.name, pod.ip);
+      if (pod.enrolled === false) continue;
+      const netnsFd = node.openNetns(podHost);
+      await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
+      await agent.add(enrolment(pod, name, index), netnsFd);
+    }
+    await waitUntil(
+      () =>
+        node.get(15021, "/healthz/ready").then(
+          () => true,
+          () => false,
+        ),
+      `${name} never became ready`,
+    );
+  }
+
+  #addGateway(): void {
+    const { gatewayIp, prefixLength } = this.#options;
+    const gateway = this.net.addHost("gateway", {
+      ipv4: `${gatewayIp}/${prefixLength}`,
+      routes: ["blackhole 10.98.0.0/16", "unreachable 10.99.0.0/16"],
+    });
+    this.net.exec(gateway, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
+  }
+
+  #addHost(name: string, ip: string): LabHost {
+    const host = this.net.addHost(name, {
+      ipv4: `${ip}/${this.#options.prefixLength}`,
+      routes: [`default via ${this.#options.gatewayIp}`],
+    });
+    this.hosts.set(name, host);
+    return host;
+  }
+
+  #spawn(
+    host: string,
+    environment: Readonly<Record<string, string>>,
+    args: readonly string[],
+  ): ChildProcess {
+    const variables = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
+    return this.net.spawn(
+      this.host(host),
+      "env",
+      ...variables,
+      process.execPath,
+      join(ROOT, "dist/main.js"),
+      ...args,
+    );
+  }
+}
+
+/** The uid that the lab's agent gives a pod: the n-th of its node. */
+export function enrolment(
+  pod: LabPod,
+  node: string,
+  index: number,
+): { uid: string; name: string; namespace: string; serviceAccount: string } {
+  return {
+    uid: `${node}-${index}`,
+    name: pod.name,
+    namespace: "default",
+    serviceAccount: pod.serviceAccount ?? pod.name,
+  };
+}
+
+/** Polls every few milliseconds. @throws with the given words when it takes too long. */
+export async function waitUntil(
+  condition: () => boolean | Promise<boolean>,
+  otherwise: string,
+  withinMs: number = READY_MS_MAX,
+): Promise<void> {
+  const deadline = performance.now() + withinMs;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(otherwise);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function required<Value>(map: ReadonlyMap<string, Value>, name: string): Value {
+  const value = map.get(name);
+  if (value === undefined) throw new Error(`the lab has no ${name}`);
+  return value;
+}
