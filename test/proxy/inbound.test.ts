@@ -3,8 +3,9 @@ import { test } from "node:test";
 import type { ClientTunnel, End } from "../../src/engine/engine.ts";
 import { EngineError } from "../../src/engine/engine-error.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
+import { peerIdentities } from "../../src/tls/spiffe-verifier.ts";
 import { type MemorySocket, memoryCertificate, quiet } from "../support/memory-engine.ts";
-import { dialPeer, greet, type Lab, makeLab } from "./lab.ts";
+import { dialOptions, dialPeer, greet, type Lab, makeLab } from "./lab.ts";
 import { policy, workload } from "./recorded-mesh.ts";
 
 const CLIENT: Identity = {
@@ -203,6 +204,47 @@ test("a peer that gives up before the answer leaves no connection behind", async
   );
   await lab.clock.advance(10_000);
   assert.equal(lab.b.log.of("access").length, 1);
+});
+
+test("an application that answers after its peer gave up is let go", async () => {
+  const lab = makeLab();
+  let server: MemorySocket | undefined;
+  lab.pod("server1").serve(9000, (socket) => {
+    server = socket;
+  });
+  const tunnel = await peer(lab);
+  lab.network.delays.set("10.77.0.21", 1_000);
+  const answer = tunnel.open("10.77.0.21:9000", []);
+  await quiet();
+  tunnel.destroy();
+  await assert.rejects(answer);
+  await lab.clock.advance(1_000);
+  await quiet();
+  assert.equal(server?.readEnd, "fin");
+});
+
+test("a renewed certificate is shown to the next peer", async () => {
+  const lab = makeLab();
+  const shown: string[] = [];
+  const dial = async (): Promise<void> => {
+    await lab.network.engine.dialTunnel({
+      ...dialOptions(lab.pod("outside"), "10.77.0.21"),
+      tls: {
+        certificate: memoryCertificate(CLIENT),
+        verifyPeer: ({ leafDer }) => {
+          shown.push(peerIdentities(leafDer)[0]?.serviceAccount ?? "");
+          return undefined;
+        },
+        tls12: false,
+        postQuantumOnly: false,
+      },
+    });
+  };
+  await dial();
+  lab.b.certificateFor = async (identity) =>
+    memoryCertificate({ ...identity, serviceAccount: "renewed" });
+  await dial();
+  assert.deepEqual(shown, ["server1", "renewed"]);
 });
 
 test("an application that never answers the connect is 503 after the time-out", async () => {

@@ -1,5 +1,10 @@
 /** Two nodes in one memory network: what the stories about the data path are told with. */
-import type { ClientTunnel, KeepAliveOptions, TunnelSettings } from "../../src/engine/engine.ts";
+import type {
+  ClientTunnel,
+  DialTunnelOptions,
+  KeepAliveOptions,
+  TunnelSettings,
+} from "../../src/engine/engine.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
@@ -182,6 +187,13 @@ export function dialPeer(
   certificate: WorkloadCertificate,
 ): Promise<ClientTunnel> {
   return lab.network.engine.dialTunnel({
+    ...dialOptions(from, to),
+    tls: { certificate, verifyPeer: () => undefined, tls12: false, postQuantumOnly: false },
+  });
+}
+
+export function dialOptions(from: MemoryPod, to: string): Omit<DialTunnelOptions, "tls"> {
+  return {
     connect: {
       netns: from.netns,
       remote: { ip: to as IpAddress, port: 15008 },
@@ -191,9 +203,8 @@ export function dialPeer(
       timeoutMs: 10_000,
       keepAlive: undefined,
     },
-    tls: { certificate, verifyPeer: () => undefined, tls12: false, postQuantumOnly: false },
     settings: TUNNEL,
-  });
+  };
 }
 
 /** Answers everything twice, and an end with an end. */

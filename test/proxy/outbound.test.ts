@@ -18,6 +18,20 @@ test("a workload that the mesh learns in time is served without a warning", asyn
   assert.equal(lab.clock.pendingCount, 0);
 });
 
+test("a proxy that closes while it waits for its workload serves nobody later", async () => {
+  const lab = makeLab();
+  const client = lab.pod("stranger").dial("10.77.0.32:8080");
+  await quiet();
+  await lab.proxy("stranger").close();
+  lab.a.log.clear();
+  const stranger = workload("stranger", "10.77.0.15", { node: "node-a" });
+  lab.a.mesh.apply([{ kind: "workload", workload: stranger }]);
+  await quiet();
+  assert.equal(client.readEnd, "fin");
+  assert.deepEqual(lab.a.log.lines, []);
+  assert.deepEqual(lab.network.engine.connects, []);
+});
+
 test("a workload of another node with the same name is not ours", async () => {
   const lab = makeLab();
   const elsewhere = workload("stranger", "10.77.0.15", { node: "node-b" });

@@ -47,6 +47,17 @@ test("a failed connection closes under its flag and keeps its bytes where it ope
   assert.deepEqual(show(traffic.collect()), ["a -: 1 0 0 3 4", "a CONNECT: 0 1 1 0 0"]);
 });
 
+test("what a relay says after its connection was closed does not count", () => {
+  const traffic = new TrafficMetrics();
+  const connection = traffic.opened(labels("a"));
+  const bytes = relay(3, 4);
+  connection.relay = bytes;
+  traffic.closed(connection, "-");
+  traffic.collect();
+  bytes.bytesSent = 1_000;
+  assert.deepEqual(show(traffic.collect()), []);
+});
+
 test("a sample has only what changed since the last one", () => {
   const traffic = new TrafficMetrics();
   const idle = traffic.opened(labels("idle"));

@@ -290,3 +290,106 @@ test("lists what is connected, with the service that was asked for", async () =>
     outbound: [],
   });
 });
+
+test("a drained proxy may be closed, which changes and says nothing", async () => {
+  const lab = makeLab();
+  const proxy = lab.proxy("server1");
+  await proxy.drain(1_000);
+  lab.b.log.clear();
+  await proxy.close();
+  await proxy.close();
+  assert.deepEqual(lab.b.log.lines, []);
+});
+
+test("a connection that arrives as the proxy closes is not served", async () => {
+  const lab = makeLab();
+  const client = lab.pod("client1").dial("10.77.0.32:8080");
+  await lab.proxy("client1").close();
+  await quiet();
+  assert.equal(client.readEnd, "fin");
+  assert.equal(lab.network.engine.relays.size, 0);
+});
+
+test("a tunnel that opens during a drain carries what it must and goes", async () => {
+  const lab = makeLab();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const { certificateFor } = lab.b;
+  lab.b.certificateFor = async (identity) => {
+    await promise;
+    return certificateFor(identity);
+  };
+  const client = lab.pod("client1").dial("10.77.0.21:8080");
+  client.write("x");
+  await quiet();
+  let isDrained = false;
+  const drained = lab
+    .proxy("server1")
+    .drain(5_000)
+    .then(() => {
+      isDrained = true;
+    });
+  resolve();
+  await quiet();
+  client.end();
+  await quiet();
+  assert.equal(isDrained, true);
+  await drained;
+});
+
+test("an upstream that answers too late is closed", async () => {
+  const lab = makeLab();
+  let upstream: MemorySocket | undefined;
+  lab.pod("echo").serve(9000, (socket) => {
+    upstream = socket;
+  });
+  lab.network.delays.set("10.77.0.32", 1_000);
+  const client = lab.pod("client1").dial("10.77.0.32:9000");
+  await quiet();
+  await lab.proxy("client1").close();
+  await lab.clock.advance(1_000);
+  await quiet();
+  assert.equal(client.readEnd, "fin");
+  assert.equal(upstream?.readEnd, "fin");
+});
+
+test("a closed client's tunnels close, too", async () => {
+  const lab = makeLab();
+  await greet(lab, lab.pod("client1"), "10.77.0.21:8080");
+  const open = (): unknown => lab.b.traffic.collect().socketsOpen;
+  assert.deepEqual(open(), [{ reporter: "destination", change: 1 }]);
+  await lab.proxy("client1").close();
+  await quiet();
+  assert.deepEqual(open(), [{ reporter: "destination", change: -1 }]);
+});
+
+test("a full tunnel closes with its last stream", async () => {
+  const lab = makeLab("info", {
+    pool: { streamsPerConnectionMax: 1, unusedReleaseMs: 300_000, connectionsMax: 500 },
+  });
+  await greet(lab, lab.pod("client1"), "10.77.0.21:8080");
+  assert.deepEqual(lab.b.traffic.collect().socketsOpen, [{ reporter: "destination", change: 0 }]);
+  assert.equal(lab.clock.pendingCount, 0);
+});
+
+test("nothing listens to the mesh on behalf of a closed proxy", async () => {
+  const lab = makeLab();
+  let listenerCount = 0;
+  const { mesh } = lab.b;
+  const listen = mesh.onChange.bind(mesh);
+  mesh.onChange = (listener) => {
+    listenerCount++;
+    const stop = listen(listener);
+    return () => {
+      listenerCount--;
+      stop();
+    };
+  };
+  const proxy = lab.b.enroll("late", lab.network.pod("10.77.0.28", "captured"));
+  lab.pod("outside").dial("10.77.0.28:80");
+  await quiet();
+  assert.equal(listenerCount, 2);
+  await lab.clock.advance(5_000);
+  assert.equal(listenerCount, 1);
+  await proxy.close();
+  assert.equal(listenerCount, 0);
+});

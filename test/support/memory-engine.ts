@@ -47,6 +47,8 @@ export class MemoryNetwork {
   readonly engine: MemoryEngine;
   /** Addresses that never answer. */
   readonly silent: Set<string> = new Set();
+  /** Milliseconds that an engine's connect to an address takes; at once by default. */
+  readonly delays: Map<string, number> = new Map();
   /** Whether IP_TRANSPARENT may be set. */
   transparent = true;
   /** Tunnels dialled so far, also those that failed. */
@@ -328,6 +330,10 @@ export class MemoryEngine implements Engine {
     if (this.#network.silent.has(remote.ip)) {
       await new Promise<void>((resolve) => this.#network.clock.after(timeoutMs, resolve));
       throw new EngineError("connect-timeout", "deadline has elapsed");
+    }
+    const delayMs = this.#network.delays.get(remote.ip);
+    if (delayMs !== undefined) {
+      await new Promise<void>((resolve) => this.#network.clock.after(delayMs, resolve));
     }
     const from = this.#network.podOf(options.netns);
     return this.#network.connect(from, remote, options.source, options.mark !== undefined);
