@@ -154,7 +154,7 @@ export class NodeClientTunnel implements ClientTunnel {
         const status = Number(fields.get(constants.HTTP2_HEADER_STATUS));
         fields.delete(constants.HTTP2_HEADER_STATUS);
         if (status === 200) {
-          const end = new NodeStreamEnd(stream, this.#deps.pool, this.#tunnel.fate);
+          const end = new NodeStreamEnd(stream, this.#deps.pool, this.#tunnel);
           return resolve({ status, headers: fields, end });
         }
         stream.close(constants.NGHTTP2_CANCEL);

@@ -21,7 +21,7 @@ import { type EngineError, systemError } from "./engine-error.ts";
 import { handshakeTimeout, leftBeforePreface } from "./handshake-error.ts";
 import { fromFlatList, toFlatList } from "./header-fields.ts";
 import type { NodeSocketEnd } from "./node-socket-end.ts";
-import { NodeStreamEnd, type TunnelFate } from "./node-stream-end.ts";
+import { NodeStreamEnd, type StreamHost } from "./node-stream-end.ts";
 import type { OpenThings } from "./open-things.ts";
 import type { TlsAcceptor } from "./tls-acceptor.ts";
 import { sessionOptions, TunnelSession } from "./tunnel-session.ts";
@@ -101,7 +101,7 @@ export class NodeServerTunnel implements ServerTunnel {
     });
     session.on("stream", (stream, _headers, _flags, rawHeaders) => {
       const fields = fromFlatList(rawHeaders as unknown as readonly string[]);
-      this.#options.requested(new NodeTunnelRequest(stream, fields, this.#deps.pool, tunnel.fate));
+      this.#options.requested(new NodeTunnelRequest(stream, fields, this.#deps.pool, tunnel));
     });
     this.#endNow = () => {
       if (this.#isOpened) tunnel.destroy();
@@ -132,7 +132,7 @@ class NodeTunnelRequest implements TunnelRequest {
   readonly headers: ReadonlyMap<string, string>;
   readonly #stream: ServerHttp2Stream;
   readonly #pool: BufferPool;
-  readonly #tunnelFate: () => TunnelFate | undefined;
+  readonly #host: StreamHost;
   #isAnswered = false;
   #aborted: (() => void) | undefined;
 
@@ -140,11 +140,11 @@ class NodeTunnelRequest implements TunnelRequest {
     stream: ServerHttp2Stream,
     fields: Map<string, string>,
     pool: BufferPool,
-    tunnelFate: () => TunnelFate | undefined,
+    host: StreamHost,
   ) {
     this.#stream = stream;
     this.#pool = pool;
-    this.#tunnelFate = tunnelFate;
+    this.#host = host;
     this.method = fields.get(constants.HTTP2_HEADER_METHOD) ?? "";
     this.authority = fields.get(constants.HTTP2_HEADER_AUTHORITY);
     for (const name of fields.keys()) if (name.startsWith(":")) fields.delete(name);
@@ -163,7 +163,7 @@ class NodeTunnelRequest implements TunnelRequest {
     this.#answer();
     const list = toFlatList([[constants.HTTP2_HEADER_STATUS, "200"]], headers);
     if (!this.#stream.closed) this.#stream.respond(list, RESPONSE_OPTIONS);
-    return new NodeStreamEnd(this.#stream, this.#pool, this.#tunnelFate);
+    return new NodeStreamEnd(this.#stream, this.#pool, this.#host);
   }
 
   refuse(status: number): void {

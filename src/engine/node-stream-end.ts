@@ -30,14 +30,23 @@ export type TunnelFate =
   /** The peer vanished, or `error` happened. */
   | { readonly kind: "lost"; readonly error: EngineError | undefined };
 
+/** The tunnel, as its streams know it. */
+export interface StreamHost {
+  fate(): TunnelFate | undefined;
+  /** A stream is no longer read, or `released`: read again or gone. */
+  held(): void;
+  released(): void;
+}
+
 export class NodeStreamEnd implements End, RelaySide {
   readonly arrivesInPieces = true;
   readonly #stream: Http2Stream;
   readonly #writes: WriteQueue;
-  readonly #tunnelFate: () => TunnelFate | undefined;
+  readonly #host: StreamHost;
   #listener: SideListener | undefined;
   #failure: SideFailure | undefined;
   #hasEnded = false;
+  #isHeld = false;
   #isEnding = false;
   #hasFinished = false;
   /** Closed or reset by this process. */
@@ -45,9 +54,9 @@ export class NodeStreamEnd implements End, RelaySide {
   #isClosed = false;
 
   /** Takes the stream, unread. */
-  constructor(stream: Http2Stream, pool: BufferPool, tunnelFate: () => TunnelFate | undefined) {
+  constructor(stream: Http2Stream, pool: BufferPool, host: StreamHost) {
     this.#stream = stream;
-    this.#tunnelFate = tunnelFate;
+    this.#host = host;
     this.#writes = new WriteQueue(stream, pool, (byteCount) => this.#listener?.written(byteCount));
     // Without it Node throws away what came on a stream that the peer closes early.
     stream.pause();
@@ -73,13 +82,15 @@ export class NodeStreamEnd implements End, RelaySide {
       return;
     }
     this.#stream.on("data", (chunk: Buffer) => {
-      if (!this.#isLeft && !listener.read(chunk, undefined)) this.#stream.pause();
+      if (!this.#isLeft && !listener.read(chunk, undefined)) this.#hold();
     });
     this.#stream.resume();
   }
 
   resume(): void {
-    if (!this.#isLeft) this.#stream.resume();
+    if (this.#isLeft) return;
+    this.#release();
+    this.#stream.resume();
   }
 
   write(chunk: Buffer, lease: Buffer | undefined): void {
@@ -114,6 +125,19 @@ export class NodeStreamEnd implements End, RelaySide {
     this.#leave(CONNECT_ERROR);
   }
 
+  #hold(): void {
+    this.#stream.pause();
+    if (this.#isHeld) return;
+    this.#isHeld = true;
+    this.#host.held();
+  }
+
+  #release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#host.released();
+  }
+
   #leave(http2Code: number): void {
     if (this.#isLeft) return;
     this.#isLeft = true;
@@ -141,6 +165,7 @@ export class NodeStreamEnd implements End, RelaySide {
   #onClose(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#release();
     if (!this.#isLeft) this.#judge();
     this.#listener?.closed();
   }
@@ -161,7 +186,7 @@ export class NodeStreamEnd implements End, RelaySide {
   /** `undefined` when the peer has merely stopped to talk and to listen. */
   #abruptEnd(): SideFailure | undefined {
     const { rstCode, readableLength } = this.#stream;
-    const fate = this.#tunnelFate();
+    const fate = this.#host.fate();
     if (fate?.kind === "stopped") return fate;
     if (fate?.kind === "lost") return { kind: "reset", error: fate.error };
     if (fate === undefined && !ORDERLY_CODES.has(rstCode)) {

@@ -8,7 +8,7 @@
  * - a CONNECT without `:authority` is reset (PROTOCOL_ERROR) instead of answered 400; a header list
  *   above the limit is reset instead of answered 431;
  * - received DATA returns the credit of the connection at once, so that only the windows of the
- *   streams hold a sender back;
+ *   streams hold a sender back; see {@link ReceiveBudget} for what bounds them together;
  * - no pings after GOAWAY.
  */
 import { constants, type Http2Session, type ServerSessionOptions } from "node:http2";
@@ -17,7 +17,8 @@ import type { Clock, Timer } from "../runtime/clock.ts";
 import type { TunnelSettings } from "./engine.ts";
 import { EngineError, errnoOf, systemError } from "./engine-error.ts";
 import { clientHandshakeError } from "./handshake-error.ts";
-import type { TunnelFate } from "./node-stream-end.ts";
+import type { StreamHost, TunnelFate } from "./node-stream-end.ts";
+import { ReceiveBudget } from "./receive-budget.ts";
 
 /** Megabytes. Windows and stream limits bound a tunnel; Node's own limit must not come before. */
 const SESSION_MEGABYTES_MAX = 4096;
@@ -49,12 +50,13 @@ export function sessionOptions(settings: TunnelSettings): ServerSessionOptions {
   };
 }
 
-export class TunnelSession {
+export class TunnelSession implements StreamHost {
   readonly #session: Http2Session;
   readonly #socket: TLSSocket;
   readonly #clock: Clock;
   readonly #settings: TunnelSettings;
   readonly #unanswered: () => void;
+  readonly #budget: ReceiveBudget;
   #timer: Timer | undefined;
   #goodbye: Timer | undefined;
   #error: EngineError | undefined;
@@ -82,6 +84,7 @@ export class TunnelSession {
     this.#session = session;
     this.#socket = socket;
     this.#settings = settings;
+    this.#budget = new ReceiveBudget(session, settings);
     this.#unanswered = listener.unanswered;
     session.setLocalWindowSize(settings.connectionWindowBytes);
     session.on("goaway", (code) => {
@@ -100,12 +103,20 @@ export class TunnelSession {
   }
 
   /** How the tunnel went, for its streams. */
-  readonly fate = (): TunnelFate | undefined => {
+  fate(): TunnelFate | undefined {
     if (this.#isDestroyed) return { kind: "stopped" };
     if (!this.#session.destroyed && !this.#socket.destroyed) return undefined;
     if (this.#hadGoaway) return { kind: "orderly" };
     return { kind: "lost", error: this.#error };
-  };
+  }
+
+  held(): void {
+    this.#budget.held();
+  }
+
+  released(): void {
+    this.#budget.released();
+  }
 
   /** Why no stream can be had of a tunnel that is gone or going. */
   closedError(): EngineError {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type {
   ClientTunnel,
   ConnectOptions,
+  End,
   Engine,
   Listener,
   ListenOptions,
@@ -16,7 +17,11 @@ import type {
   TunnelSettings,
 } from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
-import { parseSocketAddress, type SocketAddress } from "../../src/mesh/socket-address.ts";
+import {
+  formatSocketAddress,
+  parseSocketAddress,
+  type SocketAddress,
+} from "../../src/mesh/socket-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import { type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
 import { LOOPBACK, type RawPeer, RawServer, rawConnect } from "./raw-peer.ts";
@@ -184,27 +189,23 @@ export interface Route {
   close(): void;
 }
 
-function startRelay(engine: Engine, ...[a, b]: [Ends[0], Ends[1]]): RunningRelay {
+function startRelay(engine: Engine, downstream: End, upstream: End): RunningRelay {
   const outcome = new Deferred<RelayOutcome>();
-  const relay = engine.relay(a, b, outcome.resolve);
+  const relay = engine.relay(downstream, upstream, outcome.resolve);
   return { relay, outcome: outcome.promise };
 }
-
-type Ends = Parameters<Engine["relay"]>;
 
 /** Client → engine → server. */
 export async function plainRoute(engine: ClosableEngine): Promise<Route> {
   const application = await RawServer.listen();
-  const relays: RunningRelay[] = [];
   let started = new Deferred<RunningRelay>();
+  async function serve(downstream: End): Promise<void> {
+    const upstream = await engine.connect(connectOptions(application.address));
+    started.resolve(startRelay(engine, downstream, upstream));
+  }
   const listener = engine.listen(LISTEN);
   listener.start(
-    async (downstream) => {
-      const upstream = await engine.connect(connectOptions(application.address));
-      const running = startRelay(engine, downstream, upstream);
-      relays.push(running);
-      started.resolve(running);
-    },
+    (downstream) => void serve(downstream),
     (error) => assert.fail(error),
   );
   return {
@@ -229,21 +230,22 @@ export async function tunnelRoute(engine: ClosableEngine): Promise<Route> {
   const lab = await TunnelLab.open(engine);
   let far = new Deferred<RunningRelay>();
   let near = new Deferred<RunningRelay>();
-  lab.requested = async (request) => {
+  async function serve(request: TunnelRequest): Promise<void> {
     const remote = parseSocketAddress(request.authority ?? "");
     assert(remote !== undefined);
     const upstream = await engine.connect(connectOptions(remote));
     far.resolve(startRelay(engine, request.accept([]), upstream));
-  };
+  }
+  lab.requested = (request) => void serve(request);
   const tunnel = await lab.dial();
-  const authority = `${application.address.ip}:${application.address.port}`;
+  async function forward(downstream: End): Promise<void> {
+    const answer = await tunnel.open(formatSocketAddress(application.address), []);
+    assert(answer.end !== undefined);
+    near.resolve(startRelay(engine, downstream, answer.end));
+  }
   const listener = engine.listen(LISTEN);
   listener.start(
-    async (downstream) => {
-      const answer = await tunnel.open(authority, []);
-      assert(answer.end !== undefined);
-      near.resolve(startRelay(engine, downstream, answer.end));
-    },
+    (downstream) => void forward(downstream),
     (error) => assert.fail(error),
   );
   return {
