@@ -1,8 +1,9 @@
 /** Chooses routes in a mesh of 10,000 workloads behind 1,000 services. */
 import assert from "node:assert/strict";
-import { Bench } from "tinybench";
 import { chooseOutboundRoute, type OutboundQuery } from "../../src/proxy/outbound-route.ts";
 import { address, ip, mesh, seededRandom } from "../../test/support/mesh-fixture.ts";
+import { report } from "../measure.ts";
+import { timeCases } from "../timed-cases.ts";
 
 const SERVICES = 1000;
 const ENDPOINTS = 10;
@@ -63,13 +64,12 @@ const cases: readonly [name: string, target: string, kind: string][] = [
   ["a service of 1,000 endpoints", "10.97.0.2:80", "hbone"],
   ["an address outside the mesh", "192.0.2.1:443", "tcp"],
 ];
-const bench = new Bench({ time: 500 });
-for (const [name, target, kind] of cases) {
+const work = cases.map(([name, target, kind]) => {
   const asked = query(target);
   assert.equal(chooseOutboundRoute(state, asked, random).kind, kind);
-  bench.add(`choose the route to ${name} (10k workloads, 1k services)`, () => {
+  const choose = (): void => {
     chooseOutboundRoute(state, asked, random);
-  });
-}
-await bench.run();
-console.table(bench.table());
+  };
+  return [`choose the route to ${name} (10k workloads, 1k services)`, choose] as const;
+});
+report(await timeCases(Object.fromEntries(work)));

@@ -1,10 +1,11 @@
 /** Judges connections against 1,000 policies: what an inbound connection pays before its first byte. */
 import assert from "node:assert/strict";
-import { Bench } from "tinybench";
 import type { AuthorizationPolicy, RbacConnection } from "../../src/mesh/authorization.ts";
 import { parseSpiffeId } from "../../src/mesh/identity.ts";
 import { evaluatePolicies } from "../../src/rbac/evaluate.ts";
 import { address, cidr, mesh } from "../../test/support/mesh-fixture.ts";
+import { report } from "../measure.ts";
+import { timeCases } from "../timed-cases.ts";
 
 const COUNT = 1000;
 
@@ -48,13 +49,12 @@ const sets: Record<string, AuthorizationPolicy[]> = {
   ),
 };
 
-const bench = new Bench({ time: 500 });
-for (const [name, set] of Object.entries(sets)) {
+const work = Object.entries(sets).map(([name, set]) => {
   const expected = set[0]?.action === "Allow" ? "deny" : "allow";
   assert.equal(evaluatePolicies(set, connection).kind, expected);
-  bench.add(`judge a connection (1,000 policies: ${name})`, () => {
+  const judge = (): void => {
     evaluatePolicies(set, connection);
-  });
-}
-await bench.run();
-console.table(bench.table());
+  };
+  return [`judge a connection (1,000 policies: ${name})`, judge] as const;
+});
+report(await timeCases(Object.fromEntries(work)));

@@ -1,8 +1,9 @@
 /** Applies what a control plane sends: everything at once, and one pod at a time. */
 import assert from "node:assert/strict";
-import { Bench } from "tinybench";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
+import { report } from "../measure.ts";
+import { timeCases } from "../timed-cases.ts";
 
 const SERVICES = 1000;
 const ENDPOINTS = 10;
@@ -37,19 +38,20 @@ const flips = [asUpdate(pod.unhealthy()), asUpdate(pod)];
 const same = [asUpdate(pod)];
 let flip = 0;
 
-const bench = new Bench({ time: 500, warmupTime: 100 });
-bench.add("apply 10k workloads and 1k services to an empty state", () => {
-  new MeshState({ localNode: "node-1" }).apply(everything);
-});
-bench.add("apply 10k workloads and 1k services again unchanged", () => {
-  full.apply(everything);
-});
-bench.add("apply one pod's health (behind services of 10 and 10k endpoints)", () => {
-  const update = flips[flip++ & 1];
-  if (update !== undefined) full.apply([update]);
-});
-bench.add("apply one pod unchanged", () => {
-  full.apply(same);
-});
-await bench.run();
-console.table(bench.table());
+report(
+  await timeCases({
+    "apply 10k workloads and 1k services to an empty state": () => {
+      new MeshState({ localNode: "node-1" }).apply(everything);
+    },
+    "apply 10k workloads and 1k services again unchanged": () => {
+      full.apply(everything);
+    },
+    "apply one pod's health (behind services of 10 and 10k endpoints)": () => {
+      const update = flips[flip++ & 1];
+      if (update !== undefined) full.apply([update]);
+    },
+    "apply one pod unchanged": () => {
+      full.apply(same);
+    },
+  }),
+);

@@ -1,0 +1,123 @@
+/**
+ * The one shape of every figure, and its way out of a bench: a message to `run.ts` that started the
+ * process, or a table when the file runs by itself.
+ */
+
+/** A figure with the spread of its samples. */
+export interface Measure {
+  /** A sentence with the size in it. */
+  readonly name: string;
+  /** What was measured, where several do the same work: `direct`, `ztunnel`, `HAProxy`. */
+  readonly system?: string;
+  readonly unit: string;
+  /** Median of the samples. */
+  readonly value: number;
+  readonly lowest: number;
+  readonly highest: number;
+  /** The largest share of the processor that the hypervisor took during a sample, 0 to 1. */
+  readonly stealMax?: number;
+  /** Whether samples were left out of the median, or would have been had others been left. */
+  readonly isDisturbed?: boolean;
+}
+
+/** A sample is disturbed when the hypervisor took more of the processor than this. */
+export const STEAL_SHARE_MAX = 0.1;
+
+export interface Sample {
+  readonly value: number;
+  /** Share of the processor that the hypervisor took meanwhile, 0 to 1. */
+  readonly stealShare: number;
+}
+
+/** For shorter runs with rougher figures: `--quick`. */
+export function isQuick(): boolean {
+  return process.argv.includes("--quick");
+}
+
+/** Hands the figures out. Call once, at the end of a bench. */
+export function report(measures: readonly Measure[]): void {
+  if (process.send === undefined) console.log(formatMeasures(measures));
+  else process.send(measures);
+}
+
+/** Gathers samples by figure. */
+export class Samples {
+  readonly #figures = new Map<string, { readonly of: Key; readonly samples: Sample[] }>();
+
+  note(of: Key, sample: Sample): void {
+    const key = JSON.stringify([of.name, of.system]);
+    const figure = this.#figures.get(key) ?? { of, samples: [] };
+    figure.samples.push(sample);
+    this.#figures.set(key, figure);
+  }
+
+  /** In the order of their first samples. */
+  measures(): readonly Measure[] {
+    return [...this.#figures.values()].map(({ of, samples }) => summarize(of, samples));
+  }
+}
+
+type Key = Pick<Measure, "name" | "unit" | "system">;
+
+/** The median of the undisturbed samples; of all, if there are no others. */
+function summarize(of: Key, samples: readonly Sample[]): Measure {
+  const calm = samples.filter(({ stealShare }) => stealShare <= STEAL_SHARE_MAX);
+  const counted = (calm.length > 0 ? calm : samples).map(({ value }) => value);
+  return {
+    ...of,
+    value: median(counted),
+    lowest: Math.min(...counted),
+    highest: Math.max(...counted),
+    stealMax: Math.max(...samples.map(({ stealShare }) => stealShare)),
+    isDisturbed: calm.length < samples.length,
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? upper)) / 2;
+}
+
+/** A Markdown table: a line a name, a column a system, `median [lowest-highest]`. */
+export function formatMeasures(measures: readonly Measure[]): string {
+  const systems = [...new Set(measures.map(({ system }) => system ?? "figure"))];
+  const rows = new Map<string, Map<string, string>>();
+  for (const measure of measures) {
+    const title = `${measure.name}, ${measure.unit}`;
+    const row = rows.get(title) ?? new Map<string, string>();
+    row.set(measure.system ?? "figure", formatFigure(measure));
+    rows.set(title, row);
+  }
+  return formatTable([
+    ["", ...systems],
+    ...[...rows].map(([title, row]) => [title, ...systems.map((system) => row.get(system) ?? "")]),
+  ]);
+}
+
+/** Cells of equal width, the first line as the head; numbers to the right. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  const lines = rows.map((row) => {
+    const cells = row.map((cell, i) =>
+      i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0),
+    );
+    return `| ${cells.join(" | ")} |`;
+  });
+  const rule = widths.map((width, i) =>
+    i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`,
+  );
+  return [lines[0], `| ${rule.join(" | ")} |`, ...lines.slice(1)].join("\n");
+}
+
+function formatFigure({ value, lowest, highest, isDisturbed }: Measure): string {
+  const mark = isDisturbed === true ? "*" : "";
+  if (lowest === highest) return `${round(value)}${mark}`;
+  return `${round(value)} [${round(lowest)}-${round(highest)}]${mark}`;
+}
+
+/** Three digits. */
+function round(value: number): string {
+  return String(Math.abs(value) >= 1000 ? Math.round(value) : Number(value.toPrecision(3)));
+}

@@ -1,0 +1,44 @@
+/** Opens short connections through the whole path: 100 bytes there and back, then closed. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { isQuick, type Measure, report } from "../measure.ts";
+import { alternate, withCpuSeconds } from "./alternate.ts";
+import { PathStage } from "./path-stage.ts";
+
+/** Until the ends of the last connections have been passed on, so that their cost is counted. */
+const SETTLE_MS = 300;
+const FLOWS = [
+  { name: "one by one", atATime: 1, count: isQuick() ? 300 : 1000 },
+  { name: "32 at a time", atATime: 32, count: isQuick() ? 1000 : 4000 },
+];
+
+const stage = await PathStage.start("echo-server");
+try {
+  for (const system of stage.systems) await stage.load(system, "connect-rate", 1000, 8);
+  const measures: Measure[] = [];
+  for (const { name, atATime, count } of FLOWS) {
+    measures.push(
+      ...(await alternate(stage.systems, async (system) => {
+        const { result, spent } = await withCpuSeconds(system, async () => {
+          const loaded = await stage.load(system, "connect-rate", count, atATime);
+          await sleep(SETTLE_MS);
+          return loaded;
+        });
+        const { seconds = 0, p50Us = 0, p99Us = 0 } = result;
+        const flow = `${count} connections ${name}`;
+        return [
+          { name: flow, unit: "1/s", value: count / seconds },
+          { name: `${flow}, p50`, unit: "µs", value: p50Us },
+          { name: `${flow}, p99`, unit: "µs", value: p99Us },
+          ...spent.map((one) => ({
+            name: `${flow}, ${one.side}'s proxy`,
+            unit: "CPU s per 1,000",
+            value: (one.seconds * 1000) / count,
+          })),
+        ];
+      })),
+    );
+  }
+  report(measures);
+} finally {
+  await stage.close();
+}
