@@ -6,6 +6,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
+import { CONFIG_OPTIONS } from "./config/config-option.ts";
 
 /** The mesh configuration that Istio's images mount, relative to the working directory. */
 const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
@@ -17,10 +18,12 @@ const commands = yargs(hideBin(process.argv))
     ["proxy [role]", "$0"],
     "run the proxy daemon of this node (configured by environment variables, see README.md)",
     (builder) =>
-      builder.positional("role", {
-        choices: ["ztunnel"] as const,
-        describe: "accepted for the original's arguments `proxy ztunnel`",
-      }),
+      builder
+        .positional("role", {
+          choices: ["ztunnel"] as const,
+          describe: "accepted for the original's arguments `proxy ztunnel`",
+        })
+        .epilogue(environmentHelp()),
     () => runProxy(),
   )
   .command("version", "print the version", {}, async () => {
@@ -46,6 +49,10 @@ const commands = yargs(hideBin(process.argv))
           type: "string",
           default: "./embedded-mesh",
           describe: "where the authority's key and root-cert.pem are kept",
+        })
+        .option("token-file", {
+          type: "string",
+          describe: "callers must present the token in this file (their AUTH_TOKEN)",
         }),
     async (argv) => {
       const { runEmbeddedMesh } = await import("./embedded/embedded-mesh.ts");
@@ -54,6 +61,7 @@ const commands = yargs(hideBin(process.argv))
           file: argv.file,
           listen: argv.listen,
           stateDir: argv["state-dir"],
+          ...(argv["token-file"] === undefined ? {} : { tokenFile: argv["token-file"] }),
           signal,
         }),
       );
@@ -106,7 +114,12 @@ const commands = yargs(hideBin(process.argv))
               .option("dns-capture", {
                 type: "boolean",
                 default: false,
-                describe: "also redirect DNS to port 15053",
+                describe: "also redirect DNS to port 15053, where a resolver must listen",
+              })
+              .option("bypass-inbound-capture", {
+                type: "boolean",
+                default: false,
+                describe: "leave plaintext that arrives alone; tunnels are still taken",
               })
               .conflicts("netns", "pid")
               .check((argv) => {
@@ -124,6 +137,7 @@ const commands = yargs(hideBin(process.argv))
                 serviceAccount: argv["service-account"],
                 uid: argv.uid,
                 dnsCapture: argv["dns-capture"],
+                bypassInboundCapture: argv["bypass-inbound-capture"],
               }),
             );
           },
@@ -183,6 +197,14 @@ try {
   await commands.parseAsync();
 } catch (error) {
   fail(error);
+}
+
+/** One line for each variable, for `ztunnel proxy --help`. */
+function environmentHelp(): string {
+  const lines = CONFIG_OPTIONS.map(
+    ({ name, fallback, why }) => `  ${name} [${fallback}]\n      ${why}`,
+  );
+  return ["Environment:", ...lines].join("\n");
 }
 
 async function runProxy(): Promise<void> {

@@ -1,4 +1,5 @@
-/** The environment variables that are read, for `--help` and for the README's table. */
+/** The environment variables that are read, for `--help` and for the README's tables. */
+import { LIMITS } from "./limits.ts";
 
 export interface ConfigOption {
   /** Ends in `*` where the rest of the name is free. */
@@ -12,7 +13,7 @@ export interface ConfigOption {
   readonly why: string;
 }
 
-export const CONFIG_OPTIONS: readonly ConfigOption[] = [
+const OPTIONS: readonly ConfigOption[] = [
   {
     name: "LOCAL_XDS_PATH",
     type: "path",
@@ -276,4 +277,16 @@ export const CONFIG_OPTIONS: readonly ConfigOption[] = [
     fallback: "empty",
     why: "proxyAdminPort (15000), statsPort (15020), concurrency (0: all CPUs) and proxyMetadata, over defaultConfig of ./etc/istio/config/mesh",
   },
+];
+
+/** All of them; the limits last. */
+export const CONFIG_OPTIONS: readonly ConfigOption[] = [
+  ...OPTIONS,
+  ...Object.values(LIMITS).map(({ variable, value, unit, why }) => ({
+    name: variable,
+    type: unit === "ms" ? "duration" : "number",
+    fallback: unit === "ms" ? `${value / 1000}s` : String(value),
+    ...(unit === "ms" ? {} : { unit }),
+    why,
+  })),
 ];

@@ -11,16 +11,10 @@ import { parsePort } from "../mesh/socket-address.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { LogFilter } from "../telemetry/log-filter.ts";
-import {
-  type Config,
-  type IdentityConfig,
-  LIMITS,
-  type MeshConfig,
-  type RootSource,
-  type TokenSource,
-} from "./config.ts";
+import type { Config, IdentityConfig, MeshConfig, RootSource, TokenSource } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import { type Environment, EnvironmentReader } from "./environment-reader.ts";
+import { readLimit } from "./limits.ts";
 import { type ProxyConfig, readProxyConfig } from "./proxy-config.ts";
 import { chooseThreadCount } from "./thread-count.ts";
 
@@ -73,11 +67,11 @@ export function parseConfig(
     identity: readIdentity(reader, host),
     proxy: readProxy(reader, ipv6),
     inpod: { socketPath: reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock" },
-    admin: readAdmin(proxyConfig, ipv6),
+    admin: readAdmin(reader, proxyConfig, ipv6),
     logging: {
       format: reader.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
       filter: readLogFilter(reader),
-      bufferBytesMax: LIMITS.logBuffer.value,
+      bufferBytesMax: readLimit(reader, "logBuffer"),
     },
     dataThreadCount: chooseThreadCount(reader, proxyConfig.concurrency, host.cpuCount),
     drainMs: readDrain(reader),
@@ -179,9 +173,9 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
     streamWindowBytes: reader.integer("HTTP2_STREAM_WINDOW_SIZE", 4 * 2 ** 20, window),
     connectionWindowBytes: reader.integer("HTTP2_CONNECTION_WINDOW_SIZE", 16 * 2 ** 20, window),
     frameBytesMax: reader.integer("HTTP2_FRAME_SIZE", 2 ** 20, HTTP2_FRAME),
-    pingIntervalMs: LIMITS.pingInterval.value,
-    pingTimeoutMs: LIMITS.pingTimeout.value,
-    handshakeTimeoutMs: LIMITS.handshakeTimeout.value,
+    pingIntervalMs: readLimit(reader, "pingInterval"),
+    pingTimeoutMs: readLimit(reader, "pingTimeout"),
+    handshakeTimeoutMs: readLimit(reader, "handshakeTimeout"),
   };
   const streamsPerConnectionMax = reader.integer("POOL_MAX_STREAMS_PER_CONNECTION", 100, {
     min: 1,
@@ -194,16 +188,18 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
     reusePort: reader.flag("INPOD_PORT_REUSE", true),
     originalSource: readOriginalSource(reader),
     keepAlive: readKeepAlive(reader),
-    connectTimeoutMs: LIMITS.connectTimeout.value,
+    acceptQueueMax: readLimit(reader, "acceptQueue"),
+    localWorkloadWaitMs: readLimit(reader, "localWorkloadWait"),
+    connectTimeoutMs: readLimit(reader, "connectTimeout"),
     clientTunnel: {
       ...tunnel,
-      headerListBytesMax: LIMITS.clientHeaderList.value,
+      headerListBytesMax: readLimit(reader, "clientHeaderList"),
       streamsMax: streamsPerConnectionMax,
     },
     serverTunnel: {
       ...tunnel,
-      headerListBytesMax: LIMITS.serverHeaderList.value,
-      streamsMax: LIMITS.serverStreams.value,
+      headerListBytesMax: readLimit(reader, "serverHeaderList"),
+      streamsMax: readLimit(reader, "serverStreams"),
     },
     pool: {
       streamsPerConnectionMax,
@@ -211,7 +207,7 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
         min: 0,
         max: DURATION_MS_MAX,
       }),
-      connectionsMax: LIMITS.poolConnections.value,
+      connectionsMax: readLimit(reader, "poolConnections"),
     },
     tls12: reader.flag("TLS12_ENABLED", false),
     postQuantumOnly: reader.oneOf("COMPLIANCE_POLICY", ["pqc"], undefined) !== undefined,
@@ -245,16 +241,20 @@ function readKeepAlive(reader: EnvironmentReader): KeepAliveOptions | undefined 
   return enabled ? { idleMs, intervalMs, probes, userTimeoutMs } : undefined;
 }
 
-function readAdmin(proxyConfig: ProxyConfig, ipv6: boolean): Config["admin"] {
+function readAdmin(
+  reader: EnvironmentReader,
+  proxyConfig: ProxyConfig,
+  ipv6: boolean,
+): Config["admin"] {
   return {
     adminPort: proxyConfig.adminPort ?? 15_000,
     statsPort: proxyConfig.statsPort ?? 15_020,
     readinessPort: READINESS_PORT,
     ipv6,
     http: {
-      headerTimeoutMs: LIMITS.httpHeaderTimeout.value,
-      headerBytesMax: LIMITS.httpHeader.value,
-      connectionsMax: LIMITS.httpConnections.value,
+      headerTimeoutMs: readLimit(reader, "httpHeaderTimeout"),
+      headerBytesMax: readLimit(reader, "httpHeader"),
+      connectionsMax: readLimit(reader, "httpConnections"),
     },
   };
 }

@@ -7,21 +7,21 @@ import type { MeshState } from "../state/mesh-state.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { localWorkloadError, type ProxyError } from "./proxy-error.ts";
 
-/** The control plane usually knows a pod before it runs; five seconds cover a slow push. */
-const WAIT_MS_MAX = 5_000;
-
 export class LocalWorkload {
   readonly #mesh: MeshState;
   readonly #clock: Clock;
   readonly #enrolled: EnrolledWorkload;
+  readonly #waitMs: number;
 
   constructor(
     deps: { readonly mesh: MeshState; readonly clock: Clock },
     enrolled: EnrolledWorkload,
+    waitMs: number,
   ) {
     this.#mesh = deps.mesh;
     this.#clock = deps.clock;
     this.#enrolled = enrolled;
+    this.#waitMs = waitMs;
   }
 
   find(): Workload | undefined {
@@ -49,7 +49,7 @@ export class LocalWorkload {
         const workload = this.find();
         if (workload !== undefined) settle(workload);
       });
-      const timer = this.#clock.after(WAIT_MS_MAX, () => {
+      const timer = this.#clock.after(this.#waitMs, () => {
         const name = formatEnrolledWorkload(this.#enrolled);
         log().write("warn", `timed out waiting for workload '${name}' from xds`);
         settle(localWorkloadError(this.#enrolled));

@@ -36,6 +36,10 @@ export interface ProxyOptions {
   readonly originalSource: "required" | "try" | "off";
   /** For sockets to and from applications and for outgoing tunnels; HBONE servers rely on pings. */
   readonly keepAlive: KeepAliveOptions | undefined;
+  /** Connections per port and thread that wait to be accepted. */
+  readonly acceptQueueMax: number;
+  /** How long a connection waits for the mesh to know the workload itself. */
+  readonly localWorkloadWaitMs: number;
   /** Of every TCP connect. */
   readonly connectTimeoutMs: number;
   readonly clientTunnel: TunnelSettings;

@@ -28,9 +28,6 @@ import {
   type ProxyOptions,
 } from "./proxy-options.ts";
 
-/** As in the original: redirected bursts wait in the kernel, floods are refused. */
-const ACCEPT_QUEUE_MAX = 128;
-
 export interface WorkloadProxyOptions extends ProxyOptions {
   readonly workload: EnrolledWorkload;
   /** Open until {@link WorkloadProxy.close} or {@link WorkloadProxy.drain} has settled. */
@@ -71,7 +68,7 @@ export class WorkloadProxy {
     const shared = {
       ...deps,
       log: this.#log,
-      local: new LocalWorkload(deps, workload),
+      local: new LocalWorkload(deps, workload, options.localWorkloadWaitMs),
       reporter: new ConnectionReporter(deps),
       enforcer: this.#enforcer,
       application: new Application(deps.engine, options),
@@ -218,7 +215,7 @@ export class WorkloadProxy {
         mark,
         reusePort,
         transparent: originalSource,
-        backlog: ACCEPT_QUEUE_MAX,
+        backlog: this.#options.acceptQueueMax,
         // Tunnels have their own pings.
         keepAlive: isTunnel ? undefined : keepAlive,
         originalDestination: !isTunnel,

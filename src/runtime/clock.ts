@@ -22,21 +22,36 @@ export interface Clock {
 /** Node allows at most this delay; longer ones would fire at once. */
 const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
+/** The monotonic clock is finer, the wall clock is right: beyond this they are brought together. */
+const WALL_CLOCK_DRIFT_MS_MAX = 1.5;
 /** The machine's clock. */
-export const systemClock: Clock = {
-  now: () => performance.timeOrigin + performance.now(),
-  monotonic: () => performance.now(),
-  after(delayMs, callback, keepAlive = false) {
-    let handle: NodeJS.Timeout;
-    const arm = (restMs: number): void => {
-      const stepMs = Math.min(Math.max(restMs, 0), TIMEOUT_MS_MAX);
-      handle = setTimeout(() => (restMs > stepMs ? arm(restMs - stepMs) : callback()), stepMs);
-      if (!keepAlive) handle.unref();
-    };
-    arm(delayMs);
-    return { cancel: () => clearTimeout(handle) };
-  },
-};
+export const systemClock: Clock = makeSystemClock();
+
+function makeSystemClock(): Clock {
+  let wallClockOffsetMs = performance.timeOrigin;
+  return {
+    now() {
+      const wallMs = Date.now();
+      const monotonicMs = performance.now();
+      const nowMs = wallClockOffsetMs + monotonicMs;
+      // Also after somebody set the clock, or the machine slept.
+      if (Math.abs(wallMs - nowMs) <= WALL_CLOCK_DRIFT_MS_MAX) return nowMs;
+      wallClockOffsetMs = wallMs - monotonicMs;
+      return wallMs;
+    },
+    monotonic: () => performance.now(),
+    after(delayMs, callback, keepAlive = false) {
+      let handle: NodeJS.Timeout;
+      const arm = (restMs: number): void => {
+        const stepMs = Math.min(Math.max(restMs, 0), TIMEOUT_MS_MAX);
+        handle = setTimeout(() => (restMs > stepMs ? arm(restMs - stepMs) : callback()), stepMs);
+        if (!keepAlive) handle.unref();
+      };
+      arm(delayMs);
+      return { cancel: () => clearTimeout(handle) };
+    },
+  };
+}
 
 /** Waits; rejects with the signal's reason when aborted. */
 export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {

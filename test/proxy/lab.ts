@@ -50,6 +50,8 @@ const OPTIONS: ProxyOptions = {
   reusePort: true,
   originalSource: "try",
   keepAlive: KEEP_ALIVE,
+  acceptQueueMax: 128,
+  localWorkloadWaitMs: 5000,
   connectTimeoutMs: 10_000,
   clientTunnel: TUNNEL,
   serverTunnel: { ...TUNNEL, streamsMax: 200 },

@@ -1,0 +1,129 @@
+/**
+ * The limits and times that the original has no variable for, each with a variable of ours.
+ * For `--help` and the README's table.
+ */
+import type { EnvironmentReader } from "./environment-reader.ts";
+
+/** A whole number from 1 on; times are written as durations. */
+export interface Limit {
+  readonly variable: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly why: string;
+}
+
+export type LimitName =
+  | "localWorkloadWait"
+  | "acceptQueue"
+  | "connectTimeout"
+  | "handshakeTimeout"
+  | "pingInterval"
+  | "pingTimeout"
+  | "poolConnections"
+  | "clientHeaderList"
+  | "serverHeaderList"
+  | "serverStreams"
+  | "httpHeaderTimeout"
+  | "httpHeader"
+  | "httpConnections"
+  | "logBuffer";
+
+/** Defaults with their reasons. */
+export const LIMITS: Readonly<Record<LimitName, Limit>> = {
+  localWorkloadWait: {
+    variable: "LOCAL_WORKLOAD_TIMEOUT",
+    value: 5000,
+    unit: "ms",
+    why: "a pod's first connection may come before the mesh knows the pod; the original's number",
+  },
+  acceptQueue: {
+    variable: "ACCEPT_QUEUE_SIZE",
+    value: 128,
+    unit: "connections per port and thread",
+    why: "redirected bursts wait in the kernel, floods are refused; the original's number",
+  },
+  connectTimeout: {
+    variable: "CONNECT_TIMEOUT",
+    value: 10_000,
+    unit: "ms",
+    why: "three lost SYNs (1, 3 and 7 s) still get through; the original's number",
+  },
+  handshakeTimeout: {
+    variable: "HANDSHAKE_TIMEOUT",
+    value: 10_000,
+    unit: "ms",
+    why: "a peer that connects and stays silent must not hold a connection; as long as a connect",
+  },
+  pingInterval: {
+    variable: "HBONE_PING_INTERVAL",
+    value: 10_000,
+    unit: "ms",
+    why: "an idle tunnel notices a dead peer before people do; the original's number",
+  },
+  pingTimeout: {
+    variable: "HBONE_PING_TIMEOUT",
+    value: 20_000,
+    unit: "ms",
+    why: "survives a lost packet and its retransmissions; the original's number",
+  },
+  poolConnections: {
+    variable: "POOL_MAX_CONNECTIONS",
+    value: 500,
+    unit: "tunnels per workload and thread",
+    why: "far more peers than a pod talks to at a time, yet a bound; the original's number",
+  },
+  clientHeaderList: {
+    variable: "HTTP2_CLIENT_HEADER_LIST_SIZE",
+    value: 16_384,
+    unit: "bytes",
+    why: "a peer's answer to CONNECT is a few hundred bytes; the original's number",
+  },
+  serverHeaderList: {
+    variable: "HTTP2_SERVER_HEADER_LIST_SIZE",
+    value: 65_536,
+    unit: "bytes",
+    why: "leaves room for headers that waypoints add; the original's number",
+  },
+  serverStreams: {
+    variable: "HTTP2_SERVER_MAX_STREAMS",
+    value: 200,
+    unit: "streams per tunnel",
+    why: "twice what our own clients put on one tunnel; the original's number",
+  },
+  httpHeaderTimeout: {
+    variable: "ADMIN_HEADER_TIMEOUT",
+    value: 2000,
+    unit: "ms",
+    why: "probes and scrapers are near and quick; the original's number",
+  },
+  httpHeader: {
+    variable: "ADMIN_HEADER_SIZE",
+    value: 8192,
+    unit: "bytes",
+    why: "a scrape's request has a few hundred; the original's number",
+  },
+  httpConnections: {
+    variable: "ADMIN_MAX_CONNECTIONS",
+    value: 128,
+    unit: "connections per operator port",
+    why: "probes, scrapers and people are few; the ports must not eat the descriptors of traffic",
+  },
+  logBuffer: {
+    variable: "LOG_BUFFER_SIZE",
+    value: 16_777_216,
+    unit: "bytes",
+    why: "a minute of access lines at 500 connections per second; a reader that stalls longer loses lines, not connections",
+  },
+};
+
+const INTEGER_MAX = 2 ** 32 - 1;
+/** As long as a timer of Node can be. */
+const DURATION_MS_MAX = 2 ** 31 - 1;
+
+/** The operator's value, or the default. Notes a mistake in the reader. */
+export function readLimit(reader: EnvironmentReader, name: LimitName): number {
+  const { variable, value, unit } = LIMITS[name];
+  return unit === "ms"
+    ? reader.duration(variable, value, { min: 1, max: DURATION_MS_MAX })
+    : reader.integer(variable, value, { min: 1, max: INTEGER_MAX });
+}
