@@ -1,0 +1,54 @@
+/** The DaemonSet: valid for the Kubernetes API, and what the mesh's neighbours expect of it. */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { test } from "node:test";
+import { parseAllDocuments } from "yaml";
+import { CONFIG_OPTIONS } from "../../src/config/config-option.ts";
+
+const FILE = join(resolve(import.meta.dirname, "../.."), "daemonset.yaml");
+
+interface Container {
+  readonly name: string;
+  readonly args: readonly string[];
+  readonly env: readonly { readonly name: string }[];
+  readonly securityContext: { readonly capabilities: { readonly add: readonly string[] } };
+}
+
+function daemonSet(): { container: Container; spec: Record<string, unknown> } {
+  const documents = parseAllDocuments(readFileSync(FILE, "utf8"));
+  const found = documents.map((one) => one.toJS()).find(({ kind }) => kind === "DaemonSet");
+  const spec = found.spec.template.spec;
+  return { container: spec.containers[0], spec: found.spec };
+}
+
+/** The schema checker of PyPI; CI installs it. */
+function missingValidator(): string | false {
+  const found = spawnSync("kubernetes-validate", ["--version"]).error === undefined;
+  if (found) return false;
+  if (process.env["CI"] === "true") throw new Error("kubernetes-validate is not installed");
+  return "kubernetes-validate is not installed (pip install kubernetes-validate)";
+}
+
+test("daemonset.yaml is valid for the Kubernetes API", { skip: missingValidator() }, () => {
+  execFileSync("kubernetes-validate", ["--strict", FILE], { stdio: "pipe" });
+});
+
+test("the pod is found where istioctl and the charts look for it", () => {
+  const { container, spec } = daemonSet();
+  assert.equal(container.name, "istio-proxy");
+  assert.deepEqual(container.args, ["proxy", "ztunnel"]);
+  assert.deepEqual(spec["selector"], { matchLabels: { app: "ztunnel" } });
+});
+
+test("the container has the three capabilities that the addon needs, and no more", () => {
+  const { add } = daemonSet().container.securityContext.capabilities;
+  assert.deepEqual(add, ["NET_ADMIN", "SYS_ADMIN", "NET_RAW"]);
+});
+
+test("every variable that is set is one that the daemon reads", () => {
+  const known = new Set(CONFIG_OPTIONS.map(({ name }) => name));
+  const unread = daemonSet().container.env.filter(({ name }) => !known.has(name));
+  assert.deepEqual(unread, []);
+});
