@@ -157,8 +157,9 @@ export class NodeClientTunnel implements ClientTunnel {
           const end = new NodeStreamEnd(stream, this.#deps.pool, this.#tunnel);
           return resolve({ status, headers: fields, end });
         }
+        // Node ends our half with it; destroyed at once, it would forget to tell the peer.
         stream.close(constants.NGHTTP2_CANCEL);
-        stream.destroy();
+        stream.resume();
         resolve({ status, headers: fields, end: undefined });
       });
     });

@@ -100,6 +100,10 @@ export class NodeServerTunnel implements ServerTunnel {
       this.#options.opened({ leafDer });
     });
     session.on("stream", (stream, _headers, _flags, rawHeaders) => {
+      if (tunnel.fate() !== undefined) {
+        stream.close(constants.NGHTTP2_REFUSED_STREAM);
+        return;
+      }
       const fields = fromFlatList(rawHeaders as unknown as readonly string[]);
       this.#options.requested(new NodeTunnelRequest(stream, fields, this.#deps.pool, tunnel));
     });

@@ -9,11 +9,13 @@
  *   above the limit is reset instead of answered 431;
  * - received DATA returns the credit of the connection at once, so that only the windows of the
  *   streams hold a sender back; see {@link ReceiveBudget} for what bounds them together;
+ * - a stream that was answered with an error is ended by the client, not reset with CANCEL;
  * - no pings after GOAWAY.
  */
 import { constants, type Http2Session, type ServerSessionOptions } from "node:http2";
 import type { TLSSocket } from "node:tls";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { afterTurn } from "../runtime/turn.ts";
 import type { TunnelSettings } from "./engine.ts";
 import { EngineError, errnoOf, systemError } from "./engine-error.ts";
 import { clientHandshakeError } from "./handshake-error.ts";
@@ -105,6 +107,7 @@ export class TunnelSession implements StreamHost {
   /** How the tunnel went, for its streams. */
   fate(): TunnelFate | undefined {
     if (this.#isDestroyed) return { kind: "stopped" };
+    if (this.#goodbye !== undefined) return { kind: "lost", error: this.#error };
     if (!this.#session.destroyed && !this.#socket.destroyed) return undefined;
     if (this.#hadGoaway) return { kind: "orderly" };
     return { kind: "lost", error: this.#error };
@@ -146,7 +149,10 @@ export class TunnelSession implements StreamHost {
   #tearDown(): void {
     this.#timer?.cancel();
     if (this.#socket.destroyed || this.#goodbye !== undefined) return;
-    this.#session.destroy();
+    // Node forgets the GOAWAY of a destroy while a write is under way, and without it the peer
+    // could not tell an end in order from a crash.
+    if (!this.#session.destroyed) this.#session.goaway();
+    afterTurn(() => this.#session.destroy());
     this.#goodbye = this.#clock.after(GOODBYE_MS_MAX, () => this.#socket.destroy());
   }
 

@@ -20,6 +20,12 @@ import { type RawPeer, RawServer, rawConnect } from "./raw-peer.ts";
 
 const BULK_BYTES = 8 * 1024 * 1024;
 
+const STALLED_CONNECTIONS = 40;
+const STALLED_CHUNKS = 64;
+
+/** The connection window, and what is under way while the peer learns of it. */
+const HELD_BYTES_MAX = 64 * 1024 * 1024;
+
 /** Longest silence after which a blocked writer counts as stopped. */
 const STILL_MS = 150;
 
@@ -217,6 +223,31 @@ function cases(options: ByteStreamSuiteOptions, makeRoute: MakeRoute, kind: "pla
     }));
 
   if (kind === "tunnel") {
+    it("holds about one connection window for all stalled connections together", () =>
+      withRoute(async (route) => {
+        const joined: Joined[] = [];
+        for (let i = 0; i < STALLED_CONNECTIONS; i++) {
+          joined.push(await route.join({ server: "stalled" }));
+        }
+        const chunk = Buffer.alloc(256 * 1024);
+        for (const { client } of joined) {
+          for (let i = 0; i < STALLED_CHUNKS; i++) client.socket.write(chunk);
+        }
+        const carried = (at: 0 | 1): number =>
+          joined.reduce((sum, { relays }) => sum + (relays[at]?.relay.bytesSent ?? 0), 0);
+        for (let before = -1; before !== carried(0); ) {
+          before = carried(0);
+          await options.delay(2 * STILL_MS);
+        }
+        const heldBytes = carried(0) - carried(1);
+        assert(heldBytes > 0, "nothing stalled");
+        assert(heldBytes < HELD_BYTES_MAX, `${heldBytes} bytes are held`);
+        for (const { client, server } of joined) {
+          client.reset();
+          server.reset();
+        }
+      }));
+
     it("keeps a stalled connection from stalling its neighbour in the tunnel", () =>
       withRoute(async (route) => {
         const stalled = await route.join({ server: "stalled" });
