@@ -18,6 +18,7 @@ constexpr Export kExports[] = {
     {"acceptConnection", ztunnel::AcceptConnection},
     {"originalDestination", ztunnel::OriginalDestination},
     {"localAddress", ztunnel::LocalAddress},
+    {"peerAddress", ztunnel::PeerAddress},
     {"connectSeqpacket", ztunnel::ConnectSeqpacket},
     {"listenSeqpacket", ztunnel::ListenSeqpacket},
     {"acceptSeqpacket", ztunnel::AcceptSeqpacket},

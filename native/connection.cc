@@ -20,6 +20,12 @@ napi_value LocalAddressOf(napi_env env, int fd) {
   return FromAddress(env, local);
 }
 
+napi_value PeerAddressOf(napi_env env, int fd) {
+  Address peer;
+  if (getpeername(fd, peer.Raw(), &peer.length) != 0) return ThrowErrno(env, errno, "getpeername");
+  return FromAddress(env, peer);
+}
+
 }  // namespace
 
 napi_value AcceptConnection(napi_env env, napi_callback_info info) {
@@ -65,6 +71,12 @@ napi_value LocalAddress(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
   return fd ? LocalAddressOf(env, *fd) : nullptr;
+}
+
+napi_value PeerAddress(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
+  return fd ? PeerAddressOf(env, *fd) : nullptr;
 }
 
 }  // namespace ztunnel

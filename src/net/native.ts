@@ -85,6 +85,8 @@ export interface Native {
   /** SO_ORIGINAL_DST, then its IPv6 twin; `undefined` when neither is known. */
   originalDestination(fd: number): NativeAddress | undefined;
   localAddress(fd: number): NativeAddress;
+  /** ENOTCONN when the peer has reset the connection. */
+  peerAddress(fd: number): NativeAddress;
   /** SOCK_SEQPACKET over a Unix path. */
   connectSeqpacket(path: string): number;
   listenSeqpacket(path: string, backlog: number): number;

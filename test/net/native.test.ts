@@ -130,6 +130,8 @@ test("an accepted connection tells both addresses", async () => {
   assert.ok(accepted);
   assert.deepEqual(accepted.local, local);
   assert.deepEqual(accepted.peer, { ip: "127.0.0.1", port: client.localPort });
+  assert.deepEqual(native.peerAddress(accepted.fd), accepted.peer);
+  assert.throws(() => native.peerAddress(listener.fd), { code: "ENOTCONN" });
   assertBornQuiet(accepted.fd);
   assert.equal(native.acceptConnection(listener.fd), undefined);
   client.destroy();
