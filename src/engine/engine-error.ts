@@ -7,7 +7,7 @@ export type EngineErrorCode =
   | "connect-timeout"
   /** TLS handshake: alert, bad bytes, no or untrusted certificate; also its time-out. */
   | "handshake"
-  /** The chain is trusted but the identity is not the expected one. */
+  /** The chain is trusted but not the identity; the message is the reason of `VerifyPeer`. */
   | "peer-identity"
   /** The peer reset a stream; `http2Code` tells why. */
   | "stream-reset"

@@ -207,10 +207,13 @@ export interface TunnelRequest {
 export interface AcceptTunnelOptions {
   readonly tls: TlsOptions;
   readonly settings: TunnelSettings;
-  /** The handshake is done and the peer accepted; before any request. */
+  /** The peer is accepted and its HTTP/2 SETTINGS have come; before any request. */
   readonly opened: (peer: PeerChain) => void;
   readonly requested: (request: TunnelRequest) => void;
-  /** Once, when the connection is gone. `handshake` errors mean that `opened` was never called. */
+  /**
+   * Once, when the connection is gone. `handshake` and `peer-identity` errors mean that `opened` was
+   * never called, also when the client left after a good handshake because it refuses our identity.
+   */
   readonly closed: (error: EngineError | undefined) => void;
 }
 

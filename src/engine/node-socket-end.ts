@@ -136,6 +136,7 @@ export class NodeSocketEnd implements SocketEnd, RelaySide {
     if (this.#fd !== -1) {
       const fd = this.#fd;
       this.#fd = -1;
+      this.#isClosed = true;
       openSocket(fd).resetAndDestroy();
     } else if (this.#socket !== undefined) resetSocket(this.#socket);
   }
@@ -143,6 +144,7 @@ export class NodeSocketEnd implements SocketEnd, RelaySide {
   #closeDescriptor(): void {
     const fd = this.#fd;
     this.#fd = -1;
+    this.#isClosed = true;
     closeSync(fd);
   }
 

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Listener, SocketEnd } from "../../src/engine/engine.ts";
+import type { Listener, RelayOutcome, SocketEnd } from "../../src/engine/engine.ts";
 import type { LeakCheck } from "../support/leak-check.ts";
 import {
   type ClosableEngine,
@@ -288,6 +288,29 @@ function unusedEnds(options: ByteStreamSuiteOptions): void {
         await leaks.assertNone();
       });
     }
+  }
+
+  for (const how of ["close", "reset"] as const) {
+    it(`finishes a relay that is stopped by a ${how} in the turn that began it`, async () => {
+      const leaks = options.leakCheck();
+      const engine = options.makeEngine();
+      const [a, b] = [await single(engine, "accepted"), await single(engine, "connected")];
+      const outcome = new Deferred<RelayOutcome>();
+      engine.relay(a.end, b.end, outcome.resolve).stop(how);
+      assert.deepEqual(await outcome.promise, {
+        sent: "stopped",
+        received: "stopped",
+        error: undefined,
+      });
+      const seen = how === "close" ? "fin" : "reset";
+      assert.deepEqual(await Promise.all([a.peer.seenEnd, b.peer.seenEnd]), [seen, seen]);
+      for (const { peer, close } of [a, b]) {
+        peer.close();
+        close();
+      }
+      engine.close();
+      await leaks.assertNone();
+    });
   }
 
   it("fails a connect to nobody with the kernel's word", async () => {
