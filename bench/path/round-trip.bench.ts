@@ -3,7 +3,7 @@ import { isQuick, type Measure, report } from "../measure.ts";
 import { alternate, withCpuSeconds } from "./alternate.ts";
 import { PathStage } from "./path-stage.ts";
 
-const DURATION_MS = isQuick() ? 500 : 2000;
+const DURATION_MS = isQuick() ? 500 : 1500;
 
 const stage = await PathStage.start("echo-server");
 try {
