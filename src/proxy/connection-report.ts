@@ -200,7 +200,7 @@ function trafficLabels(connection: ConnectionDescription): readonly string[] {
 }
 
 function baggageName(baggage: Baggage | undefined): string | undefined {
-  return baggage?.workloadName || baggage?.canonicalName;
+  return baggage?.canonicalName || baggage?.workloadName;
 }
 
 function spiffe(identity: Identity | undefined): string | undefined {

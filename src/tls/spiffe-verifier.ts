@@ -22,7 +22,10 @@ export function expectIdentity(expected: readonly Identity[]): VerifyPeer {
   return ({ leafDer }) => {
     const got = peerIdentities(leafDer);
     if (got.some((id) => expected.some((wanted) => sameIdentity(wanted, id)))) return undefined;
-    return refusal(`SAN (${formatList(expected)})`, got);
+    return (
+      `identity verification error: peer did not present the expected SAN (${formatList(expected)}), ` +
+      `got ${formatList(got)}`
+    );
   };
 }
 
@@ -32,14 +35,18 @@ export function expectTrustDomain(trustDomain: string | undefined): VerifyPeer {
     if (trustDomain === undefined) return undefined;
     const got = peerIdentities(leafDer);
     if (got.some((id) => id.trustDomain === trustDomain)) return undefined;
-    return refusal(`trustdomain (${trustDomain})`, got);
+    return (
+      "Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(" +
+      `SanTrustDomainError("${trustDomain}", [${got.map(debugForm).join(", ")}])))) }`
+    );
   };
 }
 
-function refusal(expected: string, got: readonly Identity[]): string {
+/** As the original prints it, like all that fails in a server's handshake. */
+function debugForm({ trustDomain, namespace, serviceAccount }: Identity): string {
   return (
-    `identity verification error: peer did not present the expected ${expected}, ` +
-    `got ${formatList(got)}`
+    `Spiffe { trust_domain: "${trustDomain}", namespace: "${namespace}", ` +
+    `service_account: "${serviceAccount}" }`
   );
 }
 

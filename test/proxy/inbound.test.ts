@@ -128,7 +128,7 @@ for (const { what, from, network, source } of [
       assert.deepEqual(delta?.labels.slice(23, 25), ["r", "z"]);
       assert.deepEqual(
         [fields["src.workload"], fields["src.namespace"], fields["src.cluster"]],
-        ["app", "ns", "far"],
+        ["canon", "ns", "far"],
       );
     }
     assert.equal(fields["src.identity"], principal);
@@ -140,7 +140,7 @@ for (const { what, dial, error } of [
     what: "a peer of another trust domain",
     dial: (lab: Lab) => peer(lab, "outside", { ...CLIENT, trustDomain: "evil.example" }),
     error:
-      "tls handshake error: identity verification error: peer did not present the expected trustdomain (cluster.local), got spiffe://evil.example/ns/default/sa/client1",
+      'tls handshake error: Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(SanTrustDomainError("cluster.local", [Spiffe { trust_domain: "evil.example", namespace: "default", service_account: "client1" }])))) }',
   },
   {
     what: "a peer with a certificate of another root",

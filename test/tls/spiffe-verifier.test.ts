@@ -61,8 +61,9 @@ test("a peer of another trust domain is refused in the original's words", async 
   assert.equal(verify(await leafWith(spiffe(abroad), spiffe(pay))), undefined);
   assert.equal(
     verify(await leafWith(spiffe(abroad))),
-    "identity verification error: peer did not present the expected trustdomain (cluster.local), " +
-      "got spiffe://other.example/ns/shop/sa/cart",
+    "Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(" +
+      'SanTrustDomainError("cluster.local", [Spiffe { trust_domain: "other.example", ' +
+      'namespace: "shop", service_account: "cart" }])))) }',
   );
   assert.ok(verify(await leafWith()) !== undefined);
 });
