@@ -25,6 +25,7 @@ constexpr Export kExports[] = {
     {"receivePacket", ztunnel::ReceivePacket},
     {"sendPacket", ztunnel::SendPacket},
     {"watchReadable", ztunnel::WatchReadable},
+    {"createReactor", ztunnel::CreateReactor},
 };
 
 void DeleteEnvironment(napi_env, void* data, void*) {

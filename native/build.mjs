@@ -45,6 +45,7 @@ export function buildAddon({ sanitize = false, starting = () => {} } = {}) {
   const files = readdirSync(FOLDER).filter((name) => /\.(cc|h)$/.test(name));
   const sources = files.filter((name) => name.endsWith(".cc")).map((name) => join(FOLDER, name));
   const headers = headerFolder();
+  requireOpenSslHeaders(headers);
   const flags = [...FLAGS, ...(sanitize ? SANITIZE_FLAGS : []), "-isystem", headers];
 
   const hash = createHash("sha256").update(
@@ -87,6 +88,15 @@ function headerFolder() {
   );
   if (found !== undefined) return found;
   throw new Error(`node_api.h and uv.h are not in ${candidates.join(" or ")}: run npm ci first`);
+}
+
+/** They come with Node's own; those of the system's OpenSSL 3 do as well. */
+function requireOpenSslHeaders(nodeHeaders) {
+  const candidates = [nodeHeaders, "/usr/include", "/usr/local/include"];
+  if (candidates.some((folder) => existsSync(join(folder, "openssl", "ssl.h")))) return;
+  throw new Error(
+    `openssl/ssl.h is not in ${candidates.join(" or ")}: run npm ci first, or on Debian: apt-get install libssl-dev`,
+  );
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

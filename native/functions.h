@@ -29,4 +29,6 @@ napi_value SendPacket(napi_env env, napi_callback_info info);
 
 napi_value WatchReadable(napi_env env, napi_callback_info info);
 
+napi_value CreateReactor(napi_env env, napi_callback_info info);
+
 }  // namespace ztunnel

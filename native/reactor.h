@@ -1,0 +1,218 @@
+// Sockets and tunnels of one thread, in one epoll set, in batches; src/net/reactor.ts tells what each
+// event, operation and method means.
+#pragma once
+
+#include <node_api.h>
+#include <sys/epoll.h>
+#include <uv.h>
+
+#include <cstdint>
+#include <string>
+
+#include "address.h"
+#include "byte_queue.h"
+#include "openssl_abi.h"
+#include "shared_memory.h"
+#include "tls_contexts.h"
+#include "unique_fd.h"
+
+namespace ztunnel {
+
+enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
+enum Operation { kWrite = 1, kEnd, kClose, kReset, kPause, kResume, kAlert };
+// First number of an ERROR that is no errno.
+enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
+
+constexpr size_t kHeadroomBytes = 16;
+// Longest plaintext of a TLS record.
+constexpr size_t kRecordBytes = 16 << 10;
+
+struct ReactorOptions {
+  size_t arena_bytes, scratch_bytes, events_max, operations_max, connections_max;
+  size_t plain_read_bytes, cipher_read_bytes, cipher_send_bytes, accepts_per_turn;
+  size_t queue_bytes_max, rekey_bytes;
+};
+
+class Reactor;
+
+struct Connection {
+  enum Flag : uint16_t {
+    kListener = 1,
+    kConnecting = 2,
+    // A tunnel whose handshake is not done.
+    kHandshake = 4,
+    kServer = 8,
+    kPaused = 16,
+    // The peer sends no more.
+    kAtEnd = 32,
+    // We write no more; kShut when the kernel knows it.
+    kEnding = 64,
+    kShut = 128,
+    // EPOLLHUP was seen: the set would report it for ever.
+    kHungUp = 256,
+    kFailed = 512,
+    kInSet = 1024,
+    kDirty = 2048,
+  };
+  bool Is(unsigned any) const { return (flags & any) != 0; }
+
+  Reactor* reactor = nullptr;
+  int32_t id = 0;
+  int fd = -1;
+  uint16_t flags = 0;
+  uint32_t interest = 0;
+  ByteQueue queue;
+
+  // Tunnels: small writes of this batch, which share a record, and bytes under the current key.
+  SSL* ssl = nullptr;
+  uint8_t* stage = nullptr;
+  size_t staged_bytes = 0;
+  uint64_t key_bytes = 0;
+  Connection* next_dirty = nullptr;
+
+  // What ERROR tells; `words` is malloc'ed, nullptr for an errno.
+  int32_t failure = 0;
+  int32_t failure_detail = 0;
+  char* words = nullptr;
+  Connection* next_failed = nullptr;
+};
+
+class Reactor {
+ public:
+  // Returns nullptr with an exception on failure.
+  static Reactor* Make(napi_env env, const ReactorOptions& options, napi_value turn);
+  // Closes everything; deletes the reactor when libuv has let go of it.
+  void Close();
+
+  // Return the new id, or 0 with errno; the descriptor is the reactor's on success only.
+  int32_t Listen(int fd) { return Take(fd, Connection::kListener); }
+  int32_t Adopt(int fd) { return Take(fd, 0); }
+  int32_t Connect(int fd, const Address& address);
+
+  Connection* Find(int32_t id) const;
+  // Gives the descriptor back.
+  int Detach(Connection* connection);
+  // Returns false when OpenSSL refuses; its errors tell why.
+  bool StartTls(Connection* connection, SSL_CTX* context, bool server);
+  void Perform(uint32_t operation_count);
+  // To be called when JavaScript called, not the loop.
+  void WakeUp();
+
+  TlsContexts& Contexts() { return contexts_; }
+  SharedMemory* Memory() const { return memory_; }
+  const ReactorOptions& Options() const { return options_; }
+  uint64_t StaleOperations() const { return stale_operations_; }
+  uint64_t QueuedBytes() const { return queued_bytes_; }
+
+  enum Block { kArena, kEvents, kOperations, kPending, kCredit };
+
+ private:
+  struct Slot {
+    Connection* connection;
+    uint16_t generation;
+    uint16_t next_free;
+  };
+
+  Reactor() = default;
+  ~Reactor();
+
+  // reactor.cc
+  int Prepare(napi_env env, const ReactorOptions& options, napi_value turn);
+  void DropReferences();
+
+  // reactor_loop.cc
+  static void OnReady(uv_poll_t* poll, int status, int events);
+  void RunBatch();
+  void Dispatch(const epoll_event& ready);
+  // Tells JavaScript now when the arena or the list of events lacks room. May close any connection.
+  void Reserve(size_t arena_bytes);
+  void Emit(Event kind, int32_t id, int64_t a = 0, int64_t b = 0);
+  void Deliver();
+  bool ReadCount(napi_value result, uint32_t* count);
+  void ReportFailures();
+
+  // reactor_connection.cc
+  Connection* Add(int fd, unsigned flags);
+  int32_t Take(int fd, unsigned flags);
+  bool WantsRead(const Connection& connection) const;
+  uint32_t WantedEvents(const Connection& connection) const;
+  void UpdateInterest(Connection* connection);
+  void LeaveSet(Connection* connection);
+  void Fail(Connection* connection, int failure, int detail = 0, const std::string& words = "");
+  void Forget(Connection* connection);
+  void Enqueue(Connection* connection, const uint8_t* bytes, size_t count);
+  void FlushQueue(Connection* connection);
+  void FinishEnding(Connection* connection);
+  void TellPending(const Connection& connection);
+
+  // reactor_plain.cc
+  void Accept(Connection* listener);
+  void FinishConnect(Connection* connection);
+  void ReadPlain(Connection* connection);
+  uint32_t WritePlain(Connection* connection, uint32_t first, uint32_t operation_count);
+
+  // reactor_operations.cc
+  bool InArena(int32_t offset, int32_t length) const;
+  bool PerformOne(Connection* connection, const int32_t* operation);
+
+  // reactor_tls.cc
+  static int ReadCipher(BIO* bio, char* into, int count);
+  static int WriteCipher(BIO* bio, const char* bytes, int count);
+  static long ControlCipher(BIO* bio, int command, long number, void* pointer);
+  void Handshake(Connection* connection);
+  void ReadTunnel(Connection* connection);
+  void Decrypt(Connection* connection);
+  bool WriteTunnel(Connection* connection, const uint8_t* bytes, size_t count);
+  void Encrypt(Connection* connection, const uint8_t* bytes, size_t count);
+  void EndTunnel(Connection* connection);
+  void AlertTunnel(Connection* connection, int alert);
+  void MarkDirty(Connection* connection);
+  // Encrypts what is staged and sends what is encrypted.
+  void FlushTunnel(Connection* connection);
+  void FlushStage(Connection* connection);
+  void FlushCipher();
+  void FlushDirty();
+  void FailTls(Connection* connection);
+
+  napi_env env_ = nullptr;
+  napi_ref turn_ = nullptr;
+  napi_async_context async_context_ = nullptr;
+  napi_async_cleanup_hook_handle cleanup_ = nullptr;
+  uv_poll_t poll_ = {};
+  UniqueFd epoll_;
+  // Wakes the loop for failures that JavaScript's calls found.
+  UniqueFd wake_;
+
+  ReactorOptions options_ = {};
+  SharedMemory* memory_ = nullptr;
+  size_t arena_used_ = 0;
+  uint32_t event_count_ = 0;
+  bool in_batch_ = false;
+  bool closed_ = false;
+
+  Slot* slots_ = nullptr;
+  uint16_t free_slot_ = 0;
+  uint32_t slots_used_ = 0;
+  Connection* dirty_ = nullptr;
+  Connection* failed_ = nullptr;
+  uint64_t stale_operations_ = 0;
+  uint64_t queued_bytes_ = 0;
+
+  TlsContexts contexts_;
+  BIO_METHOD* bio_method_ = nullptr;
+  // Ciphertext just received, and whose it is; read by OpenSSL within the same call.
+  uint8_t* received_ = nullptr;
+  size_t received_start_ = 0;
+  size_t received_end_ = 0;
+  Connection* receiver_ = nullptr;
+  // Ciphertext about to be sent, and whose it is.
+  uint8_t* encrypted_ = nullptr;
+  size_t encrypted_bytes_ = 0;
+  Connection* sender_ = nullptr;
+  // Stages that no tunnel uses at the moment.
+  static constexpr size_t kSpareStagesMax = 64;
+  uint8_t* spare_stages_[kSpareStagesMax] = {};
+  size_t spare_stage_count_ = 0;
+};
+
+}  // namespace ztunnel

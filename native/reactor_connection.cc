@@ -1,0 +1,202 @@
+// The table of connections, and what plain ones and tunnels have in common.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <new>
+
+#include "reactor.h"
+
+namespace ztunnel {
+namespace {
+
+// Bits of an id: generation above, slot below; ids are positive.
+constexpr int kSlotBits = 16;
+constexpr int32_t kSlotMask = (1 << kSlotBits) - 1;
+constexpr uint16_t kGenerationMask = 0x7fff;
+
+void Unlink(Connection** first, Connection* connection, Connection* Connection::* next) {
+  for (Connection** link = first; *link != nullptr; link = &((*link)->*next)) {
+    if (*link != connection) continue;
+    *link = connection->*next;
+    return;
+  }
+}
+
+}  // namespace
+
+Connection* Reactor::Find(int32_t id) const {
+  const auto slot = static_cast<uint32_t>(id & kSlotMask);
+  if (slot > slots_used_) return nullptr;
+  Connection* connection = slots_[slot].connection;
+  return connection != nullptr && connection->id == id ? connection : nullptr;
+}
+
+// Takes the descriptor on success; otherwise returns nullptr with errno.
+Connection* Reactor::Add(int fd, unsigned flags) {
+  if (free_slot_ == 0 && slots_used_ == options_.connections_max) {
+    errno = EMFILE;
+    return nullptr;
+  }
+  auto* connection = new (std::nothrow) Connection;
+  if (connection == nullptr) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+  uint16_t slot = free_slot_;
+  if (slot == 0) {
+    slot = static_cast<uint16_t>(++slots_used_);
+  } else {
+    free_slot_ = slots_[slot].next_free;
+  }
+  slots_[slot].connection = connection;
+  connection->reactor = this;
+  connection->fd = fd;
+  connection->flags = static_cast<uint16_t>(flags);
+  connection->id = (slots_[slot].generation & kGenerationMask) << kSlotBits | slot;
+  memory_->Numbers(kPending)[slot] = 0;
+  memory_->Numbers(kCredit)[slot] = 0;
+  return connection;
+}
+
+int32_t Reactor::Take(int fd, unsigned flags) {
+  int status = fcntl(fd, F_GETFL);
+  if (status < 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) != 0) return 0;
+  Connection* connection = Add(fd, flags);
+  if (connection == nullptr) return 0;
+  // Now, not when it is first read: it tells whether the descriptor is a socket, and ours only once.
+  epoll_event event = {};
+  event.events = connection->interest = WantedEvents(*connection);
+  event.data.u64 = static_cast<uint64_t>(connection->id);
+  if (epoll_ctl(epoll_.Get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    int error = errno;
+    Forget(connection);
+    errno = error;
+    return 0;
+  }
+  connection->flags |= Connection::kInSet;
+  return connection->id;
+}
+
+bool Reactor::WantsRead(const Connection& connection) const {
+  if (connection.Is(Connection::kConnecting | Connection::kPaused | Connection::kAtEnd |
+                    Connection::kFailed)) {
+    return false;
+  }
+  return connection.ssl != nullptr || connection.Is(Connection::kListener) ||
+         memory_->Numbers(kCredit)[connection.id & kSlotMask] > 0;
+}
+
+uint32_t Reactor::WantedEvents(const Connection& connection) const {
+  uint32_t wanted = WantsRead(connection) ? static_cast<uint32_t>(EPOLLIN) : 0u;
+  if (connection.Is(Connection::kConnecting) || connection.queue.Size() > 0) wanted |= EPOLLOUT;
+  return wanted;
+}
+
+void Reactor::UpdateInterest(Connection* connection) {
+  if (connection->Is(Connection::kFailed)) return;
+  const uint32_t wanted = WantedEvents(*connection);
+  // One that is not read yet joins when it is; one that hung up leaves.
+  if (wanted == 0 && (!connection->Is(Connection::kInSet) || connection->Is(Connection::kHungUp))) {
+    return LeaveSet(connection);
+  }
+  if (connection->Is(Connection::kInSet) && wanted == connection->interest) return;
+  epoll_event event = {};
+  event.events = wanted;
+  event.data.u64 = static_cast<uint64_t>(connection->id);
+  int how = connection->Is(Connection::kInSet) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+  if (epoll_ctl(epoll_.Get(), how, connection->fd, &event) != 0) return Fail(connection, errno);
+  connection->flags |= Connection::kInSet;
+  connection->interest = wanted;
+}
+
+void Reactor::LeaveSet(Connection* connection) {
+  if (!connection->Is(Connection::kInSet)) return;
+  epoll_ctl(epoll_.Get(), EPOLL_CTL_DEL, connection->fd, nullptr);
+  connection->flags &= static_cast<uint16_t>(~Connection::kInSet);
+  connection->interest = 0;
+}
+
+void Reactor::Fail(Connection* connection, int failure, int detail, const std::string& words) {
+  if (connection->Is(Connection::kFailed)) return;
+  connection->flags |= Connection::kFailed;
+  connection->failure = failure;
+  connection->failure_detail = detail;
+  if (!words.empty()) connection->words = strdup(words.c_str());
+  queued_bytes_ -= connection->queue.Size();
+  connection->queue.Clear();
+  TellPending(*connection);
+  LeaveSet(connection);
+  connection->next_failed = failed_;
+  failed_ = connection;
+}
+
+// Frees everything but the descriptor.
+void Reactor::Forget(Connection* connection) {
+  if (connection->Is(Connection::kFailed)) {
+    Unlink(&failed_, connection, &Connection::next_failed);
+  }
+  if (connection->Is(Connection::kDirty)) Unlink(&dirty_, connection, &Connection::next_dirty);
+  if (receiver_ == connection) receiver_ = nullptr;
+  if (sender_ == connection) {
+    sender_ = nullptr;
+    encrypted_bytes_ = 0;
+  }
+  queued_bytes_ -= connection->queue.Size();
+  if (connection->ssl != nullptr) SSL_free(connection->ssl);
+  free(connection->stage);
+  free(connection->words);
+
+  const auto slot = static_cast<uint16_t>(connection->id & kSlotMask);
+  slots_[slot].connection = nullptr;
+  ++slots_[slot].generation;
+  slots_[slot].next_free = free_slot_;
+  free_slot_ = slot;
+  delete connection;
+}
+
+int Reactor::Detach(Connection* connection) {
+  LeaveSet(connection);
+  int fd = connection->fd;
+  Forget(connection);
+  return fd;
+}
+
+void Reactor::Enqueue(Connection* connection, const uint8_t* bytes, size_t count) {
+  if (count > options_.queue_bytes_max - connection->queue.Size()) {
+    return Fail(connection, ENOBUFS);
+  }
+  if (!connection->queue.Append(bytes, count)) return Fail(connection, ENOMEM);
+  queued_bytes_ += count;
+  TellPending(*connection);
+}
+
+void Reactor::FlushQueue(Connection* connection) {
+  ssize_t sent = send(connection->fd, connection->queue.Data(), connection->queue.Size(),
+                      MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent < 0) {
+    if (errno != EAGAIN && errno != EINTR) Fail(connection, errno);
+    return;
+  }
+  queued_bytes_ -= static_cast<size_t>(sent);
+  connection->queue.Consume(static_cast<size_t>(sent));
+  TellPending(*connection);
+  FinishEnding(connection);
+}
+
+void Reactor::FinishEnding(Connection* connection) {
+  if (!connection->Is(Connection::kEnding) || connection->queue.Size() > 0 ||
+      connection->Is(Connection::kShut | Connection::kConnecting | Connection::kFailed)) {
+    return;
+  }
+  connection->flags |= Connection::kShut;
+  // Fails when the peer has reset the connection, which reading will tell.
+  shutdown(connection->fd, SHUT_WR);
+}
+
+void Reactor::TellPending(const Connection& connection) {
+  memory_->Numbers(kPending)[connection.id & kSlotMask] =
+      static_cast<int32_t>(connection.queue.Size());
+}
+
+}  // namespace ztunnel

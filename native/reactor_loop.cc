@@ -1,0 +1,140 @@
+// The batch: what is ready becomes events, JavaScript answers with operations.
+#include <cerrno>
+
+#include "napi_support.h"
+#include "reactor.h"
+
+namespace ztunnel {
+namespace {
+
+constexpr int kReadyMax = 256;
+// Full sets in a row before other handles of the loop have their turn.
+constexpr int kRoundsMax = 4;
+// No step emits more events than this between two calls of Reserve().
+constexpr uint32_t kEventsPerStep = 4;
+
+}  // namespace
+
+void Reactor::OnReady(uv_poll_t* poll, int, int) {
+  auto* reactor = static_cast<Reactor*>(poll->data);
+  reactor->in_batch_ = true;
+  reactor->RunBatch();
+  reactor->in_batch_ = false;
+  if (reactor->closed_) {
+    reactor->DropReferences();
+  } else {
+    reactor->WakeUp();
+  }
+}
+
+void Reactor::RunBatch() {
+  epoll_event ready[kReadyMax];
+  for (int round = 0; round < kRoundsMax; ++round) {
+    int count = epoll_wait(epoll_.Get(), ready, kReadyMax, 0);
+    for (int i = 0; i < count && !closed_; ++i) Dispatch(ready[i]);
+    if (!closed_) ReportFailures();
+    if (!closed_) Deliver();
+    if (closed_ || count < kReadyMax) return;
+  }
+}
+
+void Reactor::Dispatch(const epoll_event& ready) {
+  const int32_t id = static_cast<int32_t>(ready.data.u64);
+  Reserve(0);
+  Connection* connection = Find(id);
+  if (connection == nullptr) return;
+  if (connection->Is(Connection::kListener)) return Accept(connection);
+  if (connection->Is(Connection::kConnecting)) return FinishConnect(connection);
+
+  if ((ready.events & EPOLLOUT) != 0 && connection->queue.Size() > 0) {
+    FlushQueue(connection);
+    if (connection->queue.Size() == 0 && !connection->Is(Connection::kFailed)) Emit(kDrain, id);
+  }
+  if ((ready.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+    if (WantsRead(*connection)) {
+      // Finds out by itself what an error or a hang-up is about.
+      connection->ssl == nullptr ? ReadPlain(connection) : ReadTunnel(connection);
+      if ((connection = Find(id)) == nullptr) return;
+    } else if ((ready.events & EPOLLERR) != 0) {
+      int error = 0;
+      socklen_t length = sizeof(error);
+      getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+      Fail(connection, error == 0 ? ECONNRESET : error);
+    } else if ((ready.events & EPOLLHUP) != 0) {
+      connection->flags |= Connection::kHungUp;
+    }
+  }
+  UpdateInterest(connection);
+}
+
+void Reactor::Reserve(size_t arena_bytes) {
+  if (options_.arena_bytes - arena_used_ < arena_bytes ||
+      options_.events_max - event_count_ < kEventsPerStep) {
+    Deliver();
+  }
+}
+
+void Reactor::Emit(Event kind, int32_t id, int64_t a, int64_t b) {
+  int32_t* entry = memory_->Numbers(kEvents) + 4 * event_count_++;
+  entry[0] = kind;
+  entry[1] = id;
+  entry[2] = static_cast<int32_t>(a);
+  entry[3] = static_cast<int32_t>(b);
+}
+
+void Reactor::Deliver() {
+  const uint32_t events = event_count_;
+  event_count_ = 0;
+  if (events == 0) {
+    arena_used_ = 0;
+    return;
+  }
+  napi_env env = env_;
+  napi_handle_scope scope = nullptr;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value receiver = nullptr, turn = nullptr, argument = nullptr, result = nullptr;
+  napi_get_global(env, &receiver);
+  napi_get_reference_value(env, turn_, &turn);
+  napi_create_uint32(env, events, &argument);
+
+  // Not napi_make_callback: it would run microtasks before the operations are performed, and these
+  // may already fill the list anew and flush it.
+  napi_callback_scope callback = nullptr;
+  if (napi_open_callback_scope(env, receiver, async_context_, &callback) == napi_ok) {
+    uint32_t operations = 0;
+    if (napi_call_function(env, receiver, turn, 1, &argument, &result) == napi_ok &&
+        ReadCount(result, &operations) && !closed_) {
+      Perform(operations);
+    }
+    arena_used_ = 0;
+    if (Pending(env)) {
+      napi_value error = nullptr;
+      napi_get_and_clear_last_exception(env, &error);
+      napi_fatal_exception(env, error);
+    }
+    napi_close_callback_scope(env, callback);
+  }
+  napi_close_handle_scope(env, scope);
+}
+
+bool Reactor::ReadCount(napi_value result, uint32_t* count) {
+  std::optional<int64_t> given = ReadInteger(env_, result, "the number of operations",
+                                             static_cast<int64_t>(options_.operations_max));
+  if (given) *count = static_cast<uint32_t>(*given);
+  if (!given && !Pending(env_)) ThrowType(env_, "the number of operations", "an integer");
+  return given.has_value();
+}
+
+void Reactor::ReportFailures() {
+  while (failed_ != nullptr) {
+    Reserve(0);
+    // Reserve may have told JavaScript, which may have closed it.
+    Connection* connection = failed_;
+    if (connection == nullptr) return;
+    failed_ = connection->next_failed;
+    connection->next_failed = nullptr;
+    Emit(kError, connection->id, connection->failure, connection->failure_detail);
+  }
+}
+
+}  // namespace ztunnel

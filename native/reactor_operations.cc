@@ -1,0 +1,74 @@
+// What JavaScript asks for. Everything it says is checked: ids, kinds, ranges.
+#include <unistd.h>
+
+#include "reactor.h"
+
+namespace ztunnel {
+
+bool Reactor::InArena(int32_t offset, int32_t length) const {
+  return offset >= 0 && length >= 0 &&
+         static_cast<size_t>(offset) + static_cast<size_t>(length) <=
+             options_.arena_bytes + options_.scratch_bytes;
+}
+
+void Reactor::Perform(uint32_t operation_count) {
+  for (uint32_t index = 0; index < operation_count;) {
+    const int32_t* operation = memory_->Numbers(kOperations) + 4 * index;
+    Connection* connection = Find(operation[1]);
+    if (connection != nullptr && operation[0] == kWrite && connection->ssl == nullptr) {
+      index = WritePlain(connection, index, operation_count);
+      continue;
+    }
+    if (connection == nullptr || !PerformOne(connection, operation)) ++stale_operations_;
+    ++index;
+  }
+  FlushDirty();
+}
+
+// Returns false when the operation makes no sense at this moment.
+bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
+  const int32_t a = operation[2], b = operation[3];
+  switch (operation[0]) {
+    case kWrite:
+      return InArena(a, b) && WriteTunnel(connection, memory_->Bytes(kArena) + a,
+                                          static_cast<size_t>(b));
+    case kEnd:
+      if (connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed)) {
+        return false;
+      }
+      if (connection->ssl != nullptr) EndTunnel(connection);
+      connection->flags |= Connection::kEnding;
+      FinishEnding(connection);
+      return true;
+    case kReset: {
+      const linger now = {1, 0};
+      setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+      close(Detach(connection));
+      return true;
+    }
+    case kAlert:
+      if (a < 0 || a > UINT8_MAX || connection->ssl == nullptr) return false;
+      AlertTunnel(connection, a);
+      [[fallthrough]];
+    case kClose:
+      if (connection->ssl != nullptr) {
+        FlushTunnel(connection);
+        // What the peer sent meanwhile must not turn our last words into an RST.
+        recv(connection->fd, nullptr, options_.cipher_read_bytes, MSG_TRUNC | MSG_DONTWAIT);
+      }
+      close(Detach(connection));
+      return true;
+    case kPause:
+      connection->flags |= Connection::kPaused;
+      UpdateInterest(connection);
+      return true;
+    case kResume:
+      connection->flags &= static_cast<uint16_t>(~Connection::kPaused);
+      UpdateInterest(connection);
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace ztunnel

@@ -1,0 +1,149 @@
+// Plain TCP: accept, connect, read, write.
+#include <unistd.h>
+#include <sys/uio.h>
+
+#include <cerrno>
+
+#include "reactor.h"
+
+namespace ztunnel {
+namespace {
+
+// Pieces of one sendmsg().
+constexpr size_t kPiecesMax = 64;
+
+// The connection that waited is gone or broken; the next one may be fine (accept(2)).
+bool IsOfOneConnection(int error) {
+  switch (error) {
+    case EINTR:
+    case ECONNABORTED:
+    case ENETDOWN:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void Reactor::Accept(Connection* listener) {
+  const int32_t id = listener->id;
+  for (size_t i = 0; i < options_.accepts_per_turn; ++i) {
+    Reserve(0);
+    listener = Find(id);
+    if (listener == nullptr || listener->Is(Connection::kPaused)) return;
+    int fd = accept4(listener->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && errno == EAGAIN) return;
+    if (fd < 0 && IsOfOneConnection(errno)) continue;
+    Connection* accepted = fd < 0 ? nullptr : Add(fd, 0);
+    if (accepted == nullptr) {
+      int error = errno;
+      if (fd >= 0) close(fd);
+      // Level-triggered, it would be told without end.
+      listener->flags |= Connection::kPaused;
+      listener->failure = error;
+      UpdateInterest(listener);
+      Emit(kError, id, error);
+      return;
+    }
+    Emit(kAccept, id, accepted->id);
+  }
+}
+
+int32_t Reactor::Connect(int fd, const Address& address) {
+  const auto* raw = reinterpret_cast<const sockaddr*>(&address.storage);
+  int32_t id = Take(fd, Connection::kConnecting);
+  if (id == 0) return 0;
+  if (connect(fd, raw, address.length) != 0 && errno != EINPROGRESS && errno != EINTR) {
+    Fail(Find(id), errno);
+  }
+  return id;
+}
+
+void Reactor::FinishConnect(Connection* connection) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+  if (error != 0) return Fail(connection, error);
+  connection->flags &= static_cast<uint16_t>(~Connection::kConnecting);
+  if (connection->ssl == nullptr) {
+    Emit(kOpen, connection->id);
+  } else if (!connection->Is(Connection::kServer)) {
+    Handshake(connection);
+    FlushTunnel(connection);
+  }
+  FinishEnding(connection);
+  UpdateInterest(connection);
+}
+
+void Reactor::ReadPlain(Connection* connection) {
+  const int32_t id = connection->id;
+  Reserve(kHeadroomBytes + options_.plain_read_bytes);
+  connection = Find(id);
+  if (connection == nullptr || !WantsRead(*connection)) return;
+  auto credit = static_cast<size_t>(memory_->Numbers(kCredit)[id & 0xffff]);
+  size_t wanted = std::min(credit, options_.plain_read_bytes);
+  size_t offset = arena_used_ + kHeadroomBytes;
+  ssize_t count = recv(connection->fd, memory_->Bytes(kArena) + offset, wanted, MSG_DONTWAIT);
+  if (count > 0) {
+    Emit(kData, id, static_cast<int64_t>(offset), count);
+    arena_used_ = (offset + static_cast<size_t>(count) + 15) & ~size_t{15};
+  } else if (count == 0) {
+    connection->flags |= Connection::kAtEnd;
+    Emit(kEof, id);
+  } else if (errno != EAGAIN && errno != EINTR) {
+    Fail(connection, errno);
+  }
+}
+
+// Performs the WRITEs to this connection that follow each other from `first` on; answers the index
+// of the operation behind them.
+uint32_t Reactor::WritePlain(Connection* connection, uint32_t first, uint32_t operation_count) {
+  iovec pieces[kPiecesMax];
+  size_t piece_count = 0, total = 0;
+  bool takes = !connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed);
+  uint32_t index = first;
+  for (; index < operation_count && piece_count < kPiecesMax; ++index) {
+    const int32_t* operation = memory_->Numbers(kOperations) + 4 * index;
+    const int32_t offset = operation[2], length = operation[3];
+    if (operation[0] != kWrite || operation[1] != connection->id) break;
+    if (!takes || !InArena(offset, length)) {
+      ++stale_operations_;
+      continue;
+    }
+    pieces[piece_count++] = {memory_->Bytes(kArena) + offset, static_cast<size_t>(length)};
+    total += static_cast<size_t>(length);
+  }
+  if (total == 0) return index;
+
+  size_t sent = 0;
+  if (connection->queue.Size() == 0 && !connection->Is(Connection::kConnecting)) {
+    msghdr message = {};
+    message.msg_iov = pieces;
+    message.msg_iovlen = piece_count;
+    ssize_t count = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count < 0 && errno != EAGAIN && errno != EINTR) {
+      Fail(connection, errno);
+      return index;
+    }
+    if (count > 0) sent = static_cast<size_t>(count);
+  }
+  for (size_t i = 0; i < piece_count && !connection->Is(Connection::kFailed); ++i) {
+    size_t skipped = std::min(sent, pieces[i].iov_len);
+    sent -= skipped;
+    if (skipped == pieces[i].iov_len) continue;
+    Enqueue(connection, static_cast<uint8_t*>(pieces[i].iov_base) + skipped,
+            pieces[i].iov_len - skipped);
+  }
+  UpdateInterest(connection);
+  return index;
+}
+
+}  // namespace ztunnel
