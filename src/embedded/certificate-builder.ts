@@ -14,7 +14,7 @@ import {
   GeneralName,
   GeneralNames,
   PublicKeyInfo,
-  type RelativeDistinguishedNames,
+  RelativeDistinguishedNames,
   Time,
   TimeType,
 } from "pkijs";
@@ -117,9 +117,13 @@ export async function buildCa(
   return { pem: certificatePem(certificate), certificate, privateKey: keys.privateKey };
 }
 
+/** A name of no parts, DER. pkijs itself writes one empty part, which BoringSSL does not read. */
+const EMPTY_NAME = Uint8Array.of(0x30, 0x00);
+
 /** @returns PEM; the subject is empty and the SAN critical, as SPIFFE asks. */
 export async function buildLeaf(content: LeafContent, issuer: SigningCertificate): Promise<string> {
   const certificate = new Certificate();
+  certificate.subject = RelativeDistinguishedNames.fromBER(EMPTY_NAME);
   certificate.subjectPublicKeyInfo = PublicKeyInfo.fromBER(exactBuffer(content.publicKeyDer));
   certificate.extensions = [keyUsage(KEY_USAGE_LEAF)];
   if (content.purposes.length > 0) {

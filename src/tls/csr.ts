@@ -21,6 +21,8 @@ const OID_SUBJECT_ALT_NAME = "2.5.29.17";
 const OID_EXTENSION_REQUEST = "1.2.840.113549.1.9.14";
 /** GeneralName's choice `uniformResourceIdentifier` (RFC 5280 section 4.2.1.6). */
 const GENERAL_NAME_URI = 6;
+/** A name of no parts, DER. pkijs itself writes one empty part, which strict readers refuse. */
+const EMPTY_NAME = Uint8Array.of(0x30, 0x00);
 
 /** @throws TlsError `request`. */
 export async function createCertificateRequest(identity: Identity): Promise<CertificateRequest> {
@@ -33,8 +35,15 @@ export async function createCertificateRequest(identity: Identity): Promise<Cert
 }
 
 async function createRequest(uri: string): Promise<CertificateRequest> {
-  const { Attribute, CertificationRequest, Extension, Extensions, GeneralName, GeneralNames } =
-    await import("pkijs");
+  const {
+    Attribute,
+    CertificationRequest,
+    Extension,
+    Extensions,
+    GeneralName,
+    GeneralNames,
+    RelativeDistinguishedNames,
+  } = await import("pkijs");
   const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, [
     "sign",
     "verify",
@@ -48,6 +57,7 @@ async function createRequest(uri: string): Promise<CertificateRequest> {
     extnValue: names.toSchema().toBER(),
   });
   const request = new CertificationRequest({
+    subject: RelativeDistinguishedNames.fromBER(EMPTY_NAME),
     attributes: [
       new Attribute({
         type: OID_EXTENSION_REQUEST,
