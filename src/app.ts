@@ -157,6 +157,8 @@ class Daemon implements App {
     this.#servers.push(
       await listenMetrics({ ...http, render: this.#metrics() }, this.#anywhere(admin.statsPort)),
     );
+    const { self } = this.#config.inpod;
+    if (self !== undefined) await dataPlane.startSelf(self);
     this.#conversation = this.#talkToAgent(reconciler);
     this.#readiness.complete("proxy");
   }

@@ -11,6 +11,15 @@ import { CONFIG_OPTIONS } from "./config/config-option.ts";
 /** The mesh configuration that Istio's images mount, relative to the working directory. */
 const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
 
+/** The data path uses what came with this version. */
+const NODE_MAJOR_MIN = 26;
+
+if (Number.parseInt(process.versions.node, 10) < NODE_MAJOR_MIN) {
+  fail(
+    `Node.js ${NODE_MAJOR_MIN} or newer is needed, this is ${process.versions.node}; npm run -s ztunnel -- brings its own`,
+  );
+}
+
 const commands = yargs(hideBin(process.argv))
   .scriptName("ztunnel")
   .usage("$0 <command>\n\nNode-level L4 zero-trust proxy for Istio's ambient mesh.")
@@ -246,6 +255,7 @@ function fail(error: unknown): never {
   process.exit(1);
 }
 
+/** Of an Error its message, of anything else its text. */
 function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -106,6 +106,24 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "socket of the node agent (istio-cni) that hands over network namespaces",
   },
   {
+    name: "POD_NAME",
+    type: "text",
+    fallback: "-",
+    why: "with the next two: the daemon's own pod, which then takes tunnels on 15008 too, so that a scraper in the mesh reaches 15020",
+  },
+  {
+    name: "POD_NAMESPACE",
+    type: "text",
+    fallback: "-",
+    why: "namespace of the daemon's own pod",
+  },
+  {
+    name: "SERVICE_ACCOUNT",
+    type: "text",
+    fallback: "-",
+    why: "service account of the daemon's own pod",
+  },
+  {
     name: "INPOD_PORT_REUSE",
     type: "flag",
     fallback: "true",

@@ -6,6 +6,7 @@
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { KeepAliveOptions } from "../engine/engine.ts";
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { type IpAddress, parseIpAddress } from "../mesh/ip-address.ts";
 import { parsePort } from "../mesh/socket-address.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
@@ -66,7 +67,10 @@ export function parseConfig(
     mesh: readMesh(reader),
     identity: readIdentity(reader, host),
     proxy: readProxy(reader, ipv6),
-    inpod: { socketPath: reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock" },
+    inpod: {
+      socketPath: reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock",
+      self: readSelf(reader),
+    },
     admin: readAdmin(reader, proxyConfig, ipv6),
     logging: {
       format: reader.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
@@ -90,6 +94,17 @@ function readProxyMode(reader: EnvironmentReader): void {
   if (mode === "dedicated") {
     reader.mistake("invalid configuration: PROXY_MODE=dedicated is not supported, only shared is");
   }
+}
+
+/** Only where all three are known, as the chart sets them. */
+function readSelf(reader: EnvironmentReader): EnrolledWorkload | undefined {
+  const name = reader.text("POD_NAME");
+  const namespace = reader.text("POD_NAMESPACE");
+  const serviceAccount = reader.text("SERVICE_ACCOUNT");
+  if (name === undefined || namespace === undefined || serviceAccount === undefined) {
+    return undefined;
+  }
+  return { uid: "self", name, namespace, serviceAccount };
 }
 
 function readMesh(reader: EnvironmentReader): MeshConfig {

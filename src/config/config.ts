@@ -1,5 +1,6 @@
 /** What an operator may change, and the numbers that nobody has to: all in one value. */
 import type { HttpLimits } from "../admin/http-listener.ts";
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 
 export interface Config {
@@ -57,6 +58,8 @@ export type TokenSource =
 export interface InpodConfig {
   /** Path of the node agent's ZDS socket. */
   readonly socketPath: string;
+  /** The daemon's own pod, to which peers may tunnel (a scrape of 15020, say). */
+  readonly self: EnrolledWorkload | undefined;
 }
 
 export interface AdminConfig {

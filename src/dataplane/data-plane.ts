@@ -20,6 +20,12 @@ export interface DataPlane {
    * @throws ProxyError with the bind failure; nothing stays bound then.
    */
   startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void>;
+  /**
+   * Takes tunnels to the daemon's own pod, on one thread.
+   *
+   * @throws ProxyError with the bind failure.
+   */
+  startSelf(workload: EnrolledWorkload): Promise<void>;
   /** Ends everything of the workload at once. Unknown uids are fine. */
   stopWorkload(uid: string): Promise<void>;
   /** Later handshakes use it; running tunnels keep theirs. */

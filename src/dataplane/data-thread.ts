@@ -38,14 +38,42 @@ export class DataThread {
   /** @throws ProxyError when a port can't be bound; nothing stays bound then. */
   startWorkload(workload: EnrolledWorkload, netnsFd: number): void {
     invariant(!this.#proxies.has(workload.uid), `workload ${workload.uid} runs already`);
-    const proxy = new WorkloadProxy(this.#deps, {
-      ...this.#options,
-      workload,
-      netns: { fd: netnsFd },
-    });
+    this.#run(
+      new WorkloadProxy(this.#deps, {
+        ...this.#options,
+        workload,
+        role: "pod",
+        netns: { fd: netnsFd },
+      }),
+      workload.uid,
+    );
+  }
+
+  /**
+   * Takes tunnels to the daemon's own pod, in the daemon's own namespace: nothing is redirected
+   * there, so sockets need no mark and no foreign source.
+   *
+   * @throws ProxyError when the port can't be bound.
+   */
+  startSelf(workload: EnrolledWorkload): void {
+    this.#run(
+      new WorkloadProxy(this.#deps, {
+        ...this.#options,
+        mark: undefined,
+        reusePort: false,
+        originalSource: "off",
+        workload,
+        role: "self",
+        netns: undefined,
+      }),
+      workload.uid,
+    );
+  }
+
+  #run(proxy: WorkloadProxy, uid: string): void {
     proxy.listen();
     proxy.start();
-    this.#proxies.set(workload.uid, proxy);
+    this.#proxies.set(uid, proxy);
   }
 
   async stopWorkload(uid: string): Promise<void> {

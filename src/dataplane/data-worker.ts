@@ -61,6 +61,8 @@ function run(start: ThreadStart): void {
           command.call,
           (async () => thread.startWorkload(command.workload, command.netnsFd))(),
         );
+      case "start-self":
+        return void settle(command.call, (async () => thread.startSelf(command.workload))());
       case "stop-workload":
         return void settle(command.call, thread.stopWorkload(command.uid));
       case "certificate":

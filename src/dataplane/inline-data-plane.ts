@@ -33,6 +33,10 @@ export class InlineDataPlane implements DataPlane {
     this.#thread.startWorkload(workload, netnsFd);
   }
 
+  async startSelf(workload: EnrolledWorkload): Promise<void> {
+    this.#thread.startSelf(workload);
+  }
+
   stopWorkload(uid: string): Promise<void> {
     return this.#thread.stopWorkload(uid);
   }

@@ -15,6 +15,7 @@ export type ThreadCommand =
       readonly workload: EnrolledWorkload;
       readonly netnsFd: number;
     }
+  | { readonly kind: "start-self"; readonly call: number; readonly workload: EnrolledWorkload }
   | { readonly kind: "stop-workload"; readonly call: number; readonly uid: string }
   | {
       readonly kind: "certificate";

@@ -60,6 +60,10 @@ export class WorkerDataPlane implements DataPlane {
     throw failure.reason;
   }
 
+  async startSelf(workload: EnrolledWorkload): Promise<void> {
+    await this.#oneThread().call((call) => ({ kind: "start-self", call, workload }));
+  }
+
   async stopWorkload(uid: string): Promise<void> {
     const threads = this.#threadsOf.get(uid) ?? [];
     this.#threadsOf.delete(uid);
@@ -114,7 +118,12 @@ class WorkerThread {
     this.#deps = deps;
     // The built output and the sources run alike: the entry stands beside this file.
     const entry = import.meta.url.endsWith(".ts") ? "./data-worker.ts" : "./data-worker.js";
-    this.#worker = new Worker(new URL(entry, import.meta.url), { name, workerData: start });
+    this.#worker = new Worker(new URL(entry, import.meta.url), {
+      name,
+      workerData: start,
+      // Sockets come from the addon, of which Node's own account of descriptors knows nothing.
+      trackUnmanagedFds: false,
+    });
     this.#worker.on("message", (report: ThreadReport) => this.#take(report));
     this.#worker.on("error", (error: unknown) => this.#gone(asError(error)));
     this.#worker.on("exit", (code) => this.#gone(new Error(`data thread ended with code ${code}`)));

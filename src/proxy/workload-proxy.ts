@@ -30,6 +30,8 @@ import {
 
 export interface WorkloadProxyOptions extends ProxyOptions {
   readonly workload: EnrolledWorkload;
+  /** `self` is the daemon's own pod, which takes tunnels only. @see spec data-path 1.6 */
+  readonly role: "pod" | "self";
   /** Open until {@link WorkloadProxy.close} or {@link WorkloadProxy.drain} has settled. */
   readonly netns: NetnsFd | undefined;
 }
@@ -76,7 +78,7 @@ export class WorkloadProxy {
     this.#inbound = new Inbound(shared, options);
     this.#passthrough = new InboundPassthrough(shared, options);
     this.#outbound = new Outbound(shared, options);
-    this.#components = [
+    const components: Component[] = [
       {
         name: "inbound",
         target: "ztunnel::proxy::inbound",
@@ -105,6 +107,7 @@ export class WorkloadProxy {
         isDrained: false,
       },
     ];
+    this.#components = options.role === "pod" ? components : components.slice(0, 1);
   }
 
   /**

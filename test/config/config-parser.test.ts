@@ -70,7 +70,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     responseBaggage: true,
     policyInfoLogging: false,
   });
-  assert.deepEqual(config.inpod, { socketPath: "/var/run/ztunnel/ztunnel.sock" });
+  assert.deepEqual(config.inpod, { socketPath: "/var/run/ztunnel/ztunnel.sock", self: undefined });
   assert.deepEqual(config.admin, {
     adminPort: 15_000,
     statsPort: 15_020,
@@ -439,6 +439,24 @@ for (const [environment, mistake] of mistakes) {
     assert.deepEqual(mistakesOf(environment), [mistake]);
   });
 }
+
+test("the daemon's own pod takes tunnels only where its name, namespace and account are known", () => {
+  const whole = {
+    POD_NAME: "ztunnel-x",
+    POD_NAMESPACE: "istio-system",
+    SERVICE_ACCOUNT: "ztunnel",
+  };
+  const { POD_NAME: _, ...nameless } = whole;
+  const selfOf = (more: Record<string, string>): unknown =>
+    parseConfig({ ...MESH, ...more }, undefined, host()).inpod.self;
+  assert.deepEqual(selfOf(whole), {
+    uid: "self",
+    name: "ztunnel-x",
+    namespace: "istio-system",
+    serviceAccount: "ztunnel",
+  });
+  assert.equal(selfOf(nameless), undefined);
+});
 
 test("without any mesh the proxy refuses to start", () => {
   assert.throws(() => parseConfig({}, undefined, host()), {

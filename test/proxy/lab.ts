@@ -109,6 +109,7 @@ export class Node {
       {
         ...this.options,
         workload: { uid: `uid-${name}`, name, namespace: "default", serviceAccount },
+        role: "pod",
         netns: pod.netns,
       },
     );
