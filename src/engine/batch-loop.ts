@@ -6,8 +6,13 @@
  * (after an awaited decision, at a timer) shares one list, too, performed when the running
  * microtasks are through.
  */
-import type { Reactor, ReactorOptions } from "../net/reactor.ts";
-import { EventKind, OperationKind } from "../net/reactor.ts";
+import {
+  EVENT,
+  HEADROOM_BYTES,
+  OPERATION,
+  type Reactor,
+  type ReactorOptions,
+} from "../net/reactor.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 
@@ -21,8 +26,8 @@ export interface Watcher {
   /** Bytes in the arena, valid during the call. */
   read(offset: number, length: number): void;
   ended(): void;
-  /** `text` as {@link Reactor.errorText}. */
-  failed(text: string): void;
+  /** Nothing follows. The numbers of {@link EVENT.ERROR}. */
+  failed(errno: number, tlsNumber: number): void;
   /** Everything written has been taken by the kernel. */
   drained(): void;
   /** What was written in this turn has been given to the kernel, as far as it took it. */
@@ -49,9 +54,6 @@ const ENTRY_LENGTH = 4;
 
 /** The low bits of an id tell its place in the tables, the others its generation. */
 const SLOT_MASK = 0xffff;
-
-/** Room before each piece that {@link BatchLoop.copyIn} lends, as before the reactor's own reads. */
-const HEADROOM_BYTES = 16;
 
 /** The shortest frame limit of HTTP/2, so that a piece always goes into one frame. */
 const PIECE_BYTES_MAX = 16_384;
@@ -110,6 +112,13 @@ export class BatchLoop {
     this.#watchers[slotOf(watcher.id)] = watcher;
   }
 
+  /** Lists the last operation of a connection and forgets it. */
+  close(watcher: Watcher, kind: number, a = 0): void {
+    this.push(kind, watcher.id, a, 0);
+    const slot = slotOf(watcher.id);
+    if (this.#watchers[slot] === watcher) this.#watchers[slot] = undefined;
+  }
+
   /** Lists an operation. */
   push(kind: number, id: number, a: number, b: number): void {
     if (this.#isClosed) return;
@@ -127,11 +136,11 @@ export class BatchLoop {
     const last = (this.#operationCount - 1) * ENTRY_LENGTH;
     const continues =
       last >= 0 &&
-      this.#operations[last] === OperationKind.write &&
+      this.#operations[last] === OPERATION.WRITE &&
       this.#operations[last + 1] === id &&
       (this.#operations[last + 2] as number) + (this.#operations[last + 3] as number) === offset;
     if (continues) (this.#operations[last + 3] as number) += length;
-    else this.push(OperationKind.write, id, offset, length);
+    else this.push(OPERATION.WRITE, id, offset, length);
   }
 
   /** Room in the arena that is written behind everything before; fill it before the next call. */
@@ -172,7 +181,7 @@ export class BatchLoop {
   }
 
   /** Performs what is listed and ends every connection; callbacks that wait still run. Idempotent. */
-  close(): void {
+  destroy(): void {
     if (this.#isClosed) return;
     this.flush();
     this.#isClosed = true;
@@ -201,23 +210,29 @@ export class BatchLoop {
     const watcher = this.#watchers[slotOf(id)];
     if (watcher === undefined || watcher.id !== id) {
       // Its listener was closed earlier in this turn.
-      if (kind === EventKind.accept) this.push(OperationKind.close, a, 0, 0);
+      if (kind === EVENT.ACCEPT) this.push(OPERATION.CLOSE, a, 0, 0);
       return;
     }
     try {
       switch (kind) {
-        case EventKind.data:
-          return watcher.read(a, b);
-        case EventKind.drain:
-          return watcher.drained();
-        case EventKind.accept:
-          return watcher.accepted(a);
-        case EventKind.open:
-          return watcher.opened();
-        case EventKind.eof:
-          return watcher.ended();
-        case EventKind.error:
-          return watcher.failed(this.reactor.errorText(id));
+        case EVENT.DATA:
+          watcher.read(a, b);
+          break;
+        case EVENT.DRAIN:
+          watcher.drained();
+          break;
+        case EVENT.ACCEPT:
+          watcher.accepted(a);
+          break;
+        case EVENT.OPEN:
+          watcher.opened();
+          break;
+        case EVENT.EOF:
+          watcher.ended();
+          break;
+        case EVENT.ERROR:
+          watcher.failed(a, b);
+          break;
         default:
           invariant(false, `event kind ${kind} of the reactor is known`);
       }

@@ -13,8 +13,10 @@ import type { SideFailure } from "./relay-side.ts";
 
 /** An end as its relay drives it. */
 export interface BatchEnd extends End {
-  /** Begins to read into one flow and to write what comes from the other. Once. */
+  /** What it will read into and what it will be given from. Once. */
   join(reading: BatchFlow, writing: BatchFlow): void;
+  /** Begins to read; what happened before is told again. Once, when both ends are joined. */
+  start(): void;
   /**
    * Takes bytes of the arena, all of them.
    *
@@ -108,6 +110,8 @@ export class BatchRelay implements Relay {
     this.#open.add(this);
     downstream.join(this.#sent, this.#received);
     upstream.join(this.#received, this.#sent);
+    downstream.start();
+    upstream.start();
   }
 
   get bytesSent(): number {

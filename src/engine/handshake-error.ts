@@ -4,7 +4,7 @@
  *
  * The server side prints the original's debug form, the client side its plain one.
  */
-import { EngineError, errnoOf, systemError } from "./engine-error.ts";
+import { EngineError, errnoOf, systemError, systemErrorText } from "./engine-error.ts";
 
 /** One failure in both forms. */
 interface Words {
@@ -42,6 +42,21 @@ const WORDS: Readonly<Record<string, Words>> = {
   DEPTH_ZERO_SELF_SIGNED_CERT: badCertificate("UnknownIssuer"),
 };
 
+/** By OpenSSL's X509_V_ERR number; {@link WORDS} has the same by name. */
+const VERIFY_WORDS: Readonly<Record<number, Words>> = {
+  2: badCertificate("UnknownIssuer"),
+  7: badCertificate("BadSignature"),
+  9: badCertificate("NotValidYet"),
+  10: badCertificate("Expired"),
+  18: badCertificate("UnknownIssuer"),
+  19: badCertificate("UnknownIssuer"),
+  20: badCertificate("UnknownIssuer"),
+  21: badCertificate("UnknownIssuer"),
+  23: badCertificate("Revoked"),
+  26: badCertificate("InvalidPurpose"),
+};
+
+const CLIENT_EOF_TEXT = "tls handshake eof";
 const SERVER_EOF_TEXT = 'Custom { kind: UnexpectedEof, error: "tls handshake eof" }';
 
 /** RFC 8446 section 6, as the original spells them. */
@@ -78,8 +93,7 @@ const ALERTS: Readonly<Record<number, string>> = {
 export function serverHandshakeError(error: Error, refusal?: string): EngineError {
   const words = wordsOf(error, refusal);
   if (words !== undefined) {
-    const text = `Custom { kind: InvalidData, error: ${words.debug} }`;
-    return new EngineError("handshake", text, { cause: error });
+    return new EngineError("handshake", invalidData(words), { cause: error });
   }
   if (isEndOfStream(error)) {
     return new EngineError("handshake", SERVER_EOF_TEXT, { cause: error });
@@ -92,9 +106,34 @@ export function clientHandshakeError(error: Error): EngineError {
   const words = wordsOf(error, undefined);
   if (words !== undefined) return new EngineError("handshake", words.plain, { cause: error });
   if (isEndOfStream(error)) {
-    return new EngineError("handshake", "tls handshake eof", { cause: error });
+    return new EngineError("handshake", CLIENT_EOF_TEXT, { cause: error });
   }
   return unknownError(error);
+}
+
+/** How a handshake failed in the words of the reactor. */
+export type TlsFailure =
+  | { readonly kind: "system" /** The name. */; readonly errno: string }
+  /** The peer refused us. */
+  | { readonly kind: "alert"; readonly alert: number }
+  /** We don't trust the peer; `verifyCode` is OpenSSL's X509_V_ERR number. */
+  | { readonly kind: "untrusted"; readonly verifyCode: number; readonly reason: string }
+  /** OpenSSL's reason. */
+  | { readonly kind: "protocol"; readonly reason: string };
+
+/** A peer that failed in a handshake of the reactor, seen from our role. */
+export function tlsFailure(failure: TlsFailure, role: "client" | "server"): EngineError {
+  if (failure.kind === "system") {
+    const { errno } = failure;
+    return new EngineError("handshake", systemErrorText(errno), { errno });
+  }
+  const words = failureWords(failure);
+  return new EngineError("handshake", role === "client" ? words.plain : invalidData(words));
+}
+
+/** The peer ended the connection in the middle of a handshake of the reactor. */
+export function leftInHandshake(role: "client" | "server"): EngineError {
+  return new EngineError("handshake", role === "client" ? CLIENT_EOF_TEXT : SERVER_EOF_TEXT);
 }
 
 /** The client's handshake ended well, but it left before its first byte of HTTP/2. */
@@ -105,6 +144,24 @@ export function leftBeforePreface(): EngineError {
 /** The peer took too long. */
 export function handshakeTimeout(): EngineError {
   return new EngineError("handshake", "tls handshake timed out");
+}
+
+function failureWords(failure: Exclude<TlsFailure, { kind: "system" }>): Words {
+  switch (failure.kind) {
+    case "alert":
+      return alertWords(failure.alert);
+    case "untrusted":
+      return VERIFY_WORDS[failure.verifyCode] ?? badCertificate(`Other(${failure.reason})`);
+    case "protocol": {
+      const { reason } = failure;
+      const code = `ERR_SSL_${reason.toUpperCase().replaceAll(" ", "_")}`;
+      return WORDS[code] ?? { debug: `General("${reason}")`, plain: reason };
+    }
+  }
+}
+
+function invalidData(words: Words): string {
+  return `Custom { kind: InvalidData, error: ${words.debug} }`;
 }
 
 function wordsOf(error: Error, refusal: string | undefined): Words | undefined {

@@ -1,0 +1,117 @@
+/** An outgoing HBONE connection on the reactor: TCP, TLS, then CONNECT streams. */
+
+import { OPERATION } from "../net/reactor.ts";
+import { BatchConnect, type BatchConnectDeps } from "./batch-connect.ts";
+import { BatchStream } from "./batch-stream.ts";
+import { BatchTunnel, type BatchTunnelDeps } from "./batch-tunnel.ts";
+import type {
+  ClientTunnel,
+  DialTunnelOptions,
+  HeaderFields,
+  TunnelAnswer,
+  TunnelSettings,
+} from "./engine.ts";
+import { type EngineError, systemError } from "./engine-error.ts";
+import { streamReset } from "./stream-reset.ts";
+
+/** REFUSED_STREAM of RFC 9113 section 7: what the peer would answer to one stream too many. */
+const REFUSED_STREAM = 7;
+
+export class BatchClientTunnel implements ClientTunnel {
+  readonly #settings: TunnelSettings;
+  readonly #tunnel: BatchTunnel;
+  #closed: ((error: EngineError | undefined) => void) | undefined;
+  #end: { readonly error: EngineError | undefined } | undefined;
+
+  private constructor(
+    deps: BatchTunnelDeps,
+    id: number,
+    options: DialTunnelOptions,
+    settle: {
+      readonly resolve: (tunnel: BatchClientTunnel) => void;
+      readonly reject: (error: EngineError | undefined) => void;
+    },
+  ) {
+    this.#settings = options.settings;
+    let isSecured = false;
+    this.#tunnel = new BatchTunnel(
+      deps,
+      id,
+      { role: "client", tls: options.tls, settings: options.settings },
+      {
+        secured: () => {
+          isSecured = true;
+          settle.resolve(this);
+        },
+        settled: () => {},
+        requested: () => {},
+        gone: (error) => {
+          if (!isSecured) settle.reject(error);
+          this.#end = { error };
+          this.#closed?.(error);
+        },
+      },
+    );
+  }
+
+  /** @throws EngineError of the connect, the handshake or the peer's identity. */
+  static dial(
+    deps: BatchConnectDeps & BatchTunnelDeps,
+    options: DialTunnelOptions,
+  ): Promise<BatchClientTunnel> {
+    return new Promise((resolve, reject) => {
+      new BatchConnect(deps, options.connect, {
+        connected: (id) => {
+          try {
+            new BatchClientTunnel(deps, id, options, { resolve, reject });
+          } catch (error) {
+            deps.loop.push(OPERATION.CLOSE, id, 0, 0);
+            reject(systemError(error));
+          }
+        },
+        failed: reject,
+      });
+    });
+  }
+
+  get streamsMax(): number {
+    const { isUsable, connection } = this.#tunnel;
+    return isUsable ? connection.streamsMax : this.#settings.streamsMax;
+  }
+
+  get usable(): boolean {
+    return this.#tunnel.isUsable;
+  }
+
+  open(authority: string, headers: HeaderFields): Promise<TunnelAnswer> {
+    const tunnel = this.#tunnel;
+    if (!tunnel.isUsable) return Promise.reject(tunnel.closedError());
+    const end = new BatchStream(tunnel);
+    const stream = tunnel.connection.open(authority, headers, end);
+    if (stream === undefined) return Promise.reject(streamReset(REFUSED_STREAM));
+    end.attach(stream);
+    return new Promise((resolve, reject) => {
+      end.lostUnanswered = reject;
+      end.answered = (status, answer) => {
+        end.settle();
+        if (status === 200) return resolve({ status, headers: answer, end });
+        tunnel.connection.drop(stream);
+        resolve({ status, headers: answer, end: undefined });
+      };
+    });
+  }
+
+  close(): void {
+    this.#tunnel.close();
+  }
+
+  destroy(): void {
+    this.#tunnel.destroy();
+  }
+
+  onClosed(callback: (error: EngineError | undefined) => void): void {
+    this.#closed = callback;
+    const end = this.#end;
+    if (end !== undefined) queueMicrotask(() => callback(end.error));
+  }
+}

@@ -1,0 +1,56 @@
+/**
+ * TLS as the mesh speaks it (spec data-path 3.1, 4.1), in the reactor: built once per certificate,
+ * because parsing keys and roots costs half a handshake.
+ */
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Reactor } from "../net/reactor.ts";
+import type { TlsOptions } from "./engine.ts";
+
+/** In the order of the original's hello; only the first comes with a key share. */
+const GROUPS = "X25519:P-256:P-384:X25519MLKEM768";
+
+/** `COMPLIANCE_POLICY=pqc`. */
+const POST_QUANTUM_GROUPS = "X25519MLKEM768";
+
+export class BatchContexts {
+  readonly #reactor: Reactor;
+  readonly #known = new WeakMap<WorkloadCertificate, Map<string, number>>();
+  /** Frees what belongs to certificates that nobody holds any more. */
+  readonly #forgotten: FinalizationRegistry<number>;
+  #isClosed = false;
+
+  constructor(reactor: Reactor) {
+    this.#reactor = reactor;
+    this.#forgotten = new FinalizationRegistry((context) => {
+      if (!this.#isClosed) reactor.freeContext(context);
+    });
+  }
+
+  /** For both roles. @throws Error of OpenSSL when the certificate can't be used. */
+  context(tls: TlsOptions): number {
+    const { certificate } = tls;
+    let variants = this.#known.get(certificate);
+    if (variants === undefined) {
+      variants = new Map();
+      this.#known.set(certificate, variants);
+    }
+    const variant = `${tls.tls12} ${tls.postQuantumOnly}`;
+    const known = variants.get(variant);
+    if (known !== undefined) return known;
+    const made = this.#reactor.makeContext({
+      chainPem: certificate.chainPem.join("\n"),
+      keyPem: certificate.privateKeyPem,
+      rootsPem: certificate.rootsPem.join("\n"),
+      tls12: tls.tls12,
+      groups: tls.postQuantumOnly ? POST_QUANTUM_GROUPS : GROUPS,
+    });
+    variants.set(variant, made);
+    this.#forgotten.register(certificate, made);
+    return made;
+  }
+
+  /** The reactor is closed and with it all that was made. */
+  close(): void {
+    this.#isClosed = true;
+  }
+}

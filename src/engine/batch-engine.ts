@@ -1,0 +1,128 @@
+/**
+ * The engine on the native reactor: sockets and TLS in batches, HTTP/2 and every decision here.
+ *
+ * A connection is a number of the reactor and one small record. Bytes lie in one arena and are
+ * written in the turn that read them; nothing is copied on the common path.
+ */
+import type { Native } from "../net/native.ts";
+import type { ReactorOptions } from "../net/reactor.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { invariant } from "../runtime/invariant.ts";
+import { BatchClientTunnel } from "./batch-client-tunnel.ts";
+import { BatchConnect } from "./batch-connect.ts";
+import { BatchContexts } from "./batch-contexts.ts";
+import { BatchListener } from "./batch-listener.ts";
+import { BatchLoop, type MakeReactor } from "./batch-loop.ts";
+import { type BatchEnd, BatchRelay } from "./batch-relay.ts";
+import { BatchServerTunnel } from "./batch-server-tunnel.ts";
+import { BatchSocket } from "./batch-socket.ts";
+import { BatchStream } from "./batch-stream.ts";
+import type {
+  AcceptTunnelOptions,
+  ClientTunnel,
+  ConnectOptions,
+  DialTunnelOptions,
+  End,
+  Engine,
+  Listener,
+  ListenOptions,
+  Relay,
+  RelayOutcome,
+  ServerTunnel,
+  SocketEnd,
+} from "./engine.ts";
+import { systemError } from "./engine-error.ts";
+import { toSocketAddress } from "./native-options.ts";
+import { destroyAll, type OpenThings } from "./open-things.ts";
+
+/** Sizes of the reactor, each where its curve of cost against size gets flat. */
+export const REACTOR_SIZES: ReactorOptions = {
+  arenaBytes: 2 * 1024 * 1024,
+  scratchBytes: 256 * 1024,
+  eventsMax: 1024,
+  operationsMax: 4096,
+  connectionsMax: 65_535,
+  plainReadBytes: 512 * 1024,
+  cipherReadBytes: 256 * 1024,
+  cipherSendBytes: 64 * 1024,
+  acceptsPerTurn: 64,
+  // More than every window of a tunnel allows.
+  queueBytesMax: 64 * 1024 * 1024,
+};
+
+export interface BatchEngineDeps {
+  readonly native: Native;
+  readonly clock: Clock;
+  readonly makeReactor: MakeReactor;
+  /** Told of what should never be thrown: a bug that cost one connection. */
+  readonly unexpected: (error: unknown) => void;
+}
+
+export class BatchEngine implements Engine {
+  readonly #deps: {
+    readonly native: Native;
+    readonly clock: Clock;
+    readonly loop: BatchLoop;
+    readonly contexts: BatchContexts;
+    readonly open: OpenThings;
+    readonly unexpected: (error: unknown) => void;
+  };
+
+  constructor(deps: BatchEngineDeps, sizes: Partial<ReactorOptions> = {}) {
+    const { native, clock, unexpected } = deps;
+    const loop = new BatchLoop(deps, { ...REACTOR_SIZES, ...sizes });
+    const contexts = new BatchContexts(loop.reactor);
+    this.#deps = { native, clock, loop, contexts, open: new Set(), unexpected };
+  }
+
+  listen(options: ListenOptions): Listener {
+    return new BatchListener(this.#deps, options);
+  }
+
+  connect(options: ConnectOptions): Promise<SocketEnd> {
+    const { loop, native } = this.#deps;
+    return new Promise((resolve, reject) => {
+      new BatchConnect(this.#deps, options, {
+        connected: (id) => {
+          try {
+            const local = toSocketAddress(native.localAddress(loop.reactor.fdOf(id)));
+            const peer = options.remote;
+            resolve(new BatchSocket(loop, id, { local, peer, originalDestination: peer }));
+          } catch (error) {
+            reject(systemError(error));
+            throw error;
+          }
+        },
+        failed: reject,
+      });
+    });
+  }
+
+  relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay {
+    return new BatchRelay(this.#deps, endOf(downstream), endOf(upstream), finished);
+  }
+
+  dialTunnel(options: DialTunnelOptions): Promise<ClientTunnel> {
+    return BatchClientTunnel.dial(this.#deps, options);
+  }
+
+  acceptTunnel(end: SocketEnd, options: AcceptTunnelOptions): ServerTunnel {
+    invariant(end instanceof BatchSocket, "an end belongs to the engine that made it");
+    return new BatchServerTunnel(this.#deps, end, options);
+  }
+
+  close(): void {
+    const { open, contexts, loop } = this.#deps;
+    destroyAll(open);
+    contexts.close();
+    loop.destroy();
+  }
+}
+
+function endOf(end: End): BatchEnd {
+  invariant(
+    end instanceof BatchSocket || end instanceof BatchStream,
+    "an end belongs to the engine that made it",
+  );
+  return end;
+}

@@ -1,0 +1,147 @@
+/**
+ * A listening socket and what it accepts. The reactor takes it when it is started; until then, and
+ * while descriptors are short, connections wait in the kernel's queue.
+ */
+import { closeSync } from "node:fs";
+import { ipFamily } from "../mesh/ip-address.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
+import type { Native } from "../net/native.ts";
+import { OPERATION } from "../net/reactor.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+import type { BatchLoop, Watcher } from "./batch-loop.ts";
+import { BatchSocket } from "./batch-socket.ts";
+import type { Listener, ListenOptions, SocketEnd } from "./engine.ts";
+import { EngineError, errnoOf, systemError, systemErrorText } from "./engine-error.ts";
+import { connectionOptions, toSocketAddress } from "./native-options.ts";
+import type { OpenThings } from "./open-things.ts";
+
+/** Out of descriptors, the queue would make the loop spin; one closes within this time or not. */
+const EXHAUSTED_PAUSE_MS = 100;
+
+export interface BatchListenerDeps {
+  readonly native: Native;
+  readonly clock: Clock;
+  readonly loop: BatchLoop;
+  readonly open: OpenThings;
+}
+
+export class BatchListener implements Listener, Watcher {
+  readonly address: SocketAddress;
+  readonly transparent: boolean;
+  readonly #deps: BatchListenerDeps;
+  readonly #asksOriginalDestination: boolean;
+  readonly #fd: number;
+  #id = 0;
+  #accepted: (end: SocketEnd) => void = () => {};
+  #failed: (error: EngineError) => void = () => {};
+  #pause: Timer | undefined;
+  #isClosed = false;
+
+  /** Listens. @throws EngineError `system`. */
+  constructor(deps: BatchListenerDeps, options: ListenOptions) {
+    this.#deps = deps;
+    this.#asksOriginalDestination = options.originalDestination;
+    const { ip, port } = options.address;
+    try {
+      const socket = deps.native.socketInNamespace({
+        ...(options.netns === undefined ? {} : { netnsFd: options.netns.fd }),
+        ...(ipFamily(ip) === 6
+          ? { family: "ipv6" as const, dualStack: ip === "::" }
+          : { family: "ipv4" as const }),
+        type: "stream",
+        ...(options.mark === undefined ? {} : { mark: options.mark }),
+        ...(options.transparent === "off" ? {} : { transparent: options.transparent }),
+        reuseAddress: true,
+        reusePort: options.reusePort,
+        // Inherited by what is accepted, which saves a system call each.
+        ...connectionOptions(options.keepAlive),
+        bind: { ip, port },
+        listenBacklog: options.backlog,
+      });
+      this.#fd = socket.fd;
+      this.transparent = socket.transparent;
+      this.address = toSocketAddress(deps.native.localAddress(socket.fd));
+    } catch (error) {
+      throw systemError(error);
+    }
+    deps.open.add(this);
+  }
+
+  get id(): number {
+    return this.#id;
+  }
+
+  start(accepted: (end: SocketEnd) => void, failed: (error: EngineError) => void): void {
+    if (this.#isClosed) return;
+    this.#accepted = accepted;
+    this.#failed = failed;
+    this.#id = this.#deps.loop.reactor.listen(this.#fd);
+    this.#deps.loop.watch(this);
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#pause?.cancel();
+    this.#deps.open.delete(this);
+    if (this.#id === 0) {
+      closeSync(this.#fd);
+      return;
+    }
+    this.#deps.loop.close(this, OPERATION.CLOSE);
+    // With SO_REUSEPORT a sibling process gets every connection from now on.
+    this.#deps.loop.flush();
+  }
+
+  destroy(): void {
+    this.close();
+  }
+
+  accepted(connectionId: number): void {
+    const { native, loop } = this.#deps;
+    let end: BatchSocket;
+    try {
+      const fd = loop.reactor.fdOf(connectionId);
+      const local = toSocketAddress(native.localAddress(fd));
+      const original = this.#asksOriginalDestination ? native.originalDestination(fd) : undefined;
+      end = new BatchSocket(loop, connectionId, {
+        local,
+        peer: toSocketAddress(native.peerAddress(fd)),
+        originalDestination: original === undefined ? local : toSocketAddress(original),
+      });
+    } catch (error) {
+      loop.push(OPERATION.CLOSE, connectionId, 0, 0);
+      // It was reset before it was looked at: nobody waits for it.
+      if (errnoOf(error) === "ENOTCONN") return;
+      throw error;
+    }
+    try {
+      this.#accepted(end);
+    } catch (error) {
+      end.close();
+      throw error;
+    }
+  }
+
+  failed(): void {
+    const { loop, clock } = this.#deps;
+    const errno = loop.reactor.errorText(this.#id);
+    this.#pause = clock.after(EXHAUSTED_PAUSE_MS, () => {
+      loop.push(OPERATION.RESUME, this.#id, 0, 0);
+    });
+    this.#failed(new EngineError("system", systemErrorText(errno), { errno }));
+  }
+
+  /** One connection is not worth the others. */
+  abandon(): void {}
+
+  opened(): void {}
+
+  read(): void {}
+
+  ended(): void {}
+
+  drained(): void {}
+
+  flushed(): void {}
+}

@@ -1,0 +1,181 @@
+/**
+ * A TCP connection as an end: a number of the reactor, its addresses, and where its bytes go.
+ *
+ * Nothing is read before it is relayed, so that closing it makes the kernel answer RST when the
+ * peer's bytes were never wanted.
+ */
+import type { SocketAddress } from "../mesh/socket-address.ts";
+import { OPERATION } from "../net/reactor.ts";
+import { invariant } from "../runtime/invariant.ts";
+import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
+import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
+import type { SocketEnd } from "./engine.ts";
+import { EngineError, systemErrorText } from "./engine-error.ts";
+import type { SideFailure } from "./relay-side.ts";
+
+export interface BatchSocketAddresses {
+  readonly local: SocketAddress;
+  readonly peer: SocketAddress;
+  readonly originalDestination: SocketAddress;
+}
+
+export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
+  readonly id: number;
+  readonly local: SocketAddress;
+  readonly peer: SocketAddress;
+  readonly originalDestination: SocketAddress;
+  readonly #loop: BatchLoop;
+  readonly #slot: number;
+  #reading: BatchFlow | undefined;
+  #writing: BatchFlow | undefined;
+  #failure: SideFailure | undefined;
+  #isHeld = true;
+  #hasEnded = false;
+  #isFinishing = false;
+  #awaitsFlush = false;
+  /** Closed, or given to a tunnel. */
+  #isGone = false;
+
+  /** Takes the connection. */
+  constructor(loop: BatchLoop, id: number, addresses: BatchSocketAddresses) {
+    this.#loop = loop;
+    this.id = id;
+    this.#slot = slotOf(id);
+    this.local = addresses.local;
+    this.peer = addresses.peer;
+    this.originalDestination = addresses.originalDestination;
+    loop.watch(this);
+  }
+
+  /** Gives the connection away; this end is spent. @returns its id; `undefined` when it failed. */
+  take(): number | undefined {
+    invariant(!this.#isGone && this.#reading === undefined, "an end is relayed or tunnelled once");
+    if (this.#failure !== undefined) {
+      this.close();
+      return undefined;
+    }
+    this.#isGone = true;
+    return this.id;
+  }
+
+  join(reading: BatchFlow, writing: BatchFlow): void {
+    invariant(this.#reading === undefined, "an end is relayed or tunnelled once");
+    this.#reading = reading;
+    this.#writing = writing;
+  }
+
+  start(): void {
+    this.resume();
+    const failure = this.#isGone ? CLOSED : this.#failure;
+    if (failure !== undefined) this.#loop.later(() => this.#reading?.onFailed(this, failure));
+  }
+
+  write(offset: number, length: number): void {
+    if (this.#isGone) return;
+    this.#loop.write(this.id, offset, length);
+    this.#awaitFlush();
+  }
+
+  finish(): void {
+    this.#isFinishing = true;
+    if (this.#isGone) return;
+    this.#loop.push(OPERATION.END, this.id, 0, 0);
+    this.#awaitFlush();
+  }
+
+  get backlogBytes(): number {
+    return this.#isGone ? 0 : (this.#loop.pending[this.#slot] as number);
+  }
+
+  /** One read at a time may be on its way beyond the kernel's buffer. */
+  get allowanceBytes(): number {
+    return this.backlogBytes === 0 ? this.#loop.readBytesMax : 0;
+  }
+
+  resume(): void {
+    const allowance = this.#reading?.sink.allowanceBytes ?? 0;
+    if (allowance === 0 || this.#isGone || this.#hasEnded) return;
+    this.#loop.credit[this.#slot] = allowance;
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#loop.push(OPERATION.RESUME, this.id, 0, 0);
+  }
+
+  hold(): void {
+    if (this.#isHeld || this.#isGone) return;
+    this.#isHeld = true;
+    this.#loop.credit[this.#slot] = 0;
+  }
+
+  close(): void {
+    this.#leave(OPERATION.CLOSE);
+  }
+
+  reset(): void {
+    this.#leave(OPERATION.RESET);
+  }
+
+  read(offset: number, length: number): void {
+    const flow = this.#reading;
+    if (flow === undefined) return;
+    flow.forward(offset, length, true);
+    if (this.#isHeld) return;
+    const allowance = flow.sink.allowanceBytes;
+    if (allowance === 0) this.hold();
+    else this.#loop.credit[this.#slot] = allowance;
+  }
+
+  ended(): void {
+    this.#hasEnded = true;
+    this.#reading?.forwardEnd();
+  }
+
+  failed(errno: number): void {
+    const name = this.#loop.reactor.errorText(this.id);
+    const isPeerGone = name === "ECONNRESET" || name === "EPIPE";
+    const error = isPeerGone
+      ? undefined
+      : new EngineError("system", systemErrorText(name), { errno: name, cause: errno });
+    this.#failure = { kind: "reset", error };
+    this.#reading?.onFailed(this, this.#failure);
+  }
+
+  drained(): void {
+    if (this.#isFinishing) this.#writing?.onFinished();
+    else this.#writing?.source.resume();
+  }
+
+  flushed(): void {
+    this.#awaitsFlush = false;
+    if (this.#isGone) return;
+    const isDrained = this.#loop.pending[this.#slot] === 0;
+    if (!isDrained) this.#writing?.source.hold();
+    else if (this.#isFinishing) this.#writing?.onFinished();
+  }
+
+  accepted(): void {}
+
+  opened(): void {}
+
+  abandon(error: unknown): void {
+    const failure = new EngineError("system", String(error), { cause: error });
+    this.#failure = { kind: "reset", error: failure };
+    if (this.#reading === undefined) this.reset();
+    else this.#reading.onFailed(this, this.#failure);
+  }
+
+  #awaitFlush(): void {
+    if (this.#awaitsFlush) return;
+    this.#awaitsFlush = true;
+    this.#loop.flushedSoon(this);
+  }
+
+  #leave(kind: number): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    this.#loop.close(this, kind);
+  }
+}
+
+/** An end that was closed before it was relayed. */
+const CLOSED: SideFailure = { kind: "stopped" };

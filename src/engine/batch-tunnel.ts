@@ -1,0 +1,403 @@
+/**
+ * What both ends of a tunnel share on the reactor: the handshake, HTTP/2 over it, pings and the
+ * story of how it ended.
+ */
+import { ErrorCode } from "../http2/error-code.ts";
+import {
+  Http2Connection,
+  type Http2Failure,
+  type Http2Listener,
+} from "../http2/http2-connection.ts";
+import type { Http2Stream } from "../http2/http2-stream.ts";
+import type { Http2Request } from "../http2/message-fields.ts";
+import { OPERATION, TLS_FAILURE } from "../net/reactor.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+import { invariant } from "../runtime/invariant.ts";
+import type { BatchContexts } from "./batch-contexts.ts";
+import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
+import { BatchStream, type StreamTunnel } from "./batch-stream.ts";
+import type { TlsOptions, TunnelSettings } from "./engine.ts";
+import { EngineError } from "./engine-error.ts";
+import {
+  handshakeTimeout,
+  leftBeforePreface,
+  leftInHandshake,
+  type TlsFailure,
+  tlsFailure,
+} from "./handshake-error.ts";
+import type { OpenThings } from "./open-things.ts";
+import type { SideFailure } from "./relay-side.ts";
+import { CONNECT_ERROR, streamReset } from "./stream-reset.ts";
+
+/** A peer that takes nothing any more can't hold a tunnel open that this process has ended. */
+const GOODBYE_MS_MAX = 1000;
+
+/** Bytes waiting for the kernel above which nothing more is read towards the tunnel. */
+const QUEUED_BYTES_MAX = 512 * 1024;
+
+/** RFC 8446 section 6.2, as the original answers a peer of the wrong identity. */
+const ALERT_CERTIFICATE_UNKNOWN = 46;
+
+/** RFC 8446 section 6.2, as the original answers bytes that are no TLS. */
+const ALERT_DECODE_ERROR = 50;
+
+const VANISHED_TEXT =
+  "peer closed connection without sending TLS close_notify: " +
+  "https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+
+export interface BatchTunnelDeps {
+  readonly clock: Clock;
+  readonly loop: BatchLoop;
+  readonly contexts: BatchContexts;
+  readonly open: OpenThings;
+  /** Told of what should never be thrown. */
+  readonly unexpected: (error: unknown) => void;
+}
+
+export interface BatchTunnelOptions {
+  readonly role: "client" | "server";
+  readonly tls: TlsOptions;
+  readonly settings: TunnelSettings;
+}
+
+/** What becomes of a tunnel. */
+export interface BatchTunnelListener {
+  /** The handshake is done, the peer accepted, HTTP/2 has begun. */
+  readonly secured: (leafDer: Uint8Array) => void;
+  /** The peer has begun HTTP/2, too. */
+  readonly settled: () => void;
+  /** Servers only. */
+  readonly requested: (end: BatchStream, request: Http2Request) => void;
+  /** Once: the connection is gone; `undefined` after an orderly end. */
+  readonly gone: (error: EngineError | undefined) => void;
+}
+
+export class BatchTunnel implements Watcher, StreamTunnel {
+  readonly id: number;
+  readonly loop: BatchLoop;
+  readonly #deps: BatchTunnelDeps;
+  readonly #options: BatchTunnelOptions;
+  readonly #listener: BatchTunnelListener;
+  readonly #handshakeTimer: Timer;
+  /** For the engine, which does not wait for the peer. */
+  readonly #entry: { destroy(): void } = {
+    destroy: () => {
+      this.destroy();
+      this.#leave(this.#outcome());
+    },
+  };
+  #connection: Http2Connection<BatchStream> | undefined;
+  #timer: Timer | undefined;
+  #phase: "handshake" | "running" | "goodbye" | "gone" = "handshake";
+  #error: EngineError | undefined;
+  #isSettled = false;
+  #isBlocked = false;
+  #awaitsFlush = false;
+  #hadGoaway = false;
+  #hasPeerEnded = false;
+  #isClosing = false;
+  #isDestroyed = false;
+
+  /**
+   * Takes a connection of the reactor and begins the handshake.
+   *
+   * @throws Error of OpenSSL when our certificate can't be used.
+   */
+  constructor(
+    deps: BatchTunnelDeps,
+    id: number,
+    options: BatchTunnelOptions,
+    listener: BatchTunnelListener,
+  ) {
+    this.id = id;
+    this.loop = deps.loop;
+    this.#deps = deps;
+    this.#options = options;
+    this.#listener = listener;
+    const context = deps.contexts.context(options.tls);
+    deps.loop.reactor.startTls(id, context, options.role === "server");
+    deps.loop.watch(this);
+    deps.open.add(this.#entry);
+    this.#handshakeTimer = deps.clock.after(options.settings.handshakeTimeoutMs, () => {
+      this.#leave(handshakeTimeout());
+    });
+  }
+
+  get connection(): Http2Connection<BatchStream> {
+    invariant(this.#connection !== undefined, "a tunnel is used after its handshake");
+    return this.#connection;
+  }
+
+  get isBlocked(): boolean {
+    return this.#isBlocked;
+  }
+
+  get sinkBytesMax(): number {
+    const { streamWindowBytes, connectionWindowBytes } = this.#options.settings;
+    // Together the sinks of stalled streams hold no more than the connection's window.
+    const share = connectionWindowBytes / Math.max(1, this.connection.streamCount);
+    return Math.min(streamWindowBytes, share) / 4;
+  }
+
+  /** True as long as new streams may be asked for. */
+  get isUsable(): boolean {
+    return this.#phase === "running" && !this.#isClosing && this.connection.usable;
+  }
+
+  /** Why no stream can be had of a tunnel that is gone or going. */
+  closedError(): EngineError {
+    if (this.#error !== undefined) return this.#error;
+    const isOurs = this.#isDestroyed || this.#isClosing;
+    return new EngineError("tunnel-closed", isOurs ? "tunnel is closed" : VANISHED_TEXT);
+  }
+
+  /** No new streams; GOAWAY, and the end when the last stream has ended. Idempotent. */
+  close(): void {
+    if (this.#phase === "handshake") this.destroy();
+    if (this.#phase !== "running" || this.#isClosing) return;
+    this.#isClosing = true;
+    if (this.#options.role === "client") this.connection.close();
+    else this.connection.drain();
+  }
+
+  /** Ends all streams as stopped. Idempotent. */
+  destroy(): void {
+    if (this.#phase === "handshake") this.#leave(undefined);
+    if (this.#phase !== "running") return;
+    this.#isDestroyed = true;
+    this.connection.terminate(ErrorCode.noError);
+    this.#sayGoodbye();
+    // Whoever also ends the relays, in whatever way, comes first.
+    this.loop.later(() => this.#loseStreams());
+  }
+
+  awaitFlush(): void {
+    if (this.#awaitsFlush) return;
+    this.#awaitsFlush = true;
+    this.loop.flushedSoon(this);
+  }
+
+  opened(): void {
+    const leafDer = this.loop.reactor.peerLeaf(this.id);
+    const refusal = this.#options.tls.verifyPeer({ leafDer });
+    if (refusal !== undefined) {
+      this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_UNKNOWN);
+      this.#done(new EngineError("peer-identity", refusal));
+      return;
+    }
+    const { role, settings } = this.#options;
+    if (role === "client") this.#handshakeTimer.cancel();
+    this.#phase = "running";
+    this.#connection = new Http2Connection<BatchStream>(
+      {
+        arena: this.loop.arena,
+        output: { reserve: (length) => this.loop.reserve(this.id, length) },
+        listener: this.#http2Listener(),
+      },
+      { role, settings },
+    );
+    this.#connection.start();
+    this.#pingLater();
+    this.#listener.secured(leafDer);
+  }
+
+  read(offset: number, length: number): void {
+    if (this.#phase === "running") this.connection.receive(offset, length, this.loop.now);
+  }
+
+  ended(): void {
+    this.#hasPeerEnded = true;
+    if (this.#phase === "handshake") this.#leave(leftInHandshake(this.#options.role));
+    else if (this.#phase === "running") this.#loseStreams();
+    if (this.#phase === "goodbye" && this.loop.pending[slotOf(this.id)] !== 0) return;
+    this.#leave(this.#outcome());
+  }
+
+  failed(errno: number, tlsNumber: number): void {
+    const text = this.loop.reactor.errorText(this.id);
+    const failure = failureOf(errno, tlsNumber, text);
+    const { role } = this.#options;
+    if (this.#phase === "handshake") {
+      const error = tlsFailure(failure, role);
+      if (failure.kind === "protocol" && NO_TLS.has(failure.reason)) {
+        this.loop.close(this, OPERATION.ALERT, ALERT_DECODE_ERROR);
+        this.#done(error);
+      } else this.#leave(error);
+      return;
+    }
+    if (this.#phase === "running") {
+      // A server that refuses us does so when we believe the handshake done, and the reverse.
+      const isRefusal = failure.kind === "alert" && !this.#isSettled;
+      const error = tlsFailure(failure, isRefusal ? role : "client");
+      this.#error ??=
+        isRefusal && role === "server" ? error : new EngineError("tunnel-closed", error.message);
+      this.#loseStreams();
+    }
+    this.#leave(this.#outcome());
+  }
+
+  drained(): void {
+    if (this.#phase === "goodbye" && this.#hasPeerEnded) this.#leave(this.#outcome());
+    if (this.#phase !== "running" || !this.#isBlocked) return;
+    this.#isBlocked = false;
+    this.#reopenStreams();
+  }
+
+  flushed(): void {
+    this.#awaitsFlush = false;
+    if (this.#phase !== "running" || this.#isBlocked) return;
+    if ((this.loop.pending[slotOf(this.id)] as number) <= QUEUED_BYTES_MAX) return;
+    this.#isBlocked = true;
+    for (const stream of this.connection.streams()) stream.owner?.blocked();
+  }
+
+  accepted(): void {}
+
+  abandon(error: unknown): void {
+    this.#error ??= new EngineError("protocol", String(error), { cause: error });
+    if (this.#phase === "running") this.#loseStreams();
+    this.#leave(this.#error);
+  }
+
+  /** What happens in HTTP/2. */
+  #http2Listener(): Http2Listener<BatchStream> {
+    return {
+      requested: (stream, request) => this.#onRequested(stream, request),
+      responded: (stream, status, headers) => stream.owner?.answered?.(status, headers),
+      data: (stream, offset, length) => stream.owner?.read(offset, length),
+      ended: (stream) => stream.owner?.ended(),
+      reset: (stream, code) => stream.owner?.lost(resetFailure(code), streamReset(code)),
+      windowOpened: (stream) => stream.owner?.reopened(),
+      windowsOpened: () => this.#reopenStreams(),
+      settled: () => this.#onSettled(),
+      ponged: () => this.#onPonged(),
+      goneAway: (_lastStreamId, code) => {
+        this.#hadGoaway ||= code === ErrorCode.noError;
+      },
+      finished: (failure) => this.#onFinished(failure),
+    };
+  }
+
+  #onRequested(stream: Http2Stream<BatchStream>, request: Http2Request): void {
+    const end = new BatchStream(this);
+    end.attach(stream);
+    stream.owner = end;
+    try {
+      this.#listener.requested(end, request);
+    } catch (error) {
+      this.connection.reset(stream, ErrorCode.internalError);
+      this.#deps.unexpected(error);
+    }
+  }
+
+  #reopenStreams(): void {
+    for (const stream of this.connection.streams()) stream.owner?.reopened();
+  }
+
+  #onSettled(): void {
+    this.#isSettled = true;
+    this.#handshakeTimer.cancel();
+    this.#listener.settled();
+  }
+
+  #onPonged(): void {
+    this.#timer?.cancel();
+    this.#pingLater();
+  }
+
+  #onFinished(failure: Http2Failure | undefined): void {
+    if (failure !== undefined) this.#error ??= new EngineError("protocol", failure.message);
+    this.#loseStreams();
+    this.#sayGoodbye();
+  }
+
+  /** Waits for the peer to leave, too, so that it reads our last words. */
+  #sayGoodbye(): void {
+    this.#phase = "goodbye";
+    this.#handshakeTimer.cancel();
+    this.#timer?.cancel();
+    this.loop.push(OPERATION.END, this.id, 0, 0);
+    this.#timer = this.#deps.clock.after(GOODBYE_MS_MAX, () => this.#leave(this.#outcome()));
+  }
+
+  #loseStreams(): void {
+    const failure = this.#streamFailure();
+    const why = this.closedError();
+    for (const stream of [...this.connection.streams()]) stream.owner?.lost(failure, why);
+  }
+
+  /** How the tunnel went, for its streams. */
+  #streamFailure(): SideFailure | undefined {
+    if (this.#isDestroyed) return { kind: "stopped" };
+    if (this.#error === undefined && this.#hadGoaway) return undefined;
+    return { kind: "reset", error: this.#error };
+  }
+
+  #outcome(): EngineError | undefined {
+    if (this.#isDestroyed) return undefined;
+    if (this.#options.role === "server" && !this.#isSettled) {
+      return this.#error?.code === "handshake" ? this.#error : leftBeforePreface();
+    }
+    if (this.#error !== undefined) return this.#error;
+    if (this.#hadGoaway || this.#isClosing) return undefined;
+    return this.closedError();
+  }
+
+  #leave(error: EngineError | undefined): void {
+    if (this.#phase === "gone") return;
+    this.loop.close(this, OPERATION.CLOSE);
+    this.#done(error);
+  }
+
+  #done(error: EngineError | undefined): void {
+    this.#phase = "gone";
+    this.#handshakeTimer.cancel();
+    this.#timer?.cancel();
+    this.#deps.open.delete(this.#entry);
+    this.loop.later(() => this.#listener.gone(error));
+  }
+
+  #pingLater(): void {
+    this.#timer = this.#deps.clock.after(this.#options.settings.pingIntervalMs, () => {
+      this.connection.ping();
+      this.#timer = this.#deps.clock.after(this.#options.settings.pingTimeoutMs, () =>
+        this.#unanswered(),
+      );
+    });
+  }
+
+  #unanswered(): void {
+    if (this.#options.role === "client") {
+      this.#error ??= new EngineError("protocol", "HBONE ping timeout");
+      this.connection.terminate(ErrorCode.noError);
+      this.#loseStreams();
+      this.#sayGoodbye();
+    } else this.destroy();
+  }
+}
+
+/** The reasons of OpenSSL for first bytes that are another protocol's. */
+const NO_TLS: ReadonlySet<string> = new Set([
+  "wrong version number",
+  "http request",
+  "https proxy request",
+]);
+
+function failureOf(errno: number, tlsNumber: number, text: string): TlsFailure {
+  switch (errno) {
+    case TLS_FAILURE.ALERT:
+      return { kind: "alert", alert: tlsNumber };
+    case TLS_FAILURE.UNTRUSTED:
+      return { kind: "untrusted", verifyCode: tlsNumber, reason: text };
+    case TLS_FAILURE.PROTOCOL:
+      return { kind: "protocol", reason: text };
+    default:
+      return { kind: "system", errno: text };
+  }
+}
+
+/** NO_ERROR and CANCEL are orderly ends, see `node-stream-end.ts`. */
+function resetFailure(code: number): SideFailure | undefined {
+  if (code === ErrorCode.noError || code === ErrorCode.cancel) return undefined;
+  return { kind: "reset", error: code === CONNECT_ERROR ? undefined : streamReset(code) };
+}

@@ -1,0 +1,20 @@
+import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
+import { BatchEngine } from "../../src/engine/batch-engine.ts";
+import { native } from "../../src/net/native.ts";
+import { createReactor } from "../../src/net/reactor.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { tunnelSuite } from "../conformance/tunnel.ts";
+import { LeakCheck } from "../support/leak-check.ts";
+
+tunnelSuite("batch engine", {
+  makeEngine: () =>
+    new BatchEngine({
+      native,
+      clock: systemClock,
+      makeReactor: createReactor,
+      unexpected: (error) => assert.fail(String(error)),
+    }),
+  leakCheck: () => new LeakCheck(),
+  delay,
+});
