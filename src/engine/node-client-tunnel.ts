@@ -157,7 +157,8 @@ export class NodeClientTunnel implements ClientTunnel {
           const end = new NodeStreamEnd(stream, this.#deps.pool, this.#tunnel);
           return resolve({ status, headers: fields, end });
         }
-        // Node ends our half with it; destroyed at once, it would forget to tell the peer.
+        // Node half-closes before it resets, and after that there would be nothing left to cancel.
+        stream._final = (done) => done();
         stream.close(constants.NGHTTP2_CANCEL);
         stream.resume();
         resolve({ status, headers: fields, end: undefined });

@@ -2,8 +2,9 @@
  * One CONNECT stream of a tunnel as an end.
  *
  * Endings follow spec data-path 6, except that an application's reset stays one: RST_STREAM with
- * NO_ERROR or CANCEL is an orderly end, CONNECT_ERROR and the others are resets. A stream whose
- * tunnel goes away is told from one that its peer ended, because Node reports both as CANCEL.
+ * NO_ERROR, CANCEL or STREAM_CLOSED is an orderly end, CONNECT_ERROR and the others are resets. A
+ * stream whose tunnel goes away is told from one that its peer ended, because Node reports both as
+ * CANCEL.
  */
 import { constants, type Http2Stream } from "node:http2";
 import { invariant } from "../runtime/invariant.ts";
@@ -19,6 +20,7 @@ import { WriteQueue } from "./write-queue.ts";
 const ORDERLY_CODES: ReadonlySet<number | undefined> = new Set([
   constants.NGHTTP2_NO_ERROR,
   constants.NGHTTP2_CANCEL,
+  constants.NGHTTP2_STREAM_CLOSED,
 ]);
 
 /** How a tunnel went; `undefined` as long as it stands. */
