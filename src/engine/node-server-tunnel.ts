@@ -43,6 +43,7 @@ export class NodeServerTunnel implements ServerTunnel {
   /** Ends what there is to end: the raw socket, later the tunnel. */
   #endNow: () => void = () => this.#done(undefined);
   #drainNow: () => void = () => this.destroy();
+  #streamCount = 0;
   #isOpened = false;
   #isDraining = false;
   #isDone = false;
@@ -104,6 +105,11 @@ export class NodeServerTunnel implements ServerTunnel {
         stream.close(constants.NGHTTP2_REFUSED_STREAM);
         return;
       }
+      this.#streamCount++;
+      stream.once("close", () => {
+        this.#streamCount--;
+        if (this.#isDraining) closeIfIdle();
+      });
       const fields = fromFlatList(rawHeaders as unknown as readonly string[]);
       this.#options.requested(new NodeTunnelRequest(stream, fields, this.#deps.pool, tunnel));
     });
@@ -111,8 +117,17 @@ export class NodeServerTunnel implements ServerTunnel {
       if (this.#isOpened) tunnel.destroy();
       else socket.destroy();
     };
+    const closeIfIdle = (): void => {
+      if (this.#streamCount === 0) tunnel.close();
+    };
     this.#drainNow = () => {
       session.goaway(constants.NGHTTP2_NO_ERROR, ANY_STREAM_ID);
+      // nghttp2 reads nothing any more once a session without streams has said GOAWAY, so a ping
+      // would never be answered.
+      if (this.#streamCount === 0) {
+        afterTurn(closeIfIdle);
+        return;
+      }
       // What the peer sent before it read this has arrived when it answers; a ping of the same turn
       // would overtake it.
       afterTurn(() => {
