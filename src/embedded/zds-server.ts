@@ -91,8 +91,9 @@ export class ZdsServer {
     }
   }
 
-  /** Hangs up on everybody and removes the socket file. */
+  /** Hangs up on everybody and removes the socket file. Idempotent. */
   close(): void {
+    if (this.#closing.signal.aborted) return;
     this.#watch.close();
     closeSync(this.#listenFd);
     rmSync(this.#path, { force: true });
