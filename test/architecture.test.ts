@@ -10,7 +10,7 @@ import { test } from "node:test";
 /** Lowest first; a room imports only from floors below its own. */
 export const FLOORS: readonly (readonly string[])[] = [
   ["mesh", "runtime"],
-  ["wire", "telemetry", "net"],
+  ["wire", "http2", "telemetry", "net"],
   ["engine", "tls", "state", "rbac"],
   ["hbone", "identity"],
   ["proxy"],
