@@ -1,6 +1,6 @@
 /** Applications that live in a lab host's namespace while their code runs in the test process. */
 import { closeSync, openSync } from "node:fs";
-import { Socket } from "node:net";
+import { isIPv6, Socket } from "node:net";
 import { native } from "../../src/net/native.ts";
 import type { LabHost } from "./netns-lab.ts";
 
@@ -13,10 +13,10 @@ export interface ClientStory {
 }
 
 /** An unconnected socket of the host, with both directions independent. */
-export function socketOf(host: LabHost): Socket {
+export function socketOf(host: LabHost, family: "ipv4" | "ipv6" = "ipv4"): Socket {
   const netnsFd = openSync(host.path, "r");
   try {
-    const { fd } = native.socketInNamespace({ netnsFd, family: "ipv4", type: "stream" });
+    const { fd } = native.socketInNamespace({ netnsFd, family, type: "stream" });
     return new Socket({ fd, allowHalfOpen: true });
   } finally {
     closeSync(netnsFd);
@@ -26,7 +26,7 @@ export function socketOf(host: LabHost): Socket {
 /** @returns a connected socket. @throws the connect error. */
 export function connectFrom(host: LabHost, ip: string, port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = socketOf(host);
+    const socket = socketOf(host, isIPv6(ip) ? "ipv6" : "ipv4");
     socket.once("error", reject);
     socket.connect({ host: ip, port }, () => {
       socket.off("error", reject);
@@ -39,10 +39,11 @@ export function connectFrom(host: LabHost, ip: string, port: number): Promise<So
 export interface LabServer {
   /** Peers in the order of arrival, `ip:port`. */
   readonly peers: string[];
+  /** Also destroys what is connected. Idempotent. */
   close(): void;
 }
 
-/** Listens on all IPv4 addresses of the host. */
+/** Listens on all addresses of the host; peers of either family are told apart by their address. */
 export function listenOn(
   host: LabHost,
   port: number,
@@ -51,15 +52,17 @@ export function listenOn(
   const netnsFd = openSync(host.path, "r");
   const { fd } = native.socketInNamespace({
     netnsFd,
-    family: "ipv4",
+    family: "ipv6",
     type: "stream",
+    dualStack: true,
     reuseAddress: true,
-    bind: { ip: "0.0.0.0", port },
+    bind: { ip: "::", port },
     listenBacklog: 4096,
   });
   closeSync(netnsFd);
   const sockets = new Set<Socket>();
   const peers: string[] = [];
+  let isClosed = false;
   const watch = native.watchReadable(fd, () => {
     for (;;) {
       const accepted = native.acceptConnection(fd);
@@ -75,6 +78,8 @@ export function listenOn(
   return {
     peers,
     close() {
+      if (isClosed) return;
+      isClosed = true;
       watch.close();
       closeSync(fd);
       for (const socket of sockets) socket.destroy();

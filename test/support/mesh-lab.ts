@@ -4,7 +4,7 @@
  */
 import type { ChildProcess } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
-import { get } from "node:http";
+import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
@@ -21,6 +21,8 @@ const READY_MS_MAX = 20_000;
 export interface LabPod {
   readonly name: string;
   readonly ip: string;
+  /** In a network of 64 bits. */
+  readonly ipv6?: string;
   /** Default: the pod's name. */
   readonly serviceAccount?: string;
   /** False: the agent never hands it to a proxy. */
@@ -78,22 +80,13 @@ export class LabNode {
   }
 
   /** Body of `GET` on one of the daemon's own ports. @throws on refusal or another status. */
-  async get(port: number, path: string): Promise<string> {
-    const socket = await connectFrom(this.host, "127.0.0.1", port);
-    return new Promise((resolve, reject) => {
-      const request = get({ path, createConnection: () => socket }, (response) => {
-        let body = "";
-        response.on("data", (chunk: Buffer) => {
-          body += chunk.toString();
-        });
-        response.on("end", () => {
-          socket.destroy();
-          if (response.statusCode === 200) resolve(body);
-          else reject(new Error(`${path}: ${response.statusCode} ${body}`));
-        });
-      });
-      request.on("error", reject);
-    });
+  get(port: number, path: string): Promise<string> {
+    return this.#ask("GET", port, path);
+  }
+
+  /** As {@link get}, to the admin port. */
+  post(path: string): Promise<string> {
+    return this.#ask("POST", 15000, path);
   }
 
   metrics(): Promise<string> {
@@ -104,6 +97,26 @@ export class LabNode {
     this.agent.close();
     for (const fd of this.#netnsFds) closeSync(fd);
     this.#netnsFds = [];
+  }
+
+  async #ask(method: string, port: number, path: string): Promise<string> {
+    const socket = await connectFrom(this.host, "127.0.0.1", port);
+    return new Promise((resolve, reject) => {
+      const options = { method, path, createConnection: () => socket };
+      const asked = request(options, (response) => {
+        let body = "";
+        response.on("data", (chunk: Buffer) => {
+          body += chunk.toString();
+        });
+        response.on("end", () => {
+          socket.destroy();
+          if (response.statusCode === 200) resolve(body);
+          else reject(new Error(`${path}: ${response.statusCode} ${body}`));
+        });
+      });
+      asked.on("error", reject);
+      asked.end();
+    });
   }
 }
 
@@ -194,7 +207,7 @@ export class MeshLab {
     this.nodes.set(name, node);
     await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
     for (const [index, pod] of options.pods.entries()) {
-      const podHost = this.#addHost(pod.name, pod.ip);
+      const podHost = this.#addHost(pod.name, pod.ip, pod.ipv6);
       if (pod.enrolled === false) continue;
       const netnsFd = node.openNetns(podHost);
       await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
@@ -219,9 +232,10 @@ export class MeshLab {
     this.net.exec(gateway, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
   }
 
-  #addHost(name: string, ip: string): LabHost {
+  #addHost(name: string, ip: string, ipv6?: string): LabHost {
     const host = this.net.addHost(name, {
       ipv4: `${ip}/${this.#options.prefixLength}`,
+      ...(ipv6 === undefined ? {} : { ipv6: `${ipv6}/64` }),
       routes: [`default via ${this.#options.gatewayIp}`],
     });
     this.hosts.set(name, host);
