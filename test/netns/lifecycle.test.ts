@@ -1,0 +1,389 @@
+/** Starting, stopping, losing the agent, changing while running: the daemon as its node sees it. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { ZdsServer } from "../../src/embedded/zds-server.ts";
+import { SeqpacketConnection } from "../../src/inpod/zds-connection.ts";
+import { native } from "../../src/net/native.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { decodeZdsAck, decodeZdsHello, encodeZdsRequest } from "../../src/wire/zds-message.ts";
+import { connectFrom, listenEcho } from "../support/lab-application.ts";
+import { type LabNode, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import {
+  ADDRESS,
+  APP_PORT,
+  echoOnce,
+  PATHS,
+  type Pair,
+  PairMaker,
+  type PathName,
+  readingEnd,
+  startTwoNodes,
+  type TwoNodesOptions,
+  talk,
+} from "../support/two-nodes.ts";
+
+const MAIN = resolve(import.meta.dirname, "../../dist/main.js");
+const skip = requireNetns("iptables");
+const timeout = 30_000;
+
+describe("going down", { skip, concurrency: false }, () => {
+  test("with nothing open the daemon is gone at once", { timeout }, (t) =>
+    withLab({}, async (lab) => {
+      const { tookMs } = await terminated(lab.node("node-a"));
+      t.diagnostic(`gone ${tookMs.toFixed(0)} ms after SIGTERM`);
+      assert.ok(tookMs < 1000, `${tookMs} ms`);
+    }),
+  );
+
+  test("a connection that ends by itself is waited for, a new one is refused", { timeout }, () =>
+    withLab({}, async (lab, pairsAlong) => {
+      const pairs = pairsAlong(PATHS.HBONE);
+      const pair = await pairs.make();
+      await talk(pair);
+      const node = lab.node("node-b");
+      const ended = terminated(node);
+      await waitUntil(() => isRefused(node.get(15021, "/healthz/ready")), "still answers probes");
+      await waitUntil(() => isRefused(node.metrics()), "still answers scrapes", 2000);
+      await waitUntil(
+        () => isRefused(connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT)),
+        "still takes connections",
+        2000,
+      );
+      const late = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
+      late.write("hello");
+      // A reset if it was sooner at the proxy than the refusal.
+      assert.match(await readingEnd(late), /^(ECONNRESET|EOF)$/);
+      await delay(500);
+      await talk(pair);
+      const hungUpAt = performance.now();
+      await hangUp(pair);
+      await ended;
+      const tookMs = performance.now() - hungUpAt;
+      assert.ok(tookMs < 1000, `gone ${tookMs} ms after the connection`);
+
+      const other = pairsAlong(PATHS.passthrough);
+      const passing = await other.make();
+      const alsoEnded = terminated(lab.node("node-a"));
+      await waitUntil(
+        () => isRefused(lab.node("node-a").get(15021, "/healthz/ready")),
+        "still answers probes",
+      );
+      await waitUntil(
+        () => isRefused(connectFrom(lab.host("client"), ADDRESS.outside, APP_PORT)),
+        "still takes connections",
+        2000,
+      );
+      await talk(passing);
+      await hangUp(passing);
+      await alsoEnded;
+    }),
+  );
+
+  test(
+    "connections that stay end with EOF at the deadline: 5 s, or as configured",
+    { timeout },
+    (t) =>
+      withLab(
+        { environmentOf: { "node-b": { CONNECTION_TERMINATION_DEADLINE: "2s" } } },
+        async (lab, pairsAlong) => {
+          for (const [node, path, deadlineMs] of [
+            ["node-b", PATHS.HBONE, 2000],
+            ["node-a", PATHS.passthrough, 5000],
+          ] as const) {
+            const pairs = pairsAlong(path);
+            const pair = await pairs.make();
+            await talk(pair);
+            const ends = [readingEnd(pair.client), readingEnd(pair.server)];
+            const ended = terminated(lab.node(node));
+            await delay(deadlineMs - 500);
+            const heard = once(pair.server, "data");
+            pair.client.write("still here");
+            await heard;
+            assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"], node);
+            const { tookMs } = await ended;
+            t.diagnostic(`${node}: gone ${tookMs.toFixed(0)} ms after SIGTERM`);
+            assert.ok(Math.abs(tookMs - deadlineMs) < 700, `${node} took ${tookMs} ms`);
+          }
+        },
+      ),
+  );
+
+  test("a second signal does not wait", { timeout }, () =>
+    withLab({}, async (lab, pairsAlong) => {
+      const pairs = pairsAlong(PATHS["plaintext inbound"]);
+      await talk(await pairs.make());
+      const node = lab.node("node-b");
+      const ended = terminated(node);
+      await delay(300);
+      node.process.kill("SIGINT");
+      const { tookMs } = await ended;
+      assert.ok(tookMs < 1300, `${tookMs} ms`);
+    }),
+  );
+});
+
+describe("a running daemon", { skip }, () => {
+  test(
+    "changes its log level, outlives its agent, lets a pod go and quits when told",
+    {
+      timeout,
+    },
+    (t) =>
+      withLab({}, async (lab, pairsAlong) => {
+        const node = lab.node("node-b");
+        const pairs = pairsAlong(PATHS.HBONE);
+        const pair = await pairs.make();
+        await talk(pair);
+
+        assert.match(await node.post("/logging?level=debug"), /current log level is .*debug/);
+        await passOnce(pairs);
+        await waitUntil(() => linesOf(node, "debug").length > 0, "no line at debug", 3000);
+        await node.post("/logging?level=info");
+        const debugCount = linesOf(node, "debug").length;
+        const infoCount = linesOf(node, "info").length;
+        await passOnce(pairs);
+        await waitUntil(() => linesOf(node, "info").length > infoCount, "no access line", 3000);
+        assert.equal(linesOf(node, "debug").length, debugCount, "debug lines after the way back");
+
+        node.agent.close();
+        await waitUntil(async () => !(await isReady(node)), "ready without an agent", 3000);
+        await talk(pair);
+        await passOnce(pairs);
+        const agent = await newAgent(lab, "node-b");
+        await waitUntil(() => isReady(node), "never ready again", 10_000);
+        await talk(pair);
+        await passOnce(pairs);
+
+        const ends = [readingEnd(pair.client), readingEnd(pair.server)];
+        const startedAt = performance.now();
+        await agent.del("node-b-0");
+        const tookMs = performance.now() - startedAt;
+        assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"]);
+        t.diagnostic(`Del was acknowledged after ${tookMs.toFixed(1)} ms`);
+        assert.ok(tookMs < 500, `${tookMs} ms`);
+        const direct = connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT);
+        await assert.rejects(direct, { code: "ECONNREFUSED" });
+        const late = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
+        late.write("hello");
+        // A reset if it was sooner at the proxy than the refusal.
+        assert.match(await readingEnd(late), /^(ECONNRESET|EOF)$/);
+        assert.ok(await isReady(node), "a pod that leaves does not unready the node");
+
+        const ended = exitOf(node.process);
+        await node.post("/quitquitquit");
+        assert.deepEqual(await ended, [0, null]);
+        agent.close();
+      }),
+  );
+
+  test("carries connections with no data thread and with two", { timeout }, () =>
+    withLab(
+      {
+        environmentOf: {
+          "node-a": { ZTUNNEL_WORKER_THREADS: "0" },
+          "node-b": { ZTUNNEL_WORKER_THREADS: "2" },
+        },
+      },
+      async (lab) => {
+        const echo = listenEcho(lab.host("server"), APP_PORT);
+        for (let i = 0; i < 8; i++) {
+          await echoOnce(lab, "client", ADDRESS.server);
+          await echoOnce(lab, "outside", ADDRESS.server);
+        }
+        echo.close();
+        const ended = [terminated(lab.node("node-a")), terminated(lab.node("node-b"))];
+        for (const { tookMs } of await Promise.all(ended)) assert.ok(tookMs < 2000, `${tookMs} ms`);
+      },
+    ),
+  );
+});
+
+describe("a daemon that can't go on", { skip }, () => {
+  test("refuses an agent that keeps what it never announced, and ends", { timeout }, async () => {
+    const net = new NetnsLab();
+    const folder = mkdtempSync(join(tmpdir(), "ztunnel-keep-"));
+    const uds = join(folder, "agent.sock");
+    const listenFd = native.listenSeqpacket(uds, 1);
+    try {
+      const host = net.addHost("node", { ipv4: "10.66.0.2/24" });
+      const daemon = net.spawn(
+        host,
+        "env",
+        ...[`INPOD_UDS=${uds}`, "LOCAL_XDS={}", process.execPath, MAIN, "proxy"],
+      );
+      const exited = exitOf(daemon);
+      let fd: number | undefined;
+      await waitUntil(() => {
+        fd = native.acceptSeqpacket(listenFd);
+        return fd !== undefined;
+      }, "the daemon never dialled its agent");
+      const connection = new SeqpacketConnection(native, fd as unknown as number);
+      const { signal } = new AbortController();
+      const next = async (): Promise<Uint8Array> =>
+        (await connection.receive(signal))?.data ?? new Uint8Array();
+      assert.equal(decodeZdsHello(await next()), 1);
+      connection.send(encodeZdsRequest({ kind: "snapshot-sent" }));
+      assert.equal(decodeZdsAck(await next()).error, "");
+      connection.send(encodeZdsRequest({ kind: "keep", uid: "stranger" }));
+      assert.notEqual(decodeZdsAck(await next()).error, "");
+      assert.deepEqual(await exited, [1, null]);
+      connection.close();
+    } finally {
+      net.close();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  test("lists every mistake of its configuration", () => {
+    const { status, stderr } = spawnSync(process.execPath, [MAIN, "proxy", "ztunnel"], {
+      encoding: "utf8",
+      env: {
+        LOG_FORMAT: "xml",
+        ZTUNNEL_WORKER_THREADS: "many",
+        ENABLE_ORIG_SRC: "perhaps",
+        CONNECTION_TERMINATION_DEADLINE: "soon",
+        CA_ADDRESS: "http://ca:1",
+      },
+    });
+    assert.equal(status, 1, stderr);
+    for (const name of [
+      "LOG_FORMAT",
+      "ZTUNNEL_WORKER_THREADS",
+      "ENABLE_ORIG_SRC",
+      "CONNECTION_TERMINATION_DEADLINE",
+      "CA_ADDRESS",
+      "LOCAL_XDS",
+    ]) {
+      const lines = stderr.split("\n").filter((line) => line.includes(name));
+      assert.equal(lines.length, 1, `one line about ${name} in:\n${stderr}`);
+    }
+  });
+
+  test("names the line of its mesh file that it does not understand", () => {
+    const net = new NetnsLab();
+    const folder = mkdtempSync(join(tmpdir(), "ztunnel-mesh-"));
+    try {
+      const file = join(folder, "mesh.yaml");
+      writeFileSync(file, "workloads: []\nservices: []\nwaypoints: []\n");
+      const { path } = net.addHost("node", { ipv4: "10.66.0.2/24" });
+      const command = [`--net=${path}`, "--", process.execPath, MAIN, "proxy"];
+      const { status, stderr } = spawnSync("nsenter", command, {
+        encoding: "utf8",
+        env: { LOCAL_XDS_PATH: file },
+      });
+      assert.equal(status, 1, stderr);
+      assert.match(stderr, /mesh\.yaml:3.*waypoints/);
+    } finally {
+      net.close();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+type PairsAlong = (path: (typeof PATHS)[PathName]) => PairMaker;
+
+async function withLab(
+  options: TwoNodesOptions,
+  story: (lab: MeshLab, pairsAlong: PairsAlong) => Promise<void>,
+): Promise<void> {
+  const lab = await startTwoNodes(options);
+  const made: PairMaker[] = [];
+  try {
+    await story(lab, (path) => {
+      const pairs = new PairMaker(lab, path);
+      made.push(pairs);
+      return pairs;
+    });
+  } finally {
+    for (const pairs of made) pairs.close();
+    await lab.close();
+  }
+}
+
+/** Sends SIGTERM. Settles when the process has ended, which must be with code 0. */
+function terminated(node: LabNode): Promise<{ readonly tookMs: number }> {
+  const ended = terminate(node);
+  // Whoever awaits it is told; a test that failed before that is not told twice.
+  ended.catch(() => {});
+  return ended;
+}
+
+async function terminate(node: LabNode): Promise<{ readonly tookMs: number }> {
+  const startedAt = performance.now();
+  const exited = exitOf(node.process);
+  node.process.kill("SIGTERM");
+  const [code, signal] = await exited;
+  assert.deepEqual({ code, signal }, { code: 0, signal: null }, node.lines.slice(-5).join("\n"));
+  return { tookMs: performance.now() - startedAt };
+}
+
+async function exitOf(child: ChildProcess): Promise<readonly [number | null, string | null]> {
+  const [code, signal] = await once(child, "exit");
+  return [code, signal];
+}
+
+async function isRefused(asked: Promise<unknown>): Promise<boolean> {
+  try {
+    const answer = await asked;
+    if (answer instanceof Socket) answer.destroy();
+    return false;
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "ECONNREFUSED";
+  }
+}
+
+function isReady(node: LabNode): Promise<boolean> {
+  return node.get(15021, "/healthz/ready").then(
+    () => true,
+    (error: Error) => {
+      assert.match(error.message, /: 500 /);
+      return false;
+    },
+  );
+}
+
+/** Announces the node's pods anew; whoever connects gets them as its snapshot. */
+async function newAgent(lab: MeshLab, name: string): Promise<ZdsServer> {
+  const node = lab.node(name);
+  const deps = { native, clock: systemClock, log: silentLogger };
+  const agent = new ZdsServer(deps, { path: join(lab.folder, `${name}.sock`) });
+  for (const [index, pod] of ["server", "guarded"].entries()) {
+    const enrolled = {
+      uid: `${name}-${index}`,
+      name: pod,
+      namespace: "default",
+      serviceAccount: pod,
+    };
+    await agent.add(enrolled, node.openNetns(lab.host(pod))).catch(() => {
+      // Nobody is connected yet.
+    });
+  }
+  return agent;
+}
+
+/** Both applications end their direction and read to the end. */
+async function hangUp({ client, server }: Pair): Promise<void> {
+  const ends = [readingEnd(client), readingEnd(server)];
+  client.end();
+  server.end();
+  assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"]);
+}
+
+async function passOnce(pairs: PairMaker): Promise<void> {
+  const pair = await pairs.make();
+  await talk(pair);
+  await hangUp(pair);
+}
+
+function linesOf(node: LabNode, level: string): readonly string[] {
+  return node.lines.filter((line) => line.includes(`"level":"${level}"`));
+}

@@ -1,0 +1,129 @@
+/** Policies that change while connections live, on a data plane in this process. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { closeSync, openSync } from "node:fs";
+import { describe, test } from "node:test";
+import { parseConfig } from "../../src/config/config-parser.ts";
+import { parseLocalMesh } from "../../src/config/local-mesh-file.ts";
+import type { CertificateSource, DataPlane } from "../../src/dataplane/data-plane.ts";
+import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
+import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
+import { installRedirect } from "../../src/embedded/redirect-rules.ts";
+import { NodeEngine } from "../../src/engine/node-engine.ts";
+import { native } from "../../src/net/native.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { systemRandom } from "../../src/runtime/random.ts";
+import { MeshState } from "../../src/state/mesh-state.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { connectFrom, listenEcho } from "../support/lab-application.ts";
+import { match, mesh } from "../support/mesh-fixture.ts";
+import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import { testCa } from "../support/test-ca.ts";
+import { ADDRESS, APP_PORT, pingPong, readingEnd, TWO_NODES_MESH } from "../support/two-nodes.ts";
+
+const PODS = ["client", "friend", "server"] as const;
+
+for (const [name, makeDataPlane] of [
+  ["on the main thread", inlineDataPlane],
+  ["on two data threads", workerDataPlane],
+] as const) {
+  describe(`a policy change, ${name}`, { skip: requireNetns("iptables") }, () => {
+    test("ends the connections that it denies and no others", { timeout: 20_000 }, async () => {
+      const ca = await testCa();
+      const dataPlane = makeDataPlane((identity) => ca.certificate(identity));
+      const net = new NetnsLab();
+      const fds: number[] = [];
+      try {
+        const pods = new Map<string, LabHost>();
+        dataPlane.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
+        for (const pod of PODS) {
+          const host = net.addHost(pod, { ipv4: `${ADDRESS[pod]}/24` });
+          pods.set(pod, host);
+          const netnsFd = openSync(host.path, "r");
+          fds.push(netnsFd);
+          await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
+          await dataPlane.startWorkload(
+            { uid: pod, name: pod, namespace: "default", serviceAccount: pod },
+            netnsFd,
+          );
+        }
+        const outside = net.addHost("outside", { ipv4: `${ADDRESS.outside}/24` });
+        const hostOf = (pod: string): LabHost => pods.get(pod) ?? outside;
+        const server = listenEcho(hostOf("server"), APP_PORT);
+        const [client, friend, stranger] = await Promise.all(
+          ["client", "friend", "outside"].map((from) =>
+            connectFrom(hostOf(from), ADDRESS.server, APP_PORT),
+          ),
+        );
+        assert.ok(client && friend && stranger);
+        for (const socket of [client, friend, stranger]) await pingPong(socket);
+
+        const denied = [client, stranger].map(readingEnd);
+        const onlyFriends = mesh
+          .allow("only-friends")
+          .scope("Namespace")
+          .rule({ principals: [{ kind: "exact", value: "cluster.local/ns/default/sa/friend" }] });
+        dataPlane.apply([{ kind: "policy", policy: onlyFriends.value }]);
+        assert.deepEqual(await Promise.all(denied), ["ECONNRESET", "ECONNRESET"]);
+        await pingPong(friend);
+        const late = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
+        late.write("hello");
+        assert.equal(await readingEnd(late), "ECONNRESET");
+
+        const alsoDenied = readingEnd(friend);
+        const nobody = mesh
+          .deny("nobody")
+          .scope("Global")
+          .rule(match({ destinationPorts: [APP_PORT] }));
+        dataPlane.apply([{ kind: "policy", policy: nobody.value }]);
+        assert.equal(await alsoDenied, "ECONNRESET");
+
+        dataPlane.apply([
+          { kind: "remove-policy", name: "default/only-friends" },
+          { kind: "remove-policy", name: "default/nobody" },
+        ]);
+        const again = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
+        await pingPong(again);
+        again.end();
+        await once(again, "close");
+        server.close();
+      } finally {
+        await dataPlane.close();
+        for (const fd of fds) closeSync(fd);
+        net.close();
+      }
+    });
+  });
+}
+
+const options = {
+  localNode: undefined,
+  proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
+};
+
+function inlineDataPlane(certificateFor: CertificateSource): DataPlane {
+  return new InlineDataPlane(
+    {
+      engine: new NodeEngine({ native, clock: systemClock }),
+      mesh: new MeshState({ localNode: undefined }),
+      certificateFor,
+      log: silentLogger,
+      clock: systemClock,
+      random: systemRandom(),
+    },
+    options,
+  );
+}
+
+function workerDataPlane(certificateFor: CertificateSource): DataPlane {
+  return new WorkerDataPlane(
+    {
+      certificateFor,
+      writeLog() {},
+      threadFailed(error) {
+        throw error;
+      },
+    },
+    { threadCount: 2, options, log: { format: "plain", filter: "info" } },
+  );
+}
