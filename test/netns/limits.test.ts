@@ -1,0 +1,245 @@
+/** What the daemons take when applications stall, come in floods, and when all is over. */
+import assert from "node:assert/strict";
+import type { Socket } from "node:net";
+import { after, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { ConnectClient } from "../support/connect-client.ts";
+import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
+import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { requireNetns } from "../support/netns-lab.ts";
+import { cpuSeconds, fdCount, residentBytes, timeWaitCount } from "../support/proc.ts";
+import { ADDRESS, APP_PORT, echoOnce, pingPong, startTwoNodes } from "../support/two-nodes.ts";
+
+const NODES = ["node-a", "node-b"] as const;
+const MB = 1024 * 1024;
+
+const STALLED_COUNT = 200;
+const STALL_MS = 10_000;
+const STALLED_PORT = 8090;
+
+const SHORT_COUNT = 60_000;
+const SHORT_MS_MAX = 120_000;
+/**
+ * A client address has 28,232 ports for each of them, of which the kernel's connect() prefers a half;
+ * bind() without IP_BIND_ADDRESS_NO_PORT would have 14,116 odd ones for all of them together.
+ */
+const SHORT_PORTS = [9001, 9002, 9003, 9004, 9005, 9006, 9007, 9008] as const;
+const TUNNEL_COUNT = 2;
+const IN_FLIGHT_PER_TUNNEL = 24;
+
+describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
+  let lab: MeshLab;
+  let echo: LabServer;
+  let fdsAtStart: Record<string, number>;
+
+  before(async () => {
+    // Tunnels close when idle, so that what stays open afterwards is a leak.
+    lab = await startTwoNodes({ environment: { POOL_UNUSED_RELEASE_TIMEOUT: "1s" } });
+    echo = listenEcho(lab.host("server"), APP_PORT);
+    await echoOnce(lab, "client", ADDRESS.server);
+    await waitForNoTunnels(lab);
+    fdsAtStart = Object.fromEntries(NODES.map((node) => [node, fdCount(pidOf(lab, node))]));
+  });
+  after(async () => {
+    echo?.close();
+    await lab?.close();
+  });
+
+  test(`${STALLED_COUNT} connections that nobody reads cost bounded memory and stall nobody else`, {
+    timeout: 60_000,
+  }, async (t) => {
+    const pids = NODES.map((node) => pidOf(lab, node));
+    const rssBefore = pids.map(residentBytes);
+    const rssMax = [...rssBefore];
+    const other = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
+    const idle = await roundTrips(other, 500);
+    const stalled = listenOn(lab.host("server"), STALLED_PORT, () => {});
+    const clients = await Promise.all(
+      Array.from({ length: STALLED_COUNT }, () =>
+        connectFrom(lab.host("client"), ADDRESS.server, STALLED_PORT),
+      ),
+    );
+    for (const client of clients) writeOn(client);
+    const taken = (): number => sum(clients.map((one) => one.bytesWritten - one.writableLength));
+    const sampleMemory = async (forMs: number): Promise<void> => {
+      for (const until = performance.now() + forMs; performance.now() < until; await delay(100)) {
+        for (const [i, pid] of pids.entries()) {
+          rssMax[i] = Math.max(rssMax[i] ?? 0, residentBytes(pid));
+        }
+      }
+    };
+    await sampleMemory(STALL_MS / 2);
+    const takenHalfway = taken();
+    const [during] = await Promise.all([
+      roundTrips(other, STALL_MS / 2),
+      sampleMemory(STALL_MS / 2),
+    ]);
+    const takenAtEnd = taken();
+    for (const client of clients) client.resetAndDestroy();
+    stalled.close();
+    other.destroy();
+
+    const growth = NODES.map((_, i) => (rssMax[i] ?? 0) - (rssBefore[i] ?? 0));
+    t.diagnostic(
+      `RSS growth: client's proxy ${megabytes(growth[0])} MB, server's ${megabytes(growth[1])} MB; ` +
+        `taken per connection ${megabytes(takenAtEnd / STALLED_COUNT)} MB`,
+    );
+    t.diagnostic(
+      `echo p50/p99 in the same tunnel: idle ${idle.p50.toFixed(2)}/${idle.p99.toFixed(2)} ms, ` +
+        `stalled ${during.p50.toFixed(2)}/${during.p99.toFixed(2)} ms`,
+    );
+    // The kernel still finds room for a little more by packing what it holds.
+    assert.ok(takenAtEnd - takenHalfway < 0.1 * takenAtEnd, "the writers were never stopped");
+    assert.ok((growth[0] ?? 0) < CLIENT_PROXY_BYTES_MAX, `client's proxy grew ${growth[0]}`);
+    assert.ok((growth[1] ?? 0) < SERVER_PROXY_BYTES_MAX, `server's proxy grew ${growth[1]}`);
+    assert.ok(during.p50 < 10, `echo p50 ${during.p50} ms while others stall`);
+  });
+
+  test(`${SHORT_COUNT} short connections into one pod: none fails, and the last are as cheap`, {
+    timeout: SHORT_MS_MAX + 20_000,
+  }, async (t) => {
+    const servers = SHORT_PORTS.map((port) =>
+      listenOn(lab.host("server"), port, (socket) => {
+        socket.on("end", () => socket.end());
+        socket.resume();
+      }),
+    );
+    const pid = pidOf(lab, "node-b");
+    const tunnels = await Promise.all(
+      Array.from({ length: TUNNEL_COUNT }, () =>
+        ConnectClient.dial(lab, "outside", ADDRESS.server),
+      ),
+    );
+    const startedAt = performance.now();
+    const cpuBefore = cpuSeconds(pid);
+    const doneAt: number[] = [];
+    const cpuAt: number[] = [];
+    let nextIndex = 0;
+    let slowest = 0;
+    const work = async (tunnel: ConnectClient): Promise<void> => {
+      while (nextIndex < SHORT_COUNT) {
+        const port = SHORT_PORTS[nextIndex++ % SHORT_PORTS.length];
+        const beganAt = performance.now();
+        await tunnel.tryOut(`${ADDRESS.server}:${port}`);
+        const now = performance.now();
+        slowest = Math.max(slowest, now - beganAt);
+        if (now - startedAt > SHORT_MS_MAX) throw new Error(`only ${doneAt.length} in time`);
+        doneAt.push(now - startedAt);
+        if (doneAt.length % (SHORT_COUNT / 3) === 0) cpuAt.push(cpuSeconds(pid));
+      }
+    };
+    await Promise.all(
+      tunnels.flatMap((tunnel) => Array.from({ length: IN_FLIGHT_PER_TUNNEL }, () => work(tunnel))),
+    );
+    const inTimeWait = timeWaitCount(lab.net, lab.host("server"));
+    for (const tunnel of tunnels) tunnel.close();
+    for (const server of servers) server.close();
+
+    const third = SHORT_COUNT / 3;
+    const at = (index: number): number => doneAt[index - 1] ?? 0;
+    const rates = [0, 1, 2].map(
+      (i) => third / ((at((i + 1) * third) - (i === 0 ? 0 : at(i * third))) / 1000),
+    );
+    const cpu = cpuAt.map((seconds, i) => seconds - (cpuAt[i - 1] ?? cpuBefore));
+    t.diagnostic(
+      `connections per second by thirds: ${rates.map((rate) => rate.toFixed(0)).join(", ")}; ` +
+        `slowest ${slowest.toFixed(0)} ms; TIME_WAIT at the end ${inTimeWait}; server's proxy CPU ` +
+        `ms per connection ${cpu.map((seconds) => ((seconds / third) * 1000).toFixed(2)).join(", ")}`,
+    );
+    assert.ok(inTimeWait > 24_000, `only ${inTimeWait} in TIME_WAIT: the trap was not set`);
+    // By CPU time, because others use the machine too; the original's went from 0.15 to 4.1 ms.
+    const [first = 0, , last = 0] = cpu;
+    assert.ok(last < first / 0.7, `${first} s of CPU for the first third, ${last} s for the last`);
+  });
+
+  test("afterwards nothing is left open", { timeout: 30_000 }, async (t) => {
+    await waitForNoTunnels(lab);
+    for (const node of NODES) {
+      const pid = pidOf(lab, node);
+      const expected = fdsAtStart[node] ?? 0;
+      await waitUntil(
+        () => fdCount(pid) <= expected,
+        `${node} has ${fdCount(pid)} descriptors, ${expected} at the start`,
+        5000,
+      );
+      const metrics = await lab.node(node).metrics();
+      t.diagnostic(`${node}: ${expected} descriptors, RSS ${megabytes(residentBytes(pid))} MB`);
+      // The scrape itself is one more.
+      assert.equal(sampleSum(metrics, "process_open_fds"), expected + 1);
+      assert.equal(sampleSum(metrics, "istio_tcp_sockets_open"), 0, "open sockets by the gauge");
+      assert.equal(
+        sampleSum(metrics, "istio_tcp_connections_opened_total"),
+        sampleSum(metrics, "istio_tcp_connections_closed_total"),
+        "opened and closed",
+      );
+    }
+  });
+});
+
+/**
+ * A stalled connection holds, in the client's proxy, a relay's pending bytes (256 KiB) and one read
+ * on top (256 KiB) towards the tunnel, and as much again for what TLS and HTTP/2 keep of it while
+ * it waits for credit.
+ */
+const CLIENT_PROXY_BYTES_MAX = STALLED_COUNT * MB;
+/**
+ * In the server's proxy it holds what its stream window lets in (4 MiB, of which nobody gives back
+ * credit) and the relay's 512 KiB towards the application; a half on top for allocation.
+ */
+const SERVER_PROXY_BYTES_MAX = STALLED_COUNT * 4.5 * MB * 1.5;
+
+const block: Buffer = Buffer.alloc(65_536, "z");
+
+/** Writes whenever there is room. */
+function writeOn(client: Socket): void {
+  const fill = (): void => {
+    while (client.write(block));
+  };
+  client.on("drain", fill);
+  fill();
+}
+
+/** One message after the other for a while. */
+async function roundTrips(
+  socket: Socket,
+  forMs: number,
+): Promise<{ readonly p50: number; readonly p99: number }> {
+  const times: number[] = [];
+  const until = performance.now() + forMs;
+  while (performance.now() < until) {
+    times.push(await pingPong(socket));
+    await delay(2);
+  }
+  times.sort((a, b) => a - b);
+  const at = (share: number): number => times[Math.floor(times.length * share)] ?? 0;
+  return { p50: at(0.5), p99: at(0.99) };
+}
+
+async function waitForNoTunnels(lab: MeshLab): Promise<void> {
+  await waitUntil(
+    () =>
+      lab.net.exec(lab.host("server"), "ss", "-Htn", "state", "established").trim() === "" &&
+      lab.net.exec(lab.host("client"), "ss", "-Htn", "state", "established").trim() === "",
+    "connections stay open",
+    10_000,
+  );
+}
+
+function pidOf(lab: MeshLab, node: string): number {
+  const { pid } = lab.node(node).process;
+  assert.ok(pid !== undefined, `${node} runs`);
+  return pid;
+}
+
+function sampleSum(metrics: string, family: string): number {
+  const lines = metrics.split("\n").filter((line) => line.startsWith(family));
+  return sum(lines.map((line) => Number(line.slice(line.lastIndexOf(" ")))));
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+function megabytes(bytes: number | undefined): string {
+  return ((bytes ?? 0) / MB).toFixed(1);
+}
