@@ -132,6 +132,7 @@ class Reactor {
   void ReportFailures();
 
   // reactor_connection.cc
+  bool HasRoom() const;
   Connection* Add(int fd, unsigned flags);
   int32_t Take(int fd, unsigned flags);
   bool WantsRead(const Connection& connection) const;

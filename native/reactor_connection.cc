@@ -32,9 +32,13 @@ Connection* Reactor::Find(int32_t id) const {
   return connection != nullptr && connection->id == id ? connection : nullptr;
 }
 
+bool Reactor::HasRoom() const {
+  return free_slot_ != 0 || slots_used_ < options_.connections_max;
+}
+
 // Takes the descriptor on success; otherwise returns nullptr with errno.
 Connection* Reactor::Add(int fd, unsigned flags) {
-  if (free_slot_ == 0 && slots_used_ == options_.connections_max) {
+  if (!HasRoom()) {
     errno = EMFILE;
     return nullptr;
   }

@@ -39,7 +39,10 @@ void Reactor::Accept(Connection* listener) {
     Reserve(0);
     listener = Find(id);
     if (listener == nullptr || listener->Is(Connection::kPaused)) return;
-    int fd = accept4(listener->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    // Without a place for it, a connection stays in the kernel's queue.
+    int fd = -1;
+    errno = EMFILE;
+    if (HasRoom()) fd = accept4(listener->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && errno == EAGAIN) return;
     if (fd < 0 && IsOfOneConnection(errno)) continue;
     Connection* accepted = fd < 0 ? nullptr : Add(fd, 0);

@@ -203,7 +203,6 @@ void Reactor::EndTunnel(Connection* connection) {
 }
 
 void Reactor::AlertTunnel(Connection* connection, int alert) {
-  if (connection->Is(Connection::kFailed)) return;
   FlushStage(connection);
   ERR_clear_error();
   if (&ssl3_send_alert != nullptr) {
@@ -253,7 +252,7 @@ void Reactor::FlushCipher() {
   const size_t count = encrypted_bytes_;
   sender_ = nullptr;
   encrypted_bytes_ = 0;
-  if (connection == nullptr || count == 0 || connection->Is(Connection::kFailed)) return;
+  if (connection == nullptr || count == 0 || connection->failure > 0) return;
   size_t sent = 0;
   if (connection->queue.Size() == 0 && !connection->Is(Connection::kConnecting)) {
     ssize_t taken = send(connection->fd, encrypted_, count, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -1,0 +1,583 @@
+import assert from "node:assert/strict";
+import { closeSync, openSync } from "node:fs";
+import { connect as connectTcp, createServer, type Socket } from "node:net";
+import { performance } from "node:perf_hooks";
+import { after, afterEach, beforeEach, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
+import { native } from "../../src/net/native.ts";
+import {
+  createReactor,
+  EVENT,
+  HEADROOM_BYTES,
+  OPERATION,
+  type ReactorOptions,
+} from "../../src/net/reactor.ts";
+import { LeakCheck } from "../support/leak-check.ts";
+import { LAB_OPTIONS, ReactorLab } from "../support/reactor-lab.ts";
+
+const MIB = 1024 * 1024;
+
+const fileLeaks = new LeakCheck();
+after(() => fileLeaks.assertNone());
+
+let leaks: LeakCheck;
+let lab: ReactorLab;
+beforeEach(() => {
+  leaks = new LeakCheck();
+  lab = new ReactorLab();
+});
+afterEach(async () => {
+  lab.close();
+  await leaks.assertNone();
+});
+
+/** Pseudo-random, so that bytes out of place are found. */
+function pattern(length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  for (let i = 0, state = 1; i < length; i++) {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    bytes[i] = state >>> 16;
+  }
+  return bytes;
+}
+
+describe("connections", () => {
+  for (const ip of ["127.0.0.1", "::1"]) {
+    test(`are accepted, opened and echo both ways over ${ip}`, async () => {
+      const listener = lab.listen(ip);
+      const near = lab.connect(listener.port, ip);
+      await lab.expect(near, "OPEN");
+      const far = (await lab.expect(listener.id, "ACCEPT")).a;
+      lab.allow(near);
+      lab.allow(far);
+      lab.write(near, "ping");
+      assert.equal((await lab.read(far, 4)).toString(), "ping");
+      lab.write(far, "pong");
+      assert.equal((await lab.read(near, 4)).toString(), "pong");
+    });
+  }
+
+  test("know their descriptor, by which the kernel can be asked", async () => {
+    const listener = lab.listen();
+    const { near, far } = await lab.pair(listener);
+    const peer = native.peerAddress(lab.reactor.fdOf(near));
+    assert.deepEqual(peer, { ip: "127.0.0.1", port: listener.port });
+    assert.deepEqual(native.localAddress(lab.reactor.fdOf(far)), peer);
+  });
+
+  test("leave room for a frame header in front of what is read", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    lab.write(near, "x");
+    assert((await lab.expect(far, "DATA")).a >= HEADROOM_BYTES);
+  });
+
+  test("end in halves: what follows the end of one direction still arrives", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(near);
+    lab.allow(far);
+    lab.write(near, "question");
+    lab.perform("END", near);
+    assert.equal((await lab.read(far, 8)).toString(), "question");
+    await lab.expect(far, "EOF");
+    lab.write(far, "answer");
+    lab.perform("END", far);
+    assert.equal((await lab.read(near, 6)).toString(), "answer");
+    await lab.expect(near, "EOF");
+  });
+
+  test("are accepted in several turns when many wait", async () => {
+    const listener = lab.listen();
+    const nears = Array.from({ length: 40 }, () => lab.connect(listener.port));
+    for (const near of nears) await lab.expect(near, "OPEN");
+    const ids = new Set<number>();
+    for (let i = 0; i < 40; i++) ids.add((await lab.expect(listener.id, "ACCEPT")).a);
+    assert.equal(ids.size, 40);
+    assert(lab.turns.every((count) => count <= LAB_OPTIONS.eventsMax));
+  });
+
+  test("that are too many wait until accepting resumes", async () => {
+    const small = new ReactorLab({ connectionsMax: 2 });
+    try {
+      const listener = small.listen();
+      const clients = [1, 2].map(() => connectTcp(listener.port, "127.0.0.1"));
+      for (const client of clients) client.on("error", () => {});
+      const first = (await small.expect(listener.id, "ACCEPT")).a;
+      assert.equal((await small.expect(listener.id, "ERROR")).text, "EMFILE");
+      small.perform("CLOSE", first);
+      small.perform("RESUME", listener.id);
+      await small.expect(listener.id, "ACCEPT");
+      for (const client of clients) client.destroy();
+    } finally {
+      small.close();
+    }
+  });
+
+  test("taken as they are can be given back", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    const address = server.address();
+    assert(address !== null && typeof address === "object");
+    const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve));
+    const { near } = await lab.pair(lab.listen());
+    const fd = lab.reactor.release(near);
+    assert.equal(lab.reactor.adopt(fd) !== near, true);
+    const own = native.socketInNamespace({ family: "ipv4", type: "stream" }).fd;
+    const id = lab.reactor.connect(own, "127.0.0.1", address.port);
+    await lab.expect(id, "OPEN");
+    const again = lab.reactor.adopt(lab.reactor.release(id));
+    lab.allow(again);
+    const socket = await accepted;
+    socket.end("hello");
+    assert.equal((await lab.read(again, 5)).toString(), "hello");
+    await lab.expect(again, "EOF");
+    lab.perform("CLOSE", again);
+    socket.destroy();
+    server.close();
+  });
+});
+
+describe("failures", () => {
+  test("a refused connect is an error with its errno", async () => {
+    const { id, port } = lab.listen();
+    lab.perform("CLOSE", id);
+    const event = await lab.expect(lab.connect(port), "ERROR");
+    assert.deepEqual([event.a, event.text], [111, "ECONNREFUSED"]);
+  });
+
+  test("a connect that fails at once is told like one that fails later", async () => {
+    const { fd } = native.socketInNamespace({ family: "ipv4", type: "stream" });
+    const id = lab.reactor.connect(fd, "255.255.255.255", 1);
+    assert.equal((await lab.expect(id, "ERROR")).text, "ENETUNREACH");
+    lab.perform("CLOSE", id);
+  });
+
+  for (const [name, whose] of [
+    ["the accepting side", "far"],
+    ["the connecting side", "near"],
+  ] as const) {
+    test(`a reset by ${name} reaches the other as ECONNRESET`, async () => {
+      const pair = await lab.pair(lab.listen());
+      const other = whose === "far" ? pair.near : pair.far;
+      lab.allow(other);
+      lab.perform("RESET", pair[whose]);
+      assert.equal((await lab.expect(other, "ERROR")).text, "ECONNRESET");
+    });
+  }
+
+  test("a reset is noticed while nothing is read, and told once", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    lab.perform("PAUSE", far);
+    lab.perform("RESET", near);
+    assert.equal((await lab.expect(far, "ERROR")).text, "ECONNRESET");
+    await quiet();
+    assert.deepEqual(lab.unseen(far), []);
+  });
+
+  test("unread bytes make a close a reset", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.write(near, "unwanted");
+    lab.allow(near);
+    // Arrived by the time that a connection behind it has.
+    await lab.pair(lab.listen());
+    lab.perform("CLOSE", far);
+    assert.equal((await lab.expect(near, "ERROR")).text, "ECONNRESET");
+  });
+
+  test("a write to a connection that was reset is told after the call, not from inside it", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    // On loopback the reset has arrived when the call returns; the loop has not seen it.
+    lab.perform("RESET", far);
+    lab.write(near, "x");
+    assert.deepEqual(lab.unseen(near), []);
+    assert.match((await lab.expect(near, "ERROR")).text, /^(EPIPE|ECONNRESET)$/);
+    const stale = lab.reactor.stats().staleOperations;
+    lab.write(near, "y");
+    assert.equal(lab.reactor.stats().staleOperations, stale + 1);
+  });
+
+  test("a queue that grows beyond its limit fails its connection", async () => {
+    const small = new ReactorLab({ queueBytesMax: 100_000 });
+    try {
+      const { near } = await small.pair(small.listen());
+      const zeros = new Uint8Array(60_000);
+      for (let i = 0; i < 300; i++) small.write(near, zeros);
+      assert.equal((await small.expect(near, "ERROR")).text, "ENOBUFS");
+      assert.equal(small.reactor.stats().queuedBytes, 0);
+    } finally {
+      small.close();
+    }
+  });
+});
+
+describe("back pressure", () => {
+  test("a big transfer waits in the queue, drains and arrives whole", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    const sent = pattern(16 * MIB);
+    lab.write(near, sent);
+    const queued = lab.pending(near);
+    assert(queued > 0);
+    assert.equal(lab.reactor.stats().queuedBytes, queued);
+    lab.perform("END", near);
+    lab.allow(far);
+    assert.deepEqual(await lab.read(far, sent.length), sent);
+    await lab.expect(far, "EOF");
+    await lab.expect(near, "DRAIN");
+    assert.equal(lab.pending(near), 0);
+    assert.equal(lab.reactor.stats().queuedBytes, 0);
+  });
+
+  test("a relay that holds its source when its sink is slow passes every byte on", async () => {
+    const [from, to] = [await lab.pair(lab.listen()), await lab.pair(lab.listen())];
+    let isHeld = false;
+    lab.during = (event) => {
+      if (event.kind === "DATA" && event.id === from.far) {
+        lab.queue("WRITE", to.near, event.a, event.b);
+        if (lab.pending(to.near) > 0) {
+          isHeld = true;
+          lab.queue("PAUSE", from.far);
+        }
+      }
+      if (event.kind === "DRAIN" && event.id === to.near && isHeld) {
+        isHeld = false;
+        lab.queue("RESUME", from.far);
+      }
+      if (event.kind === "EOF" && event.id === from.far) lab.queue("END", to.near);
+    };
+    const sent = pattern(24 * MIB);
+    lab.allow(from.far);
+    lab.write(from.near, sent);
+    lab.perform("END", from.near);
+    lab.allow(to.far);
+    assert.deepEqual(await lab.read(to.far, sent.length), sent);
+    await lab.expect(to.far, "EOF");
+  });
+
+  test("several writes of a turn reach a socket in order, whole and together", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    lab.reactor.arena.set(Buffer.from("abc"), lab.scratchOffset);
+    for (const at of [2, 0, 1, 0]) lab.queue("WRITE", near, lab.scratchOffset + at, 1);
+    lab.flush();
+    assert.equal((await lab.expect(far, "DATA")).bytes.length, 4);
+    assert.equal(lab.unseen(far).length, 0);
+  });
+
+  test("writes before the connection is there go out when it is", async () => {
+    const listener = lab.listen();
+    const near = lab.connect(listener.port);
+    lab.write(near, "early");
+    lab.perform("END", near);
+    assert.equal(lab.pending(near), 5);
+    const far = (await lab.expect(listener.id, "ACCEPT")).a;
+    lab.allow(far);
+    assert.equal((await lab.read(far, 5)).toString(), "early");
+    await lab.expect(far, "EOF");
+  });
+});
+
+describe("credit", () => {
+  test("without it nothing is read", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.write(near, "hello");
+    lab.perform("RESUME", far);
+    await lab.pair(lab.listen());
+    assert.deepEqual(lab.unseen(far), []);
+    lab.allow(far);
+    assert.equal((await lab.read(far, 5)).toString(), "hello");
+  });
+
+  test("no read takes more than it, nor more than one read may", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.write(near, pattern(300_000));
+    let isFirst = true;
+    const lengths: number[] = [];
+    lab.during = (event) => {
+      if (event.kind !== "DATA" || event.id !== far) return;
+      lengths.push(event.b);
+      if (isFirst) lab.reactor.credit[far & 0xffff] = 2 ** 30;
+      isFirst = false;
+    };
+    lab.allow(far, 7);
+    await lab.read(far, 300_000);
+    assert.equal(lengths[0], 7);
+    assert(lengths.every((length) => length <= LAB_OPTIONS.plainReadBytes));
+  });
+
+  test("a negative one reads nothing", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.write(near, "hello");
+    lab.allow(far, -1);
+    await lab.pair(lab.listen());
+    assert.deepEqual(lab.unseen(far), []);
+  });
+});
+
+describe("the loop sleeps", () => {
+  for (const [state, arrange] of [
+    ["half-closed", async (near: number, _far: number) => lab.perform("END", near)],
+    [
+      "closed on both sides",
+      async (near: number, far: number) => {
+        lab.perform("END", near);
+        lab.perform("END", far);
+        await lab.expect(near, "EOF");
+      },
+    ],
+    [
+      "closed on both sides with bytes that nobody reads",
+      async (near: number, far: number) => {
+        lab.write(near, "unread");
+        lab.reactor.credit[far & 0xffff] = 0;
+        lab.perform("END", near);
+        lab.perform("END", far);
+        await lab.expect(near, "EOF");
+      },
+    ],
+    ["reset", async (near: number, _far: number) => lab.perform("RESET", near)],
+    [
+      "held by credit while bytes wait",
+      async (near: number, far: number) => {
+        lab.reactor.credit[far & 0xffff] = 0;
+        lab.write(near, "unread");
+      },
+    ],
+  ] as const) {
+    test(`while a connection is ${state}`, async () => {
+      const { near, far } = await lab.pair(lab.listen());
+      lab.allow(near);
+      lab.allow(far);
+      await arrange(near, far);
+      await quiet();
+      const { loopCount } = performance.nodeTiming.uvMetricsInfo;
+      await delay(50);
+      const loops = performance.nodeTiming.uvMetricsInfo.loopCount - loopCount;
+      assert(loops < 20, `${loops} turns of the event loop`);
+    });
+  }
+});
+
+describe("what JavaScript passes is checked:", () => {
+  test("operations on dead ids are ignored and counted", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    const { port } = lab.listen();
+    lab.perform("CLOSE", near);
+    const again = lab.connect(port);
+    assert.equal(again & 0xffff, near & 0xffff, "the slot is used again");
+    assert.notEqual(again, near);
+    for (const id of [near, 0, -1, 0x7fff_ffff, far + 0x10000]) lab.perform("CLOSE", id);
+    assert.equal(lab.reactor.stats().staleOperations, 5);
+    await lab.expect(again, "OPEN");
+    assert.throws(() => lab.reactor.fdOf(near), {
+      message: "id must be that of a connection that is not closed",
+    });
+  });
+
+  test("a range outside of the arena is ignored and counted", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    const end = lab.reactor.arena.length;
+    lab.allow(far);
+    for (const [offset, length] of [
+      [-1, 4],
+      [0, -1],
+      [end, 1],
+      [end - 3, 4],
+      [0, end + 1],
+      [0x7fff_ffff, 0x7fff_ffff],
+      [4, 0x7fff_ffff],
+    ] as const) {
+      lab.perform("WRITE", near, offset, length);
+    }
+    assert.equal(lab.reactor.stats().staleOperations, 7);
+    lab.write(near, "good");
+    assert.equal((await lab.read(far, 4)).toString(), "good");
+  });
+
+  test("operations that make no sense are ignored and counted", async () => {
+    const listener = lab.listen();
+    const { near } = await lab.pair(listener);
+    lab.perform("END", near);
+    lab.write(near, "late");
+    lab.perform("END", near);
+    lab.perform("ALERT", near, 42);
+    lab.perform("END", listener.id);
+    lab.perform(99, near);
+    assert.equal(lab.reactor.stats().staleOperations, 5);
+  });
+
+  test("more operations than the list holds are refused", () => {
+    const anything = lab.reactor as unknown as Record<string, (...args: unknown[]) => unknown>;
+    for (const count of [LAB_OPTIONS.operationsMax + 1, -1, 1.5, Number.NaN, undefined, "1"]) {
+      assert.throws(() => anything["flush"]?.(count), TypeError);
+    }
+  });
+
+  test("descriptors that are no sockets, or here already, are refused and stay the caller's", async () => {
+    const { near } = await lab.pair(lab.listen());
+    assert.throws(() => lab.reactor.adopt(lab.reactor.fdOf(near)), { code: "EEXIST" });
+    const file = openSync("/dev/null", "r");
+    try {
+      assert.throws(() => lab.reactor.adopt(file), { code: "EPERM" });
+      assert.throws(() => lab.reactor.listen(file), { code: "EPERM" });
+      assert.throws(() => lab.reactor.connect(file, "127.0.0.1", 1), { code: "ENOTSOCK" });
+    } finally {
+      closeSync(file);
+    }
+    assert.throws(() => lab.reactor.adopt(1_000_000), { code: "EBADF" });
+  });
+
+  for (const [name, change, message] of [
+    ["no arena", { arenaBytes: undefined }, /^arenaBytes must be an integer from 65536 to/],
+    ["too many connections", { connectionsMax: 65_536 }, /^connectionsMax must be an integer from/],
+    ["reads beyond the arena", { plainReadBytes: 512 * 1024 }, /^arenaBytes must be 32 KiB more/],
+    ["a length that is text", { eventsMax: "64" }, /^eventsMax must be an integer/],
+  ] as const) {
+    test(`${name} is refused at creation`, () => {
+      const options = { ...LAB_OPTIONS, ...change } as unknown as ReactorOptions;
+      assert.throws(() => createReactor(options, () => 0), { name: "TypeError", message });
+    });
+  }
+
+  test("a method of a closed reactor, or of something else, says so", () => {
+    const other = new ReactorLab();
+    other.close();
+    other.close();
+    const message = "this must be a reactor that is not closed";
+    assert.throws(() => other.reactor.flush(0), { message });
+    assert.throws(() => Reflect.apply(lab.reactor.flush, {}, [0]), { message });
+    assert.throws(() => Reflect.apply(lab.reactor.listen, undefined, [0]), { message });
+  });
+
+  test("views kept beyond the end, or taken apart, do no harm", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    let told = (_kind: number | undefined): void => {};
+    const event = new Promise<number | undefined>((resolve) => {
+      told = resolve;
+    });
+    const other = createReactor(LAB_OPTIONS, () => {
+      told(other.events[0]);
+      return 0;
+    });
+    const [from, to] = [near, far].map((id) => other.adopt(lab.reactor.release(id)));
+    assert(from !== undefined && to !== undefined);
+    const { arena, pending } = other;
+    (arena.buffer as ArrayBuffer).transfer();
+    other.credit[to & 0xffff] = 1000;
+    other.operations.set([OPERATION.RESUME, to, 0, 0, OPERATION.WRITE, from, 0, 100]);
+    other.flush(2);
+    assert.equal(await event, EVENT.DATA);
+    other.close();
+    assert.equal(arena.length, 0);
+    assert.equal(pending[1], 0);
+  });
+});
+
+describe("a turn", () => {
+  test("may close the connection whose further events it is being told of", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.write(near, "bye");
+    lab.perform("END", near);
+    lab.during = (event) => {
+      if (event.id === far && event.kind === "DATA") lab.queue("CLOSE", far);
+    };
+    lab.allow(far);
+    await lab.expect(far, "DATA");
+    lab.allow(near);
+    await lab.next(near);
+    assert.throws(() => lab.reactor.fdOf(far));
+  });
+
+  test("may close the reactor", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    lab.during = () => lab.close();
+    lab.write(near, "end");
+    await lab.expect(far, "DATA");
+  });
+
+  test("is over before promises go on, so their operations do not mix with its own", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    lab.allow(near);
+    lab.during = (event) => {
+      if (event.id !== far || event.kind !== "DATA") return;
+      lab.queue("WRITE", far, event.a, event.b);
+      void Promise.resolve().then(() => lab.write(far, "second"));
+    };
+    lab.write(near, "first ");
+    assert.equal((await lab.read(near, 12)).toString(), "first second");
+  });
+
+  test("that throws is an uncaught error, and the loop goes on", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    const [first] = process.listeners("uncaughtException");
+    process.removeAllListeners("uncaughtException");
+    const caught = new Promise((resolve) => process.once("uncaughtException", resolve));
+    lab.during = () => {
+      throw new Error("a bug");
+    };
+    lab.write(near, "x");
+    const error = await caught;
+    if (first !== undefined) process.on("uncaughtException", first);
+    assert(error instanceof Error && error.message === "a bug");
+    lab.during = () => {};
+    lab.write(near, "y");
+    assert.equal((await lab.read(far, 1)).toString(), "y");
+  });
+});
+
+test("a worker has a reactor of its own, which ends with it", async () => {
+  const code = `
+    const { parentPort, workerData } = require("node:worker_threads");
+    Promise.all([import(workerData.reactor), import(workerData.native)]).then(
+      ([{ createReactor, EVENT, OPERATION }, { native }]) => {
+        const reactor = createReactor(workerData.options, (count) => {
+          let operations = 0;
+          for (let at = 0; at < 4 * count; at += 4) {
+            const [kind, id, a, b] = reactor.events.subarray(at, at + 4);
+            if (kind === EVENT.ACCEPT) {
+              reactor.credit[a & 0xffff] = 1000;
+              reactor.operations.set([OPERATION.RESUME, a, 0, 0], 4 * operations++);
+            } else if (kind === EVENT.DATA) {
+              reactor.operations.set([OPERATION.WRITE, id, a, b], 4 * operations++);
+            }
+          }
+          return operations;
+        });
+        const { fd } = native.socketInNamespace({
+          family: "ipv4", type: "stream", bind: { ip: "127.0.0.1", port: 0 }, listenBacklog: 8,
+        });
+        reactor.listen(fd);
+        parentPort.postMessage(native.localAddress(fd).port);
+      },
+    );`;
+  const worker = new Worker(code, {
+    eval: true,
+    workerData: {
+      reactor: new URL("../../src/net/reactor.ts", import.meta.url).href,
+      native: new URL("../../src/net/native.ts", import.meta.url).href,
+      options: LAB_OPTIONS,
+    },
+  });
+  const port = await new Promise<number>((resolve, reject) => {
+    worker.once("message", resolve);
+    worker.once("error", reject);
+  });
+  const near = lab.connect(port);
+  await lab.expect(near, "OPEN");
+  lab.allow(near);
+  lab.write(near, "across threads");
+  assert.equal((await lab.read(near, 14)).toString(), "across threads");
+  await worker.terminate();
+  const end = await lab.next(near);
+  assert(end.kind === "EOF" || end.kind === "ERROR");
+});
+
+/** What was under way on loopback has arrived and been told. */
+async function quiet(): Promise<void> {
+  await lab.pair(lab.listen());
+  await delay(5);
+}

@@ -1,0 +1,194 @@
+/**
+ * A reactor whose events a test can wait for, one connection at a time.
+ *
+ * Operations are performed at once, outside of turns; `during` lets a test answer within the turn.
+ */
+import assert from "node:assert/strict";
+import { native } from "../../src/net/native.ts";
+import {
+  createReactor,
+  EVENT,
+  OPERATION,
+  type Reactor,
+  type ReactorOptions,
+} from "../../src/net/reactor.ts";
+
+export type EventName = keyof typeof EVENT;
+export type OperationName = keyof typeof OPERATION;
+
+/** One event, with what it pointed at. */
+export interface SeenEvent {
+  readonly kind: EventName;
+  readonly id: number;
+  readonly a: number;
+  readonly b: number;
+  /** Of DATA: a copy. */
+  readonly bytes: Uint8Array;
+  /** Of ERROR. */
+  readonly text: string;
+}
+
+const KIB = 1024;
+const SLOT_MASK = 0xffff;
+
+export const LAB_OPTIONS: ReactorOptions = {
+  arenaBytes: 512 * KIB,
+  scratchBytes: 64 * KIB,
+  eventsMax: 64,
+  operationsMax: 256,
+  connectionsMax: 256,
+  plainReadBytes: 128 * KIB,
+  cipherReadBytes: 64 * KIB,
+  cipherSendBytes: 64 * KIB,
+  acceptsPerTurn: 16,
+  queueBytesMax: 64 * KIB * KIB,
+};
+
+const NAMES = new Map<number, EventName>(
+  Object.entries(EVENT).map(([name, number]) => [number, name as EventName]),
+);
+
+export class ReactorLab {
+  readonly reactor: Reactor;
+  /** Called in the turn, for each event; answers by {@link queue}. */
+  during: (event: SeenEvent) => void = () => {};
+  /** Events per turn, newest last. */
+  readonly turns: number[] = [];
+  readonly #seen = new Map<number, SeenEvent[]>();
+  readonly #waiting = new Map<number, (event: SeenEvent) => void>();
+  readonly #options: ReactorOptions;
+  #queued = 0;
+
+  constructor(options: Partial<ReactorOptions> = {}) {
+    this.#options = { ...LAB_OPTIONS, ...options };
+    this.reactor = createReactor(this.#options, (count) => this.#turn(count));
+  }
+
+  /** Where a test may put bytes to be written. */
+  get scratchOffset(): number {
+    return this.#options.arenaBytes;
+  }
+
+  /** A listener on loopback. */
+  listen(ip = "127.0.0.1"): { id: number; port: number } {
+    const { fd } = native.socketInNamespace({
+      family: ip.includes(":") ? "ipv6" : "ipv4",
+      type: "stream",
+      bind: { ip, port: 0 },
+      listenBacklog: 128,
+    });
+    return { id: this.reactor.listen(fd), port: native.localAddress(fd).port };
+  }
+
+  /** A connection on its way; OPEN or ERROR follows. */
+  connect(port: number, ip = "127.0.0.1"): number {
+    const family = ip.includes(":") ? "ipv6" : "ipv4";
+    const { fd } = native.socketInNamespace({ family, type: "stream", noDelay: true });
+    return this.reactor.connect(fd, ip, port);
+  }
+
+  /** Both ends of a connection, not read yet. */
+  async pair(listener: { id: number; port: number }): Promise<{ near: number; far: number }> {
+    const near = this.connect(listener.port);
+    await this.expect(near, "OPEN");
+    return { near, far: (await this.expect(listener.id, "ACCEPT")).a };
+  }
+
+  /** The next event of a connection, in order. */
+  next(id: number): Promise<SeenEvent> {
+    const event = this.#seen.get(id)?.shift();
+    if (event !== undefined) return Promise.resolve(event);
+    return new Promise((resolve) => this.#waiting.set(id, resolve));
+  }
+
+  /** The next event, which must be of this kind. */
+  async expect(id: number, kind: EventName): Promise<SeenEvent> {
+    const event = await this.next(id);
+    assert.equal(event.kind, kind, `event of ${id}: ${event.kind} ${event.text}`);
+    return event;
+  }
+
+  /** Reads on until so many bytes have come. */
+  async read(id: number, length: number): Promise<Buffer> {
+    const pieces: Uint8Array[] = [];
+    for (let count = 0; count < length; ) {
+      const { bytes } = await this.expect(id, "DATA");
+      pieces.push(bytes);
+      count += bytes.length;
+    }
+    return Buffer.concat(pieces);
+  }
+
+  /** Events of a connection that nobody waited for. */
+  unseen(id: number): readonly SeenEvent[] {
+    return this.#seen.get(id) ?? [];
+  }
+
+  /** Sets the credit of a plain connection and reads it. */
+  allow(id: number, bytes = this.#options.plainReadBytes): void {
+    this.reactor.credit[id & SLOT_MASK] = bytes;
+    this.perform("RESUME", id);
+  }
+
+  pending(id: number): number {
+    return this.reactor.pending[id & SLOT_MASK] ?? 0;
+  }
+
+  /** Adds an operation to the list of the running turn. */
+  queue(kind: OperationName | number, id: number, a = 0, b = 0): void {
+    const number = typeof kind === "number" ? kind : OPERATION[kind];
+    this.reactor.operations.set([number, id, a, b], 4 * this.#queued++);
+  }
+
+  /** Performs one operation now. */
+  perform(kind: OperationName | number, id: number, a = 0, b = 0): void {
+    this.queue(kind, id, a, b);
+    this.flush();
+  }
+
+  flush(): void {
+    const count = this.#queued;
+    this.#queued = 0;
+    this.reactor.flush(count);
+  }
+
+  /** Writes through the scratch, in pieces that fit into it. */
+  write(id: number, bytes: Uint8Array | string): void {
+    const whole = typeof bytes === "string" ? Buffer.from(bytes) : bytes;
+    for (let at = 0; at < whole.length; at += this.#options.scratchBytes) {
+      const piece = whole.subarray(at, at + this.#options.scratchBytes);
+      this.reactor.arena.set(piece, this.scratchOffset);
+      this.perform("WRITE", id, this.scratchOffset, piece.length);
+    }
+  }
+
+  close(): void {
+    this.reactor.close();
+  }
+
+  #turn(count: number): number {
+    this.turns.push(count);
+    const { events, arena } = this.reactor;
+    for (let at = 0; at < 4 * count; at += 4) {
+      const [number = 0, id = 0, a = 0, b = 0] = events.subarray(at, at + 4);
+      const kind = NAMES.get(number);
+      assert(kind !== undefined, `event kind ${number}`);
+      const bytes = kind === "DATA" ? arena.slice(a, a + b) : new Uint8Array();
+      const text = kind === "ERROR" ? this.reactor.errorText(id) : "";
+      const event: SeenEvent = { kind, id, a, b, bytes, text };
+      this.during(event);
+      const waiting = this.#waiting.get(id);
+      if (waiting === undefined) {
+        const seen = this.#seen.get(id) ?? [];
+        seen.push(event);
+        this.#seen.set(id, seen);
+      } else {
+        this.#waiting.delete(id);
+        waiting(event);
+      }
+    }
+    const operations = this.#queued;
+    this.#queued = 0;
+    return operations;
+  }
+}
