@@ -7,7 +7,7 @@ import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { MeshLab } from "../../test/support/mesh-lab.ts";
-import type { LabHost } from "../../test/support/netns-lab.ts";
+import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
 import { buildLoadTool, type LoadTool } from "../load/build.ts";
 import { haproxyVersion } from "../machine.ts";
 import { startHaproxyPair } from "./haproxy-pair.ts";
@@ -42,8 +42,13 @@ export class PathStage {
     this.systems = systems;
   }
 
-  /** @param server the application behind each system, with the arguments before its port. */
+  /**
+   * @param server the application behind each system, with the arguments before its port.
+   * @throws Error that names what the machine lacks.
+   */
   static async start(server: LoadTool, ...args: readonly string[]): Promise<PathStage> {
+    const obstacle = requireNetns("iptables", "cc");
+    if (obstacle !== false) throw new Error(obstacle);
     const lab = await startLab();
     try {
       const systems = await startSystems(lab);
