@@ -226,7 +226,7 @@ test("header blocks are read as they were recorded", () => {
   }
 });
 
-describe("recorded frames", { skip: requireNetns("iptables"), timeout: 120_000 }, () => {
+describe("recorded frames", { skip: requireNetns("iptables", "ss"), timeout: 120_000 }, () => {
   let lab: MeshLab;
   let dialled: DialledServer;
   const servers: LabServer[] = [];
@@ -297,7 +297,7 @@ describe("recorded frames", { skip: requireNetns("iptables"), timeout: 120_000 }
   });
 });
 
-describe("recorded frames of a drain", { skip: requireNetns("iptables") }, () => {
+describe("recorded frames of a drain", { skip: requireNetns("iptables", "ss") }, () => {
   const [goesOn, stays, deleted] = drains as readonly [Conversation, Conversation, Conversation];
   let lab: MeshLab;
   const servers: LabServer[] = [];
@@ -332,7 +332,7 @@ describe("recorded frames of a drain", { skip: requireNetns("iptables") }, () =>
   });
 });
 
-test("every difference that is listed was met", { skip: requireNetns("iptables") }, () => {
+test("every difference that is listed was met", { skip: requireNetns("iptables", "ss") }, () => {
   const missing = DIFFERENCES.filter((_, index) => !met.has(index));
   assert.deepEqual(missing, []);
 });
