@@ -14,7 +14,7 @@ import {
   type ReactorOptions,
 } from "../../src/net/reactor.ts";
 import { LeakCheck } from "../support/leak-check.ts";
-import { LAB_OPTIONS, ReactorLab } from "../support/reactor-lab.ts";
+import { LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
 
 const MIB = 1024 * 1024;
 
@@ -31,16 +31,6 @@ afterEach(async () => {
   lab.close();
   await leaks.assertNone();
 });
-
-/** Pseudo-random, so that bytes out of place are found. */
-function pattern(length: number): Buffer {
-  const bytes = Buffer.alloc(length);
-  for (let i = 0, state = 1; i < length; i++) {
-    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-    bytes[i] = state >>> 16;
-  }
-  return bytes;
-}
 
 describe("connections", () => {
   for (const ip of ["127.0.0.1", "::1"]) {
