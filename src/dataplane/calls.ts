@@ -5,10 +5,12 @@ export class Calls<Answer> {
     { resolve: (answer: Answer) => void; reject: (error: Error) => void }
   >();
   #last = 0;
+  #gone: Error | undefined;
 
   /** @param send called at once with the number that the answer must carry. */
   ask(send: (call: number) => void): Promise<Answer> {
     return new Promise((resolve, reject) => {
+      if (this.#gone !== undefined) return reject(this.#gone);
       const call = ++this.#last;
       this.#open.set(call, { resolve, reject });
       send(call);
@@ -23,8 +25,9 @@ export class Calls<Answer> {
     this.#take(call)?.reject(error);
   }
 
-  /** The other side is gone: nothing that is open will be answered. */
+  /** The other side is gone: neither what is open nor what is asked from now on gets an answer. */
   failAll(error: Error): void {
+    this.#gone = error;
     for (const call of [...this.#open.keys()]) this.fail(call, error);
   }
 

@@ -17,13 +17,13 @@ export interface DataPlane {
    * Binds a workload's listeners in its network namespace on every thread.
    *
    * @param netnsFd open until {@link stopWorkload} has settled.
-   * @throws ProxyError with the bind failure; nothing stays bound then.
+   * @throws Error with the text of the bind failure; nothing stays bound then.
    */
   startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void>;
   /**
    * Takes tunnels to the daemon's own pod, on one thread.
    *
-   * @throws ProxyError with the bind failure.
+   * @throws Error with the text of the bind failure.
    */
   startSelf(workload: EnrolledWorkload): Promise<void>;
   /** Ends everything of the workload at once. Unknown uids are fine. */
@@ -36,6 +36,7 @@ export interface DataPlane {
   collect(): Promise<readonly TrafficSample[]>;
   /** Closes the listeners at once; settles when all connections ended, at the latest at the deadline. */
   drain(deadlineMs: number): Promise<void>;
+  /** Ends everything at once. Idempotent. */
   close(): Promise<void>;
 }
 

@@ -112,7 +112,7 @@ class WorkerThread {
   readonly #worker: Worker;
   readonly #calls = new Calls<Answer>();
   readonly #deps: WorkerDataPlaneDeps;
-  #closing = false;
+  #ended = false;
 
   constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
     this.#deps = deps;
@@ -137,10 +137,13 @@ class WorkerThread {
     return this.#calls.ask((call) => this.post(command(call)));
   }
 
+  /** Idempotent; nothing is left to do for a thread that died. */
   async close(): Promise<void> {
+    if (this.#ended) return;
     await this.call((call) => ({ kind: "close", call }));
-    this.#closing = true;
+    this.#ended = true;
     await this.#worker.terminate();
+    this.#calls.failAll(new Error("the data thread is closed"));
   }
 
   #take(report: ThreadReport): void {
@@ -163,8 +166,8 @@ class WorkerThread {
   }
 
   #gone(error: Error): void {
-    if (this.#closing) return;
-    this.#closing = true;
+    if (this.#ended) return;
+    this.#ended = true;
     this.#calls.failAll(error);
     this.#deps.threadFailed(error);
   }
