@@ -65,14 +65,23 @@ export class MemoryNetwork {
 
   /** @param rules `captured`: redirected as by the node agent. */
   pod(ip: string, rules: "captured" | "plain" = "plain"): MemoryPod {
-    const pod = new MemoryPod(this, ip as IpAddress, rules === "captured", { fd: this.#nextFd++ });
-    this.#pods.set(ip, pod);
-    return pod;
+    return this.#add(ip, rules === "captured", { fd: this.#nextFd++ });
+  }
+
+  /** The namespace of the engine's own process. Make at most one. */
+  host(ip: string): MemoryPod {
+    return this.#add(ip, false, undefined);
   }
 
   podOf(netns: NetnsFd | undefined): MemoryPod {
-    for (const pod of this.#pods.values()) if (pod.netns === netns) return pod;
+    for (const pod of this.#pods.values()) if (pod.netns?.fd === netns?.fd) return pod;
     throw new Error("no pod has that namespace");
+  }
+
+  #add(ip: string, captured: boolean, netns: NetnsFd | undefined): MemoryPod {
+    const pod = new MemoryPod(this, ip as IpAddress, captured, netns);
+    this.#pods.set(ip, pod);
+    return pod;
   }
 
   /** @param marked sockets of the proxy itself are not captured. */
@@ -108,11 +117,16 @@ export class MemoryNetwork {
 export class MemoryPod {
   readonly ip: IpAddress;
   readonly captured: boolean;
-  readonly netns: NetnsFd;
+  readonly netns: NetnsFd | undefined;
   readonly acceptors: Map<number, Acceptor> = new Map();
   readonly #network: MemoryNetwork;
 
-  constructor(network: MemoryNetwork, ip: IpAddress, captured: boolean, netns: NetnsFd) {
+  constructor(
+    network: MemoryNetwork,
+    ip: IpAddress,
+    captured: boolean,
+    netns: NetnsFd | undefined,
+  ) {
     this.#network = network;
     this.ip = ip;
     this.captured = captured;
