@@ -137,8 +137,9 @@ export class ReactorLab {
     return this.reactor.pending[id & SLOT_MASK] ?? 0;
   }
 
-  /** Adds an operation to the list of the running turn. */
+  /** Adds an operation to the list of the running turn; performs it when it is full. */
   queue(kind: OperationName | number, id: number, a = 0, b = 0): void {
+    if (this.#queued === this.#options.operationsMax) this.flush();
     const number = typeof kind === "number" ? kind : OPERATION[kind];
     this.reactor.operations.set([number, id, a, b], 4 * this.#queued++);
   }
