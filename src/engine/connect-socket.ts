@@ -8,27 +8,60 @@ import type { ConnectOptions } from "./engine.ts";
 import { EngineError, systemError } from "./engine-error.ts";
 import { connectionOptions } from "./native-options.ts";
 import type { OpenThings } from "./open-things.ts";
+import { ODD_ATTEMPTS_MAX, type SourcePorts } from "./source-ports.ts";
 
 /** What the original's connects say when their time is over. */
 const TIMEOUT_TEXT = "deadline has elapsed";
+
+export interface ConnectDeps {
+  readonly native: Native;
+  readonly clock: Clock;
+  readonly open: OpenThings;
+  readonly sourcePorts: SourcePorts;
+}
 
 /**
  * Connects.
  *
  * @param makeSocket makes the unconnected socket and takes the descriptor; told apart because reads
- *   are wired at birth.
+ *   are wired at birth. Called again when a source port turns out to be taken.
  * @param options a spoofed source decides the address family.
  * @throws EngineError `connect-timeout` or `system`.
  */
-export function connectSocket(
-  deps: { readonly native: Native; readonly clock: Clock; readonly open: OpenThings },
+export async function connectSocket(
+  deps: ConnectDeps,
   options: ConnectOptions,
+  makeSocket: (fd: number) => Socket,
+): Promise<Socket> {
+  const oddAttempts = options.source === undefined ? 0 : ODD_ATTEMPTS_MAX;
+  for (let i = 0; i < oddAttempts; i++) {
+    try {
+      return await attempt(deps, options, deps.sourcePorts.next(), makeSocket);
+    } catch (error) {
+      if (!isPortTaken(error)) throw error;
+    }
+  }
+  return attempt(deps, options, 0, makeSocket);
+}
+
+function isPortTaken(error: unknown): boolean {
+  return (
+    error instanceof EngineError &&
+    (error.errno === "EADDRNOTAVAIL" || error.errno === "EADDRINUSE")
+  );
+}
+
+/** @param sourcePort with a spoofed source; 0 leaves the choice to the kernel. */
+function attempt(
+  deps: ConnectDeps,
+  options: ConnectOptions,
+  sourcePort: number,
   makeSocket: (fd: number) => Socket,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {
     let socket: Socket;
     try {
-      socket = makeSocket(unconnectedSocket(deps.native, options));
+      socket = makeSocket(unconnectedSocket(deps.native, options, sourcePort));
     } catch (error) {
       return reject(systemError(error));
     }
@@ -70,7 +103,7 @@ export function openSocket(fd: number, onread?: OnReadOpts): Socket {
   }
 }
 
-function unconnectedSocket(native: Native, options: ConnectOptions): number {
+function unconnectedSocket(native: Native, options: ConnectOptions, sourcePort: number): number {
   const { netns, mark, source, remote } = options;
   const { fd } = native.socketInNamespace({
     ...(netns === undefined ? {} : { netnsFd: netns.fd }),
@@ -83,9 +116,11 @@ function unconnectedSocket(native: Native, options: ConnectOptions): number {
       : {
           transparent: "required" as const,
           freebind: true,
+          // TIME_WAITs of the port to other destinations do not matter.
+          reuseAddress: true,
           // Without it the kernel searches a free port among the TIME_WAITs of every bind.
-          bindAddressNoPort: true,
-          bind: { ip: source, port: 0 },
+          bindAddressNoPort: sourcePort === 0,
+          bind: { ip: source, port: sourcePort },
         }),
   });
   return fd;

@@ -5,7 +5,7 @@ import type { Native } from "../net/native.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { BufferPool } from "./buffer-pool.ts";
-import { connectSocket, openSocket } from "./connect-socket.ts";
+import { type ConnectDeps, connectSocket, openSocket } from "./connect-socket.ts";
 import type {
   AcceptTunnelOptions,
   ClientTunnel,
@@ -31,6 +31,7 @@ import { NodeStreamEnd } from "./node-stream-end.ts";
 import { destroyAll } from "./open-things.ts";
 import type { RelaySide } from "./relay-side.ts";
 import { SecureContexts } from "./secure-contexts.ts";
+import { SourcePorts } from "./source-ports.ts";
 import { TlsAcceptor } from "./tls-acceptor.ts";
 
 export interface NodeEngineOptions {
@@ -44,7 +45,7 @@ export interface NodeEngineOptions {
 const DEFAULTS: NodeEngineOptions = { readBytes: 256 * 1024, idleBuffersMax: 32 };
 
 export class NodeEngine implements Engine {
-  readonly #deps: ListenerDeps & ClientTunnelDeps & ServerTunnelDeps;
+  readonly #deps: ListenerDeps & ClientTunnelDeps & ServerTunnelDeps & ConnectDeps;
 
   constructor(
     deps: { readonly native: Native; readonly clock: Clock },
@@ -58,6 +59,8 @@ export class NodeEngine implements Engine {
       contexts: new SecureContexts(() => {}),
       acceptor: new TlsAcceptor(),
       open: new Set(),
+      // Nanoseconds since boot differ between threads and processes.
+      sourcePorts: new SourcePorts(deps.clock.monotonic() * 1e6),
     };
   }
 
