@@ -152,6 +152,25 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     assert.ok(last < first / 0.7, `${first} s of CPU for the first third, ${last} s for the last`);
   });
 
+  test("plaintext connections never take the ports of others in the same pod", {
+    timeout: 40_000,
+  }, async () => {
+    // By chance alone one in fifteen of the later ones would meet one of those that stay.
+    const dial = (): Promise<Socket> => connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT);
+    const staying = await Promise.all(Array.from({ length: 1000 }, dial));
+    let missing = 1000;
+    const work = async (): Promise<void> => {
+      while (missing-- > 0) {
+        const socket = await dial();
+        await pingPong(socket);
+        socket.destroy();
+      }
+    };
+    await Promise.all(Array.from({ length: 16 }, work));
+    for (const socket of staying) await pingPong(socket);
+    for (const socket of staying) socket.destroy();
+  });
+
   test("afterwards nothing is left open", { timeout: 30_000 }, async (t) => {
     await waitForNoTunnels(lab);
     for (const node of NODES) {
