@@ -1,0 +1,109 @@
+/** Both data planes in real namespaces, and what only one with threads of its own can do. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import type { DataThreadOptions } from "../../src/dataplane/data-thread.ts";
+import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
+import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
+import { NodeEngine } from "../../src/engine/node-engine.ts";
+import { native } from "../../src/net/native.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { systemRandom } from "../../src/runtime/random.ts";
+import { MeshState } from "../../src/state/mesh-state.ts";
+import { createRootLogger } from "../../src/telemetry/root-logger.ts";
+import {
+  DataPlaneLab,
+  type DataPlaneParts,
+  DataPlaneStage,
+  dataPlaneSuite,
+} from "../conformance/data-plane.ts";
+import { waitUntil } from "../support/mesh-lab.ts";
+import { requireNetns } from "../support/netns-lab.ts";
+import { pingPong } from "../support/two-nodes.ts";
+
+const THREAD_COUNT = 2;
+
+function workerDataPlane(
+  parts: DataPlaneParts,
+  options: DataThreadOptions,
+  threadFailed: (error: Error) => void = (error) => {
+    throw error;
+  },
+): WorkerDataPlane {
+  return new WorkerDataPlane(
+    { ...parts, threadFailed },
+    { threadCount: THREAD_COUNT, options, log: { format: "plain", filter: "info" } },
+  );
+}
+
+dataPlaneSuite("the inline data plane", {
+  threadCount: 1,
+  makeDataPlane: ({ certificateFor, writeLog }, options) =>
+    new InlineDataPlane(
+      {
+        engine: new NodeEngine({ native, clock: systemClock }),
+        mesh: new MeshState({ localNode: undefined }),
+        certificateFor,
+        log: createRootLogger({
+          format: "plain",
+          filter: "info",
+          sink: { write: writeLog, flush() {} },
+          clock: systemClock,
+        }).root,
+        clock: systemClock,
+        random: systemRandom(),
+      },
+      options,
+    ),
+});
+
+dataPlaneSuite("the data plane of two threads", {
+  threadCount: THREAD_COUNT,
+  makeDataPlane: workerDataPlane,
+});
+
+describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
+  test("write through the main thread, filtered as it says", { timeout: 20_000 }, async () => {
+    const lab = await DataPlaneLab.open();
+    const stage = new DataPlaneStage(lab, workerDataPlane, {});
+    try {
+      await stage.startBoth();
+      const established = (): number => stage.log.match(/listener established/g)?.length ?? 0;
+      await waitUntil(() => established() === 2 * 3 * THREAD_COUNT, "lines are missing", 5000);
+      stage.dataPlane.setLogFilter("off");
+      await stage.dataPlane.stopWorkload("uid-client");
+      assert.doesNotMatch(stage.log, /shutdown complete/);
+      stage.dataPlane.setLogFilter("info");
+      await stage.dataPlane.stopWorkload("uid-server");
+      // Lines come before the answer to the command that caused them.
+      assert.equal(stage.log.match(/shutdown complete/g)?.length, 3 * THREAD_COUNT);
+    } finally {
+      await stage.close();
+      lab.close();
+    }
+  });
+
+  test("that die are told once, and nobody waits for them", { timeout: 20_000 }, async () => {
+    const failures: string[] = [];
+    const lab = await DataPlaneLab.open();
+    const stage = new DataPlaneStage(
+      lab,
+      (parts, options) => workerDataPlane(parts, options, (error) => failures.push(error.message)),
+      {},
+    );
+    try {
+      await stage.startBoth();
+      stage.echo();
+      await pingPong(await stage.connect());
+      // No caller does this: it stands for any bug in a thread.
+      stage.dataPlane.apply(undefined as never);
+      await assert.rejects(stage.dataPlane.collect(), /not iterable/);
+      await waitUntil(() => failures.length === THREAD_COUNT, "not all failures told", 5000);
+      for (const message of failures) assert.match(message, /not iterable/);
+      await assert.rejects(stage.dataPlane.drain(1000), /not iterable/);
+    } finally {
+      await stage.close();
+      lab.close();
+    }
+    assert.equal(failures.length, THREAD_COUNT);
+  });
+});
