@@ -15,10 +15,11 @@ export interface ZdsConnection {
    * The next packet; its descriptors belong to the caller. One call at a time.
    *
    * @returns `undefined` when the peer has closed.
-   * @throws the signal's reason; what the system says when the connection broke.
+   * @throws the signal's reason; what the system says when the connection broke; Error when it is
+   *   closed.
    */
   receive(signal: AbortSignal): Promise<NativePacket | undefined>;
-  /** @throws what the system says when the peer is gone or does not read. */
+  /** @throws what the system says when the peer is gone or does not read; Error when it is closed. */
   send(data: Uint8Array, passFd?: number): void;
   /** Idempotent. */
   close(): void;
@@ -43,7 +44,7 @@ export class SeqpacketConnection implements ZdsConnection {
   async receive(signal: AbortSignal): Promise<NativePacket | undefined> {
     for (;;) {
       signal.throwIfAborted();
-      const packet = this.#native.receivePacket(this.#fd, PACKET_BYTES_MAX);
+      const packet = this.#native.receivePacket(this.#openFd(), PACKET_BYTES_MAX);
       if (packet !== undefined) {
         if (packet.data.length > 0) return packet;
         for (const fd of packet.fds) closeSync(fd);
@@ -54,14 +55,20 @@ export class SeqpacketConnection implements ZdsConnection {
   }
 
   send(data: Uint8Array, passFd?: number): void {
-    if (passFd === undefined) this.#native.sendPacket(this.#fd, data);
-    else this.#native.sendPacket(this.#fd, data, passFd);
+    if (passFd === undefined) this.#native.sendPacket(this.#openFd(), data);
+    else this.#native.sendPacket(this.#openFd(), data, passFd);
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     closeSync(this.#fd);
+  }
+
+  /** The number of a closed descriptor may be somebody else's by now. */
+  #openFd(): number {
+    if (this.#closed) throw new Error("the connection is closed");
+    return this.#fd;
   }
 
   /** Watches only while somebody waits: the watch is level triggered and would spin otherwise. */

@@ -6,7 +6,8 @@ import type { NativePacket } from "../../src/net/native.ts";
 export class MemoryConnection implements ZdsConnection {
   /** What the proxy sent and nobody has taken yet. */
   readonly sent: Uint8Array[] = [];
-  readonly #waiting: (NativePacket | undefined)[] = [];
+  readonly #waiting: NativePacket[] = [];
+  #ended = false;
   #wake: (() => void) | undefined;
   #taken: ((data: Uint8Array) => void) | undefined;
   closed = false;
@@ -16,7 +17,9 @@ export class MemoryConnection implements ZdsConnection {
   async receive(signal: AbortSignal): Promise<NativePacket | undefined> {
     for (;;) {
       signal.throwIfAborted();
-      if (this.#waiting.length > 0) return this.#waiting.shift();
+      this.#checkOpen();
+      const packet = this.#waiting.shift();
+      if (packet !== undefined || this.#ended) return packet;
       await new Promise<void>((resolve, reject) => {
         this.#wake = resolve;
         signal.addEventListener("abort", () => reject(signal.reason), { once: true });
@@ -25,11 +28,12 @@ export class MemoryConnection implements ZdsConnection {
   }
 
   send(data: Uint8Array): void {
-    if (this.broken) throw Object.assign(new Error("send EPIPE"), { code: "EPIPE" });
+    this.#checkOpen();
+    if (this.broken || this.#ended) throw Object.assign(new Error("send EPIPE"), { code: "EPIPE" });
     const taken = this.#taken;
     this.#taken = undefined;
-    if (taken === undefined) this.sent.push(data);
-    else taken(data);
+    if (taken === undefined) this.sent.push(data.slice());
+    else taken(data.slice());
   }
 
   close(): void {
@@ -47,12 +51,14 @@ export class MemoryConnection implements ZdsConnection {
 
   /** Hands the proxy a packet. */
   deliver(data: Uint8Array, more: Partial<NativePacket> = {}): void {
-    this.#push({ data, fds: [], truncated: false, ...more });
+    this.#waiting.push({ data, fds: [], truncated: false, ...more });
+    this.#wake?.();
   }
 
   /** The agent hangs up. */
   end(): void {
-    this.#push(undefined);
+    this.#ended = true;
+    this.#wake?.();
   }
 
   /** Hands the proxy a packet and waits for its acknowledgement. */
@@ -61,9 +67,8 @@ export class MemoryConnection implements ZdsConnection {
     return this.take();
   }
 
-  #push(packet: NativePacket | undefined): void {
-    this.#waiting.push(packet);
-    this.#wake?.();
+  #checkOpen(): void {
+    if (this.closed) throw new Error("the connection is closed");
   }
 }
 

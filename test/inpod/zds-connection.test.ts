@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { closeSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -7,23 +7,41 @@ import { SeqpacketConnection } from "../../src/inpod/zds-connection.ts";
 import { readRequest } from "../../src/inpod/zds-session.ts";
 import { native } from "../../src/net/native.ts";
 import { encodeZdsRequest } from "../../src/wire/zds-message.ts";
-import { ownNetnsFd } from "./memory-connection.ts";
+import { zdsConnectionSuite } from "../conformance/zds-connection.ts";
+import { MemoryConnection, ownNetnsFd } from "./memory-connection.ts";
 
 const POD = { name: "server", namespace: "default", serviceAccount: "server" };
 const ADD = encodeZdsRequest({ kind: "add", uid: "u1", workload: POD });
 
+interface Pair {
+  readonly proxy: SeqpacketConnection;
+  /** Belongs to the caller. */
+  readonly agentFd: number;
+  close(): void;
+}
+
 /** Both ends of a connection; the agent's is a bare descriptor. */
-function connectedPair(t: TestContext): { proxy: SeqpacketConnection; agentFd: number } {
+function pair(): Pair {
   const folder = mkdtempSync(join(tmpdir(), "zds-"));
-  t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, "zds.sock");
   const listenFd = native.listenSeqpacket(path, 1);
   const proxy = SeqpacketConnection.dial(native, path);
-  t.after(() => proxy.close());
   const agentFd = native.acceptSeqpacket(listenFd);
   closeSync(listenFd);
+  rmSync(folder, { recursive: true });
   assert.ok(agentFd !== undefined);
-  return { proxy, agentFd };
+  return { proxy, agentFd, close: () => proxy.close() };
+}
+
+function connectedPair(t: TestContext): Pair {
+  const made = pair();
+  t.after(() => made.close());
+  return made;
+}
+
+/** As the kernel does with descriptors that it passes on. */
+function duplicate(fd: number): number {
+  return openSync(`/proc/self/fd/${fd}`, "r");
 }
 
 function openFdCount(): number {
@@ -32,19 +50,48 @@ function openFdCount(): number {
 
 const forever = new AbortController().signal;
 
-test("packets keep their borders and their descriptors", async (t) => {
+zdsConnectionSuite("the memory connection", () => {
+  const connection = new MemoryConnection();
+  return {
+    connection,
+    deliver: (data, ...fds) => connection.deliver(data, { fds: fds.map(duplicate) }),
+    take: () => connection.take(),
+    hangUp: () => connection.end(),
+    close: () => connection.close(),
+  };
+});
+
+zdsConnectionSuite("the seqpacket connection", () => {
+  const { proxy, agentFd, close } = pair();
+  const agent = new SeqpacketConnection(native, agentFd);
+  return {
+    connection: proxy,
+    deliver: (data, ...fds) => native.sendPacket(agentFd, data, ...fds),
+    async take() {
+      const packet = await agent.receive(forever);
+      assert.ok(packet !== undefined);
+      return packet.data;
+    },
+    hangUp: () => agent.close(),
+    close() {
+      agent.close();
+      close();
+    },
+  };
+});
+
+test("the agent's end passes one descriptor along", async (t) => {
   const { proxy, agentFd } = connectedPair(t);
+  const agent = new SeqpacketConnection(native, agentFd);
   const netnsFd = ownNetnsFd();
-  native.sendPacket(agentFd, Uint8Array.of(1, 2));
-  native.sendPacket(agentFd, Uint8Array.of(3), netnsFd);
+  agent.send(ADD, netnsFd);
   closeSync(netnsFd);
-  const first = await proxy.receive(forever);
-  const second = await proxy.receive(forever);
-  assert.deepEqual([[...(first?.data ?? [])], first?.fds.length], [[1, 2], 0]);
-  assert.deepEqual([[...(second?.data ?? [])], second?.fds.length], [[3], 1]);
-  for (const fd of second?.fds ?? []) closeSync(fd);
-  closeSync(agentFd);
-  assert.equal(await proxy.receive(forever), undefined);
+  agent.close();
+  const packet = await proxy.receive(forever);
+  assert.ok(packet !== undefined);
+  const received = readRequest(packet).netnsFd;
+  assert.ok(received !== undefined);
+  closeSync(received);
 });
 
 for (const [fdCount, message] of [
@@ -73,15 +120,4 @@ test("a packet of more than 1024 bytes is refused", async (t) => {
   const packet = await proxy.receive(forever);
   assert.ok(packet !== undefined);
   assert.throws(() => readRequest(packet), { message: "received truncated message" });
-});
-
-test("a wait that is aborted ends with the signal's reason and leaves no watch behind", async (t) => {
-  const { proxy, agentFd } = connectedPair(t);
-  t.after(() => closeSync(agentFd));
-  const controller = new AbortController();
-  const waiting = proxy.receive(controller.signal);
-  controller.abort(new Error("enough"));
-  await assert.rejects(waiting, { message: "enough" });
-  native.sendPacket(agentFd, Uint8Array.of(9));
-  assert.deepEqual([...((await proxy.receive(forever))?.data ?? [])], [9]);
 });
