@@ -1,0 +1,63 @@
+import { CaServer } from "../../src/embedded/ca-server.ts";
+import { EmbeddedAuthority } from "../../src/embedded/certificate-authority.ts";
+import { certificateOrder } from "../../src/identity/certificate-order.ts";
+import { IdentityError } from "../../src/identity/identity-error.ts";
+import { IstioCaClient } from "../../src/identity/istio-ca-client.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { certificateAuthoritySuite } from "../conformance/certificate-authority.ts";
+import { FakeCertificateAuthority } from "../support/fake-certificate-authority.ts";
+import { FakeClock } from "../support/fake-clock.ts";
+
+const HOUR_MS = 3_600_000;
+
+certificateAuthoritySuite("the fake", async () => {
+  const clock = new FakeClock();
+  const authority = new FakeCertificateAuthority(clock);
+  return {
+    fetch: authority.fetch,
+    now: () => clock.now(),
+    lifetimeMs: authority.lifetimeMs,
+    refuse(refusing) {
+      authority.failure = refusing
+        ? new IdentityError("signing", "signing gRPC error (unavailable): refused")
+        : undefined;
+    },
+    close() {},
+  };
+});
+
+certificateAuthoritySuite("the client of the Istio CA service", async () => {
+  const authority = await EmbeddedAuthority.inMemory(systemClock);
+  let isRefusing = false;
+  const server = await CaServer.start(
+    { authority, isKnown: () => !isRefusing, report() {} },
+    { listen: "127.0.0.1:0", names: [], tokenFile: undefined, clusterId: "Kubernetes" },
+  );
+  const client = new IstioCaClient(
+    { clock: systemClock, log: silentLogger },
+    {
+      address: `https://127.0.0.1:${server.port}`,
+      roots: { kind: "pem", pem: authority.rootPem },
+      alternateHostname: undefined,
+      token: undefined,
+      clusterId: "Kubernetes",
+      headers: [],
+      validitySeconds: HOUR_MS / 1000,
+      impersonate: true,
+      tls: { tls12: false, postQuantumOnly: false },
+    },
+  );
+  return {
+    fetch: certificateOrder({ authority: client, log: silentLogger }, { checkIdentity: true }),
+    now: () => systemClock.now(),
+    lifetimeMs: HOUR_MS,
+    refuse(refusing) {
+      isRefusing = refusing;
+    },
+    close() {
+      client.close();
+      server.close();
+    },
+  };
+});
