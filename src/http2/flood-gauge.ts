@@ -54,7 +54,13 @@ interface Bucket {
 }
 
 export class FloodGauge {
+  readonly #share: number;
   readonly #buckets = new Map<FloodKind, Bucket>();
+
+  /** @param share of the limits that is granted. */
+  constructor(share = 1) {
+    this.#share = share;
+  }
 
   /**
    * Takes one of a kind.
@@ -63,7 +69,8 @@ export class FloodGauge {
    * @returns false when the peer has used up its allowance.
    */
   charge(kind: FloodKind, now: number): boolean {
-    const { burst, perSecond } = FLOOD_LIMITS[kind];
+    const burst = FLOOD_LIMITS[kind].burst * this.#share;
+    const perSecond = FLOOD_LIMITS[kind].perSecond * this.#share;
     let bucket = this.#buckets.get(kind);
     if (bucket === undefined) {
       bucket = { left: burst, at: now };

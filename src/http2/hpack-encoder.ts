@@ -13,6 +13,9 @@ const TABLE_BYTES_MAX = 4096;
 /** A field above this share of the table would drive out all others for nothing. */
 const FIELD_SHARE_MAX = 0.75;
 
+/** Index of the newest field of the table. */
+const DYNAMIC_INDEX_MIN = STATIC_COUNT + 1;
+
 /** No integer of a block takes more bytes. */
 const INTEGER_BYTES_MAX = 6;
 
@@ -50,13 +53,14 @@ export class HpackEncoder {
    * @param name lower case.
    */
   add(name: string, value: string): void {
-    const text = FIELD_TEXT.test(value) ? value : cleaned(value);
-    const found = this.#find(name, text);
+    const found = this.#find(name, value);
     if (found > 0) {
       this.#reserve(INTEGER_BYTES_MAX);
       this.#integer(0x80, 0x7f, found);
       return;
     }
+    // What the tables hold is clean.
+    const text = FIELD_TEXT.test(value) ? value : cleaned(value);
     this.#reserve(3 * INTEGER_BYTES_MAX + name.length + text.length);
     const isKept = fieldBytes(name, text) <= this.#table.bytesMax * FIELD_SHARE_MAX;
     if (isKept) this.#integer(0x40, 0x3f, -found);
@@ -83,14 +87,10 @@ export class HpackEncoder {
         if (field[1] === value) return index;
       }
     }
-    const { count } = this.#table;
-    for (let position = 0; position < count; position++) {
-      if (this.#table.name(position) !== name) continue;
-      const index = STATIC_COUNT + 1 + position;
-      if (this.#table.value(position) === value) return index;
-      if (named === 0) named = -index;
-    }
-    return named;
+    const position = this.#table.find(name, value);
+    if (position === undefined) return named;
+    if (position >= 0) return DYNAMIC_INDEX_MIN + position;
+    return named === 0 ? -(DYNAMIC_INDEX_MIN + ~position) : named;
   }
 
   #string(text: string): void {

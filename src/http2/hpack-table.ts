@@ -46,6 +46,25 @@ export class HpackTable {
     return this.#values[(this.#addedCount - 1 - position) & this.#mask] as string;
   }
 
+  /**
+   * Looks for a field, newest first.
+   *
+   * @returns its position, or the complement of that of the newest one with this name (below zero),
+   *   or `undefined`.
+   */
+  find(name: string, value: string): number | undefined {
+    const [names, values, mask] = [this.#names, this.#values, this.#mask];
+    const newest = this.#addedCount - 1;
+    let named: number | undefined;
+    for (let position = 0; position < this.#count; position++) {
+      const slot = (newest - position) & mask;
+      if (names[slot] !== name) continue;
+      if (values[slot] === value) return position;
+      named ??= ~position;
+    }
+    return named;
+  }
+
   /** Adds a field; one above the limit empties the table, RFC 7541 section 4.4. */
   add(name: string, value: string): void {
     const bytes = fieldBytes(name, value);

@@ -48,6 +48,12 @@ export const DATA_HEADER_BYTES: number = FRAME_HEADER_BYTES;
 /** Streams that we have reset, whose frames under way are no fault of the peer. */
 const RESET_STREAMS_MAX = 1024;
 
+/** A stream always may send this much, so that a shared connection never stands still. */
+const STREAM_WINDOW_BYTES_MIN = 64 * 1024;
+
+/** Growing waits until windows may be so many times as large, or the peer is told at every pause. */
+const WINDOW_GROWTH_MIN = 4;
+
 /** Increments below this are counted; a peer with full-sized buffers has no use for them. */
 const SMALL_WINDOW_BYTES = 1024;
 
@@ -188,8 +194,14 @@ export class Http2Connection<Owner> {
 
   // What we allow.
   readonly #connectionWindow: number;
-  /** Until our settings are acknowledged the peer may count with the default. */
+  /** What the peer counts with at most: of what was said and what was acknowledged the larger. */
   #streamWindow: number;
+  /** What we said last. */
+  #announcedWindow: number;
+  #awaitsAcknowledgement = true;
+  #heldStreams = 0;
+  /** Half of what we grant the peer, which counts our acknowledgements of its changes, too. */
+  readonly #resizes = new FloodGauge(0.5);
   #receiveWindow: number;
   #creditDue = 0;
 
@@ -206,6 +218,7 @@ export class Http2Connection<Owner> {
     this.#settings = settings;
     this.#connectionWindow = Math.max(settings.connectionWindowBytes, WINDOW_BYTES_DEFAULT);
     this.#receiveWindow = this.#connectionWindow;
+    this.#announcedWindow = settings.streamWindowBytes;
     this.#streamWindow = Math.max(settings.streamWindowBytes, WINDOW_BYTES_DEFAULT);
     this.#reader = new FrameReader(
       deps.arena,
@@ -441,11 +454,73 @@ export class Http2Connection<Owner> {
     if (this.#isFinished) return;
     const state = stream as StreamState<Owner>;
     const count = Math.min(byteCount, state.untaken);
+    const lent = Math.min(count, state.lent);
     state.untaken -= count;
-    this.#giveCredit(count);
+    state.lent -= lent;
+    this.#giveCredit(count - lent);
     if (state.hasPeerEnded || state.isClosed) return;
     state.creditDue += count;
-    if (state.creditDue * 2 < this.#settings.streamWindowBytes) return;
+    this.#giveStreamCredit(state);
+  }
+
+  /**
+   * Nobody takes what comes on this stream: it is not to stall the others. The connection's window
+   * is given back for what it holds, and the windows of the streams shrink while many are held, so
+   * that together they hold about as much as the connection's window. Idempotent.
+   */
+  hold(stream: Http2Stream<Owner>): void {
+    const state = this.#live(stream);
+    if (state === undefined || state.isHeld) return;
+    state.isHeld = true;
+    this.#heldStreams++;
+    this.#giveCredit(state.untaken - state.lent);
+    state.lent = state.untaken;
+    this.#adjustStreamWindows();
+  }
+
+  /** What comes is taken again. Idempotent; a stream that ends is released. */
+  release(stream: Http2Stream<Owner>): void {
+    const state = stream as StreamState<Owner>;
+    if (!state.isHeld) return;
+    state.isHeld = false;
+    this.#heldStreams--;
+    if (!this.#isFinished) this.#adjustStreamWindows();
+  }
+
+  /** The window of a stream whose peer knows what we said last. */
+  get streamWindowBytes(): number {
+    return this.#announcedWindow;
+  }
+
+  /** At most one change per round trip: the next waits for the peer's acknowledgement. */
+  #adjustStreamWindows(): void {
+    const bytes = this.#fairStreamWindow();
+    const before = this.#announcedWindow;
+    const isFull = bytes === this.#settings.streamWindowBytes;
+    const changes =
+      bytes < before || bytes >= before * WINDOW_GROWTH_MIN || (isFull && bytes > before);
+    if (!changes || this.#awaitsAcknowledgement) return;
+    if (!this.#resizes.charge("settings", this.#now)) return;
+    this.#awaitsAcknowledgement = true;
+    this.#announcedWindow = bytes;
+    if (bytes > this.#streamWindow) this.#resizeReceiveWindows(bytes);
+    const offset = this.#output.reserve(FRAME_HEADER_BYTES + SETTING_BYTES);
+    writeSettings(this.#arena, offset, [[SettingId.initialWindowSize, bytes]]);
+    // What was too little to tell may be all that a smaller window has.
+    for (const state of this.#streams.values()) this.#giveStreamCredit(state);
+  }
+
+  /** A power of two below the full window, so that small changes of the count change nothing. */
+  #fairStreamWindow(): number {
+    const { streamWindowBytes } = this.#settings;
+    const share = this.#connectionWindow / Math.max(1, this.#heldStreams);
+    if (share >= streamWindowBytes) return streamWindowBytes;
+    const bytes = Math.max(STREAM_WINDOW_BYTES_MIN, 2 ** Math.floor(Math.log2(share)));
+    return Math.min(bytes, streamWindowBytes);
+  }
+
+  #giveStreamCredit(state: StreamState<Owner>): void {
+    if (state.creditDue * 2 < this.#announcedWindow || state.creditDue === 0) return;
     this.#writeWindowUpdate(state.id, state.creditDue);
     state.receiveWindow += state.creditDue;
     state.creditDue = 0;
@@ -453,7 +528,7 @@ export class Http2Connection<Owner> {
 
   #giveCredit(byteCount: number): void {
     this.#creditDue += byteCount;
-    if (this.#creditDue * 4 < this.#connectionWindow) return;
+    if (this.#creditDue * 4 < this.#connectionWindow || this.#creditDue === 0) return;
     this.#writeWindowUpdate(0, this.#creditDue);
     this.#receiveWindow += this.#creditDue;
     this.#creditDue = 0;
@@ -490,6 +565,9 @@ export class Http2Connection<Owner> {
       return;
     }
     stream.receiveWindow -= length;
+    if (!stream.isHeld) return;
+    stream.lent += length;
+    this.#giveCredit(length);
   }
 
   #onData(offset: number, length: number): void {
@@ -742,8 +820,14 @@ export class Http2Connection<Owner> {
   /** From now on the peer keeps to our stream window. */
   #onSettingsAcknowledged(): void {
     this.#charge("settings");
-    const growth = this.#settings.streamWindowBytes - this.#streamWindow;
-    this.#streamWindow += growth;
+    this.#awaitsAcknowledgement = false;
+    this.#resizeReceiveWindows(this.#announcedWindow);
+    if (!this.#isFinished) this.#adjustStreamWindows();
+  }
+
+  #resizeReceiveWindows(bytes: number): void {
+    const growth = bytes - this.#streamWindow;
+    this.#streamWindow = bytes;
     for (const stream of this.#streams.values()) stream.receiveWindow += growth;
   }
 
@@ -841,15 +925,17 @@ export class Http2Connection<Owner> {
     if (stream.isClosed) return;
     stream.isClosed = true;
     this.#streams.delete(stream.id);
+    this.release(stream);
   }
 
   /** The stream is gone before its time: nobody will take what is left of it. */
   #abandon(stream: StreamState<Owner>): void {
     this.#remove(stream);
     stream.isAbandoned = true;
-    const { untaken } = stream;
+    const owed = stream.untaken - stream.lent;
     stream.untaken = 0;
-    if (untaken > 0 && !this.#isFinished) this.#giveCredit(untaken);
+    stream.lent = 0;
+    if (owed > 0 && !this.#isFinished) this.#giveCredit(owed);
   }
 
   /** @throws Http2Error when nobody has opened this stream yet. */

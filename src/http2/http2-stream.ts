@@ -29,6 +29,10 @@ export class StreamState<Owner> implements Http2Stream<Owner> {
   receiveWindow: number;
   /** Bytes that came and were not taken yet; of a DATA frame that has begun, all. */
   untaken = 0;
+  /** Of these, what the connection's window was given back for in advance. */
+  lent = 0;
+  /** Nobody takes what comes. */
+  isHeld = false;
   /** Bytes taken for which no WINDOW_UPDATE was sent. */
   creditDue = 0;
 
