@@ -29,8 +29,15 @@ const commands = yargs(hideBin(process.argv))
     (builder) =>
       builder
         .positional("role", {
-          choices: ["ztunnel"] as const,
-          describe: "accepted for the original's arguments `proxy ztunnel`",
+          type: "string",
+          describe: "`ztunnel`, accepted for the original's arguments `proxy ztunnel`",
+        })
+        .check(({ _: given, role }) => {
+          if (role === undefined || role === "ztunnel") return true;
+          // Whatever is no command ends up here, as an argument of the default one.
+          throw new Error(
+            given.length === 0 ? `unknown command ${role}` : `the role is ztunnel, not ${role}`,
+          );
         })
         .epilogue(environmentHelp()),
     () => runProxy(),
@@ -47,6 +54,7 @@ const commands = yargs(hideBin(process.argv))
         .option("file", {
           type: "string",
           demandOption: true,
+          requiresArg: true,
           describe: "the mesh: workloads, services, policies (YAML, format of LOCAL_XDS_PATH)",
         })
         .option("listen", {
@@ -195,11 +203,10 @@ const commands = yargs(hideBin(process.argv))
   .version(false)
   .strict()
   .help()
-  .fail((message, error, parser) => {
-    if (error !== undefined && error !== null && message === null) fail(error);
-    console.error(`${message ?? errorText(error)}\n`);
-    parser.showHelp();
-    process.exit(1);
+  .fail((message, error) => {
+    if (message === null || message === undefined) fail(error);
+    const reason = message.charAt(0).toLowerCase() + message.slice(1).replace(/\s+/g, " ");
+    fail(`${reason}, see --help`);
   });
 
 try {
