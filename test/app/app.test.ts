@@ -1,0 +1,171 @@
+/** What the program says when it is called wrongly; test/netns/start-up.test.ts has the rest. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { after, describe, test } from "node:test";
+import { CONFIG_OPTIONS } from "../../src/config/config-option.ts";
+import { runCommand } from "../support/command.ts";
+
+const NODE_MAJOR_MIN = 26;
+
+const cwd = mkdtempSync(join(tmpdir(), "ztunnel-app-"));
+after(() => rmSync(cwd, { recursive: true }));
+
+interface Mistake {
+  readonly title: string;
+  readonly args?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly says: readonly string[];
+}
+
+const NO_MESH = "invalid configuration: one of LOCAL_XDS_PATH or LOCAL_XDS must be set";
+
+const MISTAKES: readonly Mistake[] = [
+  { title: "no mesh", says: [NO_MESH] },
+  { title: "no mesh, as the image starts it", args: ["proxy", "ztunnel"], says: [NO_MESH] },
+  {
+    title: "two meshes",
+    environment: { LOCAL_XDS: "{}", LOCAL_XDS_PATH: "mesh.yaml" },
+    says: ["invalid configuration: only one of LOCAL_XDS_PATH or LOCAL_XDS may be set"],
+  },
+  {
+    title: "three mistakes at once",
+    environment: { KEEPALIVE_TIME: "soon", LOG_FORMAT: "xml" },
+    says: [
+      NO_MESH,
+      "invalid env var KEEPALIVE_TIME=soon (expected a duration such as 90s, 5m or 1m30s)",
+      "invalid env var LOG_FORMAT=xml (LOG_FORMAT must be one of plain, json)",
+    ],
+  },
+  {
+    title: "the mode that is not supported",
+    environment: { LOCAL_XDS: "{}", PROXY_MODE: "dedicated" },
+    says: ["invalid configuration: PROXY_MODE=dedicated is not supported, only shared is"],
+  },
+  { title: "an unknown command", args: ["fly"], says: ["unknown command fly, see --help"] },
+  {
+    title: "an unknown role",
+    args: ["proxy", "waypoint"],
+    says: ["the role is ztunnel, not waypoint, see --help"],
+  },
+  {
+    title: "an unknown option",
+    args: ["proxy", "--fast"],
+    says: ["unknown argument: fast, see --help"],
+  },
+  {
+    title: "an unknown command of the agent",
+    args: ["node-agent", "fly"],
+    says: ["unknown argument: fly, see --help"],
+  },
+  {
+    title: "a missing option",
+    args: ["embedded-mesh"],
+    says: ["missing required argument: file, see --help"],
+  },
+  {
+    title: "an option without its value",
+    args: ["embedded-mesh", "--file"],
+    says: ["not enough arguments following: file, see --help"],
+  },
+  {
+    title: "options that exclude each other",
+    args: [
+      ...["node-agent", "attach", "--workload", "a/b", "--service-account", "c"],
+      ...["--netns", "x", "--pid", "1"],
+    ],
+    says: ["arguments netns and pid are mutually exclusive, see --help"],
+  },
+  {
+    title: "a mesh file that is not there",
+    args: ["embedded-mesh", "--file", "nowhere.yaml"],
+    says: ["cannot read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'"],
+  },
+  {
+    title: "an agent that does not run",
+    args: ["node-agent", "list", "--control", "no.sock"],
+    says: ["node agent at no.sock: connect ENOENT no.sock, is it running?"],
+  },
+];
+
+describe("a mistake is answered by a sentence and exit code 1:", { concurrency: 2 }, () => {
+  for (const { title, args = [], environment = {}, says } of MISTAKES) {
+    test(title, async () => {
+      const { exitCode, stdout, stderr } = await runCommand(args, { cwd, environment });
+      assert.deepEqual(
+        stderr.toSorted(),
+        says.map((sentence) => `ztunnel: ${sentence}`).toSorted(),
+      );
+      assert.deepEqual([exitCode, stdout], [1, ""]);
+    });
+  }
+
+  test("a Node that is too old", (t) => {
+    const node = oldNode();
+    if (node === undefined) return t.skip(`no Node before ${NODE_MAJOR_MIN} on the path`);
+    return runCommand(["proxy"], { cwd, node: node.path }).then(({ exitCode, stdout, stderr }) => {
+      assert.deepEqual(
+        [exitCode, stdout, stderr],
+        [
+          1,
+          "",
+          [
+            `ztunnel: Node.js ${NODE_MAJOR_MIN} or newer is needed, this is ${node.version}; npm run -s ztunnel -- brings its own`,
+          ],
+        ],
+      );
+    });
+  });
+});
+
+const COMMANDS = [
+  "",
+  "proxy",
+  "version",
+  "embedded-mesh",
+  "node-agent",
+  "node-agent run",
+  "node-agent attach",
+  "node-agent detach",
+  "node-agent list",
+  "demo",
+];
+
+describe("help is given for", { concurrency: 2 }, () => {
+  for (const command of COMMANDS) {
+    test(`ztunnel ${command}`.trim(), async () => {
+      const args = command.split(" ").filter((word) => word !== "");
+      const { exitCode, stdout, stderr } = await runCommand([...args, "--help"], { cwd });
+      assert.deepEqual([exitCode, stderr], [0, []]);
+      assert.ok(stdout.startsWith(`ztunnel ${command || "<command>"}`), stdout);
+    });
+  }
+});
+
+test("the help of the proxy names every command and every variable that it reads", async () => {
+  const { stdout } = await runCommand(["--help"], { cwd });
+  for (const command of COMMANDS.filter((name) => !name.includes(" "))) {
+    assert.ok(stdout.includes(`ztunnel ${command}`), command);
+  }
+  for (const { name } of CONFIG_OPTIONS) assert.ok(stdout.includes(`\n  ${name} [`), name);
+});
+
+test("the version is one line", async () => {
+  const { exitCode, stdout, stderr } = await runCommand(["version"], { cwd });
+  assert.deepEqual([exitCode, stderr], [0, []]);
+  assert.match(stdout, /^version\.BuildInfo\{.*\}\n$/);
+});
+
+function oldNode(): { path: string; version: string } | undefined {
+  for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
+    const path = join(folder, "node");
+    const { stdout } = spawnSync(path, ["--version"], { encoding: "utf8" });
+    const version = /^v(\d+\.\d+\.\d+)/.exec(stdout ?? "")?.[1];
+    if (version !== undefined && Number.parseInt(version, 10) < NODE_MAJOR_MIN) {
+      return { path, version };
+    }
+  }
+  return undefined;
+}
