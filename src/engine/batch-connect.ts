@@ -22,6 +22,11 @@ export interface BatchConnectDeps {
 export interface BatchConnectListener {
   /** Called in the turn of the connect. Takes the connection, and watches it before it returns. */
   readonly connected: (id: number) => void;
+  /**
+   * The peer took the connection and reset it before we looked. As `connected`; nothing more will
+   * happen on it. Left out, it is a failed connect.
+   */
+  readonly wasReset?: (id: number) => void;
   /** `connect-timeout` or `system`. */
   readonly failed: (error: EngineError) => void;
 }
@@ -60,6 +65,13 @@ export class BatchConnect implements Watcher {
 
   failed(): void {
     const errno = this.#deps.loop.reactor.errorText(this.id);
+    const { wasReset } = this.#listener;
+    // Nobody there is another errno.
+    if (errno === "ECONNRESET" && wasReset !== undefined) {
+      this.#settle();
+      wasReset(this.id);
+      return;
+    }
     this.#fail(new EngineError("system", systemErrorText(errno), { errno }));
   }
 

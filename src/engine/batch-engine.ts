@@ -4,6 +4,7 @@
  * A connection is a number of the reactor and one small record. Bytes lie in one arena and are
  * written in the turn that read them; nothing is copied on the common path.
  */
+import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
 import type { ReactorOptions } from "../net/reactor.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -31,7 +32,6 @@ import type {
   ServerTunnel,
   SocketEnd,
 } from "./engine.ts";
-import { systemError } from "./engine-error.ts";
 import { toSocketAddress } from "./native-options.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
 
@@ -80,18 +80,13 @@ export class BatchEngine implements Engine {
   }
 
   connect(options: ConnectOptions): Promise<SocketEnd> {
-    const { loop, native } = this.#deps;
     return new Promise((resolve, reject) => {
       new BatchConnect(this.#deps, options, {
-        connected: (id) => {
-          try {
-            const local = toSocketAddress(native.localAddress(loop.reactor.fdOf(id)));
-            const peer = options.remote;
-            resolve(new BatchSocket(loop, id, { local, peer, originalDestination: peer }));
-          } catch (error) {
-            reject(systemError(error));
-            throw error;
-          }
+        connected: (id) => resolve(this.#connectedEnd(id, options.remote)),
+        wasReset: (id) => {
+          const end = this.#connectedEnd(id, options.remote);
+          end.failed();
+          resolve(end);
         },
         failed: reject,
       });
@@ -116,6 +111,12 @@ export class BatchEngine implements Engine {
     destroyAll(open);
     contexts.close();
     loop.destroy();
+  }
+
+  #connectedEnd(id: number, remote: SocketAddress): BatchSocket {
+    const { loop, native } = this.#deps;
+    const local = toSocketAddress(native.localAddress(loop.reactor.fdOf(id)));
+    return new BatchSocket(loop, id, { local, peer: remote, originalDestination: remote });
   }
 }
 

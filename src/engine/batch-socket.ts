@@ -130,12 +130,12 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     this.#reading?.forwardEnd();
   }
 
-  failed(errno: number): void {
+  failed(): void {
     const name = this.#loop.reactor.errorText(this.id);
     const isPeerGone = name === "ECONNRESET" || name === "EPIPE";
     const error = isPeerGone
       ? undefined
-      : new EngineError("system", systemErrorText(name), { errno: name, cause: errno });
+      : new EngineError("system", systemErrorText(name), { errno: name });
     this.#failure = { kind: "reset", error };
     this.#reading?.onFailed(this, this.#failure);
   }

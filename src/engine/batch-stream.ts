@@ -22,8 +22,6 @@ export interface StreamTunnel {
   readonly connection: Http2Connection<BatchStream>;
   /** More is written than the peer takes: nothing is read towards it. */
   readonly isBlocked: boolean;
-  /** Credit of a stream is kept back when its sink holds as much. */
-  readonly sinkBytesMax: number;
   /** Looks at its queue when this turn's writes have been given to the kernel. */
   awaitFlush(): void;
 }
@@ -180,6 +178,7 @@ export class BatchStream implements BatchEnd {
     if (flow === undefined || flow.isCut) {
       this.#early ??= [];
       this.#early.push(this.#tunnel.loop.arena.slice(offset, offset + length));
+      this.#tunnel.connection.hold(this.stream);
       return;
     }
     flow.forward(offset, length, false);
@@ -246,10 +245,15 @@ export class BatchStream implements BatchEnd {
   #returnCredit(): void {
     const flow = this.#reading;
     if (this.#untakenBytes === 0 || flow === undefined || flow.isCut) return;
-    if (flow.sink.backlogBytes >= this.#tunnel.sinkBytesMax) return;
+    const { connection } = this.#tunnel;
+    if (flow.sink.backlogBytes * 4 >= connection.streamWindowBytes) {
+      connection.hold(this.stream);
+      return;
+    }
     const byteCount = this.#untakenBytes;
     this.#untakenBytes = 0;
-    this.#tunnel.connection.taken(this.stream, byteCount);
+    connection.release(this.stream);
+    connection.taken(this.stream, byteCount);
   }
 
   #keep(bytes: Uint8Array): void {

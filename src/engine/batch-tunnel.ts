@@ -132,13 +132,6 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     return this.#isBlocked;
   }
 
-  get sinkBytesMax(): number {
-    const { streamWindowBytes, connectionWindowBytes } = this.#options.settings;
-    // Together the sinks of stalled streams hold no more than the connection's window.
-    const share = connectionWindowBytes / Math.max(1, this.connection.streamCount);
-    return Math.min(streamWindowBytes, share) / 4;
-  }
-
   /** True as long as new streams may be asked for. */
   get isUsable(): boolean {
     return this.#phase === "running" && !this.#isClosing && this.connection.usable;

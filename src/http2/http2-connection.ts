@@ -521,6 +521,7 @@ export class Http2Connection<Owner> {
 
   #giveStreamCredit(state: StreamState<Owner>): void {
     if (state.creditDue * 2 < this.#announcedWindow || state.creditDue === 0) return;
+    if (state.hasPeerEnded) return;
     this.#writeWindowUpdate(state.id, state.creditDue);
     state.receiveWindow += state.creditDue;
     state.creditDue = 0;
