@@ -29,8 +29,8 @@ int Reactor::Prepare(napi_env env, const ReactorOptions& options, napi_value tur
                                options.operations_max * 16, slots * 4, slots * 4});
   slots_ = static_cast<Slot*>(calloc(slots, sizeof(Slot)));
   received_ = static_cast<uint8_t*>(malloc(options.cipher_read_bytes));
-  // A record may come on top of what is just not enough to be sent.
-  encrypted_ = static_cast<uint8_t*>(malloc(options.cipher_send_bytes + 2 * kRecordBytes));
+  encrypted_ =
+      static_cast<uint8_t*>(malloc(std::max(options.cipher_send_bytes, kCipherRecordBytes)));
   bio_method_ = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "reactor");
   if (memory_ == nullptr || slots_ == nullptr || received_ == nullptr || encrypted_ == nullptr ||
       bio_method_ == nullptr) {

@@ -26,6 +26,8 @@ enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
 constexpr size_t kHeadroomBytes = 16;
 // Longest plaintext of a TLS record.
 constexpr size_t kRecordBytes = 16 << 10;
+// Longest record with all that TLS 1.2 may add (RFC 5246 section 6.2.3).
+constexpr size_t kCipherRecordBytes = kRecordBytes + 2048 + 5;
 
 struct ReactorOptions {
   size_t arena_bytes, scratch_bytes, events_max, operations_max, connections_max;

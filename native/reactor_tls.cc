@@ -52,16 +52,17 @@ int Reactor::WriteCipher(BIO* bio, const char* bytes, int count) {
     reactor->FlushCipher();
     reactor->sender_ = connection;
   }
-  const size_t capacity = reactor->options_.cipher_send_bytes + 2 * kRecordBytes;
+  // A record goes out whole; what a send takes stays in the cache of the processor.
+  const size_t most = std::max(reactor->options_.cipher_send_bytes, kCipherRecordBytes);
   for (size_t done = 0, all = static_cast<size_t>(std::max(count, 0)); done < all;) {
-    size_t taken = std::min(all - done, capacity - reactor->encrypted_bytes_);
-    memcpy(reactor->encrypted_ + reactor->encrypted_bytes_, bytes + done, taken);
-    reactor->encrypted_bytes_ += taken;
-    done += taken;
-    if (reactor->encrypted_bytes_ >= reactor->options_.cipher_send_bytes) {
+    size_t taken = std::min(all - done, most);
+    if (reactor->encrypted_bytes_ + taken > most) {
       reactor->FlushCipher();
       reactor->sender_ = connection;
     }
+    memcpy(reactor->encrypted_ + reactor->encrypted_bytes_, bytes + done, taken);
+    reactor->encrypted_bytes_ += taken;
+    done += taken;
   }
   return count;
 }

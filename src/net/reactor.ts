@@ -82,7 +82,7 @@ export interface ReactorOptions {
   readonly plainReadBytes: number;
   /** Most ciphertext of one tunnel in a turn; at least 1 KiB. */
   readonly cipherReadBytes: number;
-  /** Ciphertext of one tunnel is sent when there is so much of it, and at the end of the batch. */
+  /** Most ciphertext of one send, in whole records; what is there at the end of a batch is sent too. */
   readonly cipherSendBytes: number;
   /** Most connections that one listener gives in a turn. */
   readonly acceptsPerTurn: number;
