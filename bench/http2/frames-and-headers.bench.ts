@@ -121,10 +121,12 @@ const largeAt = place(large);
 const bench = new Bench({ time: 500, warmupTime: 200 });
 
 bench.add(`read ${FRAME_COUNT} DATA frames of 1 KiB, take their payload`, () => {
+  taken = 0;
   connection.receive(framesAt, frames.length, 0);
 });
 
 bench.add("read one DATA frame of 512 KiB", () => {
+  taken = 0;
   connection.receive(largeAt, large.length, 0);
 });
 

@@ -7,6 +7,8 @@ export interface RecordedFrame {
   readonly type: string;
   readonly flags: number;
   readonly stream: number;
+  /** Of the payload; long ones are cut off. */
+  readonly len: number;
   readonly hex?: string;
   readonly headers?: readonly (readonly [name: string, value: string, how?: string])[];
 }
