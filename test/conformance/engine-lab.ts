@@ -24,7 +24,7 @@ import {
 } from "../../src/mesh/socket-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import { type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
-import { LOOPBACK, type RawPeer, RawServer, rawConnect } from "./raw-peer.ts";
+import { type Applications, LOOPBACK, type Peer } from "./raw-peer.ts";
 
 /** An engine that can be closed, as the conformance suites want it. */
 export type ClosableEngine = Engine & { close(): void };
@@ -121,9 +121,10 @@ export class TunnelLab {
     more: {
       readonly settings?: TunnelSettings;
       readonly verifyPeer?: TlsOptions["verifyPeer"];
+      readonly ca?: TestCa;
     } = {},
   ): Promise<TunnelLab> {
-    const ca = await testCa();
+    const ca = more.ca ?? (await testCa());
     const certificate = await ca.certificate(testIdentity("server"));
     return new TunnelLab(engine, ca, tlsOptions(certificate, more.verifyPeer), more.settings);
   }
@@ -177,8 +178,8 @@ export interface RunningRelay {
 
 /** Two applications joined through the engine. */
 export interface Joined {
-  readonly client: RawPeer;
-  readonly server: RawPeer;
+  readonly client: Peer;
+  readonly server: Peer;
   /** The one next to the client first. */
   readonly relays: readonly RunningRelay[];
 }
@@ -195,9 +196,19 @@ function startRelay(engine: Engine, downstream: End, upstream: End): RunningRela
   return { relay, outcome: outcome.promise };
 }
 
+/** What an engine meets outside: applications, and an authority for its tunnels. */
+export interface Surroundings {
+  readonly applications: Applications;
+  /** Default: a new one with real certificates. */
+  readonly ca?: TestCa;
+}
+
 /** Client → engine → server. */
-export async function plainRoute(engine: ClosableEngine): Promise<Route> {
-  const application = await RawServer.listen();
+export async function plainRoute(
+  engine: ClosableEngine,
+  { applications }: Surroundings,
+): Promise<Route> {
+  const application = await applications.serve();
   let started = new Deferred<RunningRelay>();
   async function serve(downstream: End): Promise<void> {
     const upstream = await engine.connect(connectOptions(application.address));
@@ -212,7 +223,7 @@ export async function plainRoute(engine: ClosableEngine): Promise<Route> {
     async join(how = {}) {
       started = new Deferred();
       const accepting = application.accept(how.server);
-      const client = await rawConnect(listener.address, how.client);
+      const client = await applications.connect(listener.address, how.client);
       const [server, relay] = await Promise.all([accepting, started.promise]);
       return { client, server, relays: [relay] };
     },
@@ -225,9 +236,12 @@ export async function plainRoute(engine: ClosableEngine): Promise<Route> {
 }
 
 /** Client → engine → tunnel → engine → server. */
-export async function tunnelRoute(engine: ClosableEngine): Promise<Route> {
-  const application = await RawServer.listen();
-  const lab = await TunnelLab.open(engine);
+export async function tunnelRoute(
+  engine: ClosableEngine,
+  { applications, ca }: Surroundings,
+): Promise<Route> {
+  const application = await applications.serve();
+  const lab = await TunnelLab.open(engine, ca === undefined ? {} : { ca });
   let far = new Deferred<RunningRelay>();
   let near = new Deferred<RunningRelay>();
   async function serve(request: TunnelRequest): Promise<void> {
@@ -253,7 +267,7 @@ export async function tunnelRoute(engine: ClosableEngine): Promise<Route> {
       near = new Deferred();
       far = new Deferred();
       const accepting = application.accept(how.server);
-      const client = await rawConnect(listener.address, how.client);
+      const client = await applications.connect(listener.address, how.client);
       const [server, ...relays] = await Promise.all([accepting, near.promise, far.promise]);
       return { client, server, relays };
     },

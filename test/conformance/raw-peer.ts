@@ -11,6 +11,20 @@ export const LOOPBACK: IpAddress = parseIpAddress("127.0.0.1") as IpAddress;
 /** How the peer saw its connection end. */
 export type SeenEnd = "fin" | "reset";
 
+/** An application's side of a connection, on whatever network. */
+export type Peer = Omit<RawPeer, "socket">;
+
+/** Applications of the network that an engine works on. */
+export interface Applications {
+  connect(address: SocketAddress, how?: "reading" | "stalled"): Promise<Peer>;
+  serve(): Promise<{
+    readonly address: SocketAddress;
+    /** The next connection. */
+    accept(how?: "reading" | "stalled"): Promise<Peer>;
+    close(): void;
+  }>;
+}
+
 export class RawPeer {
   readonly socket: Socket;
   /** FIN or RST, whichever comes first. */
@@ -38,6 +52,10 @@ export class RawPeer {
 
   get wasReset(): boolean {
     return this.#wasReset;
+  }
+
+  get localPort(): number {
+    return this.socket.localPort ?? 0;
   }
 
   read(): void {
@@ -96,10 +114,10 @@ export class RawPeer {
   }
 }
 
-const PATTERN_CHUNK_BYTES = 128 * 1024;
+export const PATTERN_CHUNK_BYTES: number = 128 * 1024;
 
 /** Bytes that differ from place to place, so that lost, doubled or swapped ones show. */
-function pattern(byteCount: number, seed: number): Buffer {
+export function pattern(byteCount: number, seed: number): Buffer {
   const bytes = Buffer.allocUnsafe(byteCount);
   let state = (seed * 2654435761 + 1) >>> 0;
   for (let i = 0; i < byteCount; i++) {
@@ -168,3 +186,9 @@ export async function rawConnect(
   if (how === "stalled") socket.pause();
   return new RawPeer(socket, how);
 }
+
+/** On the machine's own loopback interface. */
+export const realApplications: Applications = {
+  connect: rawConnect,
+  serve: () => RawServer.listen(),
+};

@@ -39,7 +39,6 @@ const HBONE_PORT = 15008;
 /** Where a new socket's other side goes. */
 export interface Acceptor {
   readonly address: SocketAddress;
-  readonly reusePort: boolean;
   accept(socket: MemorySocket): void;
 }
 
@@ -73,6 +72,11 @@ export class MemoryNetwork {
     return this.#add(ip, false, undefined);
   }
 
+  /** Of a socket that asks for none in particular. */
+  freePort(): number {
+    return this.#nextPort++;
+  }
+
   podOf(netns: NetnsFd | undefined): MemoryPod {
     for (const pod of this.#pods.values()) if (pod.netns?.fd === netns?.fd) return pod;
     throw new Error("no pod has that namespace");
@@ -95,7 +99,7 @@ export class MemoryNetwork {
     const pod = local ? from : this.#pods.get(to.ip);
     const peer = {
       ip: source ?? (local ? to.ip : from.ip),
-      port: this.#nextPort++,
+      port: this.freePort(),
     };
     const leaves = pod !== from;
     let acceptor: Acceptor | undefined;
@@ -145,7 +149,6 @@ export class MemoryPod {
     const address = { ip: this.ip, port };
     this.acceptors.set(port, {
       address,
-      reusePort: false,
       accept: (socket) => queueMicrotask(() => accept(socket)),
     });
   }
@@ -297,67 +300,61 @@ export class MemoryEngine implements Engine {
   /** Every connect asked for, in order. */
   readonly connects: ConnectOptions[] = [];
   readonly listens: ListenOptions[] = [];
-  readonly #network: MemoryNetwork;
+  readonly network: MemoryNetwork;
+  readonly #open = new Set<{ close(): void }>();
   /** By the server's side of the connection. */
   readonly #handshakes = new WeakMap<End, Handshake>();
 
   constructor(network: MemoryNetwork) {
-    this.#network = network;
+    this.network = network;
   }
 
   listen(options: ListenOptions): Listener {
     this.listens.push(options);
-    const { acceptors } = this.#network.podOf(options.netns);
-    const { port } = options.address;
-    if (options.transparent === "required" && !this.#network.transparent) {
+    const { acceptors } = this.network.podOf(options.netns);
+    const port = options.address.port || this.network.freePort();
+    const address = { ip: options.address.ip, port };
+    if (options.transparent === "required" && !this.network.transparent) {
       throw systemError("EPERM");
     }
     if (acceptors.has(port)) throw systemError("EADDRINUSE");
     const waiting: MemorySocket[] = [];
     let accepted: ((end: SocketEnd) => void) | undefined;
     const acceptor: Acceptor = {
-      address: options.address,
-      reusePort: options.reusePort,
+      address,
       accept(socket) {
         if (accepted === undefined) waiting.push(socket);
         else queueMicrotask(() => accepted?.(socket));
       },
     };
     acceptors.set(port, acceptor);
-    return {
-      address: options.address,
-      transparent: options.transparent !== "off" && this.#network.transparent,
+    const listener: Listener = {
+      address,
+      transparent: options.transparent !== "off" && this.network.transparent,
       start(take) {
         accepted = take;
         for (const socket of waiting.splice(0)) queueMicrotask(() => take(socket));
       },
-      close() {
+      close: () => {
+        this.#open.delete(listener);
         if (acceptors.get(port) === acceptor) acceptors.delete(port);
         for (const socket of waiting.splice(0)) socket.reset();
       },
     };
+    this.#open.add(listener);
+    return listener;
   }
 
   async connect(options: ConnectOptions): Promise<MemorySocket> {
-    this.connects.push(options);
-    const { remote, timeoutMs } = options;
-    if (this.#network.silent.has(remote.ip)) {
-      await new Promise<void>((resolve) => this.#network.clock.after(timeoutMs, resolve));
-      throw new EngineError("connect-timeout", "deadline has elapsed");
-    }
-    const delayMs = this.#network.delays.get(remote.ip);
-    if (delayMs !== undefined) {
-      await new Promise<void>((resolve) => this.#network.clock.after(delayMs, resolve));
-    }
-    const from = this.#network.podOf(options.netns);
-    return this.#network.connect(from, remote, options.source, options.mark !== undefined);
+    await this.#reach(options);
+    return this.#connectNow(options);
   }
 
   relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay {
     const relay = new MemoryRelay(
       downstream as MemorySocket,
       upstream as MemorySocket,
-      this.#network.clock,
+      this.network.clock,
       (outcome) => {
         this.relays.delete(relay);
         finished(outcome);
@@ -368,14 +365,15 @@ export class MemoryEngine implements Engine {
   }
 
   async dialTunnel(options: DialTunnelOptions): Promise<ClientTunnel> {
-    this.#network.dialCount++;
-    const socket = await this.connect(options.connect);
+    this.network.dialCount++;
+    await this.#reach(options.connect);
+    const socket = this.#connectNow(options.connect);
     const { promise, resolve, reject } = Promise.withResolvers<ClientTunnel>();
     const fail = (error: EngineError): void => {
       timer.cancel();
       reject(error);
     };
-    const timer = this.#network.clock.after(options.settings.handshakeTimeoutMs, () => {
+    const timer = this.network.clock.after(options.settings.handshakeTimeoutMs, () => {
       fail(new EngineError("handshake", "deadline has elapsed"));
       socket.close();
     });
@@ -395,6 +393,7 @@ export class MemoryEngine implements Engine {
         timer.cancel();
         socket.onReadable = undefined;
         const tunnel = new MemoryTunnel(options, accepting, socket.peer);
+        this.#open.add({ close: tunnel.client.destroy });
         queueMicrotask(() => {
           accepting.opened({ leafDer: outcome.clientLeaf });
           resolve(tunnel.client);
@@ -438,6 +437,27 @@ export class MemoryEngine implements Engine {
 
   close(): void {
     for (const relay of this.relays) relay.stop("reset");
+    for (const one of this.#open) one.close();
+    this.#open.clear();
+  }
+
+  /** Takes the time that a connect takes. */
+  async #reach(options: ConnectOptions): Promise<void> {
+    this.connects.push(options);
+    const { remote, timeoutMs } = options;
+    if (this.network.silent.has(remote.ip)) {
+      await new Promise<void>((resolve) => this.network.clock.after(timeoutMs, resolve));
+      throw new EngineError("connect-timeout", "deadline has elapsed");
+    }
+    const delayMs = this.network.delays.get(remote.ip);
+    if (delayMs !== undefined) {
+      await new Promise<void>((resolve) => this.network.clock.after(delayMs, resolve));
+    }
+  }
+
+  /** The other side is told in a microtask, so whoever calls may prepare for it. */
+  #connectNow({ netns, remote, source, mark }: ConnectOptions): MemorySocket {
+    return this.network.connect(this.network.podOf(netns), remote, source, mark !== undefined);
   }
 }
 
