@@ -19,12 +19,16 @@ export class YamlFile {
   readonly #origin: string;
   readonly #lines = new LineCounter();
   readonly #document: Document;
+  /** The text is no YAML: what its values seem to be is a guess, and their mistakes would mislead. */
+  readonly #isBroken: boolean;
 
   /** @param origin the name of the file in mistakes. */
   constructor(text: string, origin: string) {
     this.#origin = origin;
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
-    for (const { message, pos } of this.#document.errors) this.#note(pos[0], message);
+    const { errors } = this.#document;
+    for (const { message, pos } of errors) this.#note(pos[0], message);
+    this.#isBroken = errors.some(({ code }) => code !== "DUPLICATE_KEY");
   }
 
   /** `origin:line: what is wrong`, by line. */
@@ -47,6 +51,7 @@ export class YamlFile {
 
   /** @param path where in the file, such as `workloads[2].waypoint`; may be empty. */
   mistake(node: Node | undefined, path: string, problem: string): void {
+    if (this.#isBroken) return;
     this.#note(node?.range?.[0] ?? 0, path === "" ? problem : `${path}: ${problem}`);
   }
 

@@ -419,9 +419,10 @@ test("a key given twice is refused", () => {
   ]);
 });
 
-test("what is no YAML is refused", () => {
-  const [first] = mistakes("workloads: [\n");
-  assert.match(first ?? "", /^mesh\.yaml:\d+: /);
+test("what is no YAML is refused for that alone, not for what it seems to say", () => {
+  assert.deepEqual(mistakes("workloads:\n- uid: a\n  name: [\n"), [
+    "mesh.yaml:4: Flow sequence in block collection must be sufficiently indented and end with a ]",
+  ]);
 });
 
 test("all mistakes are listed at once, by line", () => {
