@@ -10,73 +10,17 @@
 #include <string>
 
 #include "address.h"
-#include "byte_queue.h"
-#include "openssl_abi.h"
+#include "reactor_connection.h"
 #include "shared_memory.h"
 #include "tls_contexts.h"
 #include "unique_fd.h"
 
 namespace ztunnel {
 
-enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
-enum Operation { kWrite = 1, kEnd, kClose, kReset, kPause, kResume, kAlert };
-// First number of an ERROR that is no errno.
-enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
-
-constexpr size_t kHeadroomBytes = 16;
-// Longest plaintext of a TLS record.
-constexpr size_t kRecordBytes = 16 << 10;
-// Longest record with all that TLS 1.2 may add (RFC 5246 section 6.2.3).
-constexpr size_t kCipherRecordBytes = kRecordBytes + 2048 + 5;
-
 struct ReactorOptions {
   size_t arena_bytes, scratch_bytes, events_max, operations_max, connections_max;
   size_t plain_read_bytes, cipher_read_bytes, cipher_send_bytes, accepts_per_turn;
   size_t queue_bytes_max, rekey_bytes;
-};
-
-class Reactor;
-
-struct Connection {
-  enum Flag : uint16_t {
-    kListener = 1,
-    kConnecting = 2,
-    // A tunnel whose handshake is not done.
-    kHandshake = 4,
-    kServer = 8,
-    kPaused = 16,
-    // The peer sends no more.
-    kAtEnd = 32,
-    // We write no more; kShut when the kernel knows it.
-    kEnding = 64,
-    kShut = 128,
-    // EPOLLHUP was seen: the set would report it for ever.
-    kHungUp = 256,
-    kFailed = 512,
-    kInSet = 1024,
-    kDirty = 2048,
-  };
-  bool Is(unsigned any) const { return (flags & any) != 0; }
-
-  Reactor* reactor = nullptr;
-  int32_t id = 0;
-  int fd = -1;
-  uint16_t flags = 0;
-  uint32_t interest = 0;
-  ByteQueue queue;
-
-  // Tunnels: small writes of this batch, which share a record, and bytes under the current key.
-  SSL* ssl = nullptr;
-  uint8_t* stage = nullptr;
-  size_t staged_bytes = 0;
-  uint64_t key_bytes = 0;
-  Connection* next_dirty = nullptr;
-
-  // What ERROR tells; `words` is malloc'ed, nullptr for an errno.
-  int32_t failure = 0;
-  int32_t failure_detail = 0;
-  char* words = nullptr;
-  Connection* next_failed = nullptr;
 };
 
 class Reactor {
@@ -128,6 +72,8 @@ class Reactor {
   void Dispatch(const epoll_event& ready);
   // Tells JavaScript now when the arena or the list of events lacks room. May close any connection.
   void Reserve(size_t arena_bytes);
+  // The arena is in use up to there; what comes next begins at a multiple of 16.
+  void Occupy(size_t end);
   void Emit(Event kind, int32_t id, int64_t a = 0, int64_t b = 0);
   void Deliver();
   bool ReadCount(napi_value result, uint32_t* count);

@@ -74,6 +74,10 @@ void Reactor::Reserve(size_t arena_bytes) {
   }
 }
 
+void Reactor::Occupy(size_t end) {
+  arena_used_ = std::min((end + 15) & ~size_t{15}, options_.arena_bytes);
+}
+
 void Reactor::Emit(Event kind, int32_t id, int64_t a, int64_t b) {
   int32_t* entry = memory_->Numbers(kEvents) + 4 * event_count_++;
   entry[0] = kind;

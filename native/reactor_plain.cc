@@ -1,6 +1,6 @@
 // Plain TCP: accept, connect, read, write.
-#include <unistd.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -88,16 +88,18 @@ void Reactor::FinishConnect(Connection* connection) {
 
 void Reactor::ReadPlain(Connection* connection) {
   const int32_t id = connection->id;
-  Reserve(kHeadroomBytes + options_.plain_read_bytes);
+  const int32_t* credit = memory_->Numbers(kCredit) + (id & 0xffff);
+  Reserve(kHeadroomBytes + std::min(static_cast<size_t>(*credit), options_.plain_read_bytes));
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
-  auto credit = static_cast<size_t>(memory_->Numbers(kCredit)[id & 0xffff]);
-  size_t wanted = std::min(credit, options_.plain_read_bytes);
-  size_t offset = arena_used_ + kHeadroomBytes;
+  // A turn in between may have raised it beyond what is reserved.
+  const size_t offset = arena_used_ + kHeadroomBytes;
+  const size_t wanted = std::min({static_cast<size_t>(*credit), options_.plain_read_bytes,
+                                  options_.arena_bytes - offset});
   ssize_t count = recv(connection->fd, memory_->Bytes(kArena) + offset, wanted, MSG_DONTWAIT);
   if (count > 0) {
     Emit(kData, id, static_cast<int64_t>(offset), count);
-    arena_used_ = (offset + static_cast<size_t>(count) + 15) & ~size_t{15};
+    Occupy(offset + static_cast<size_t>(count));
   } else if (count == 0) {
     connection->flags |= Connection::kAtEnd;
     Emit(kEof, id);

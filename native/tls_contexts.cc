@@ -9,6 +9,9 @@ constexpr char kSuites13[] = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
 constexpr char kSuites12[] =
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256";
+// No compressed certificates (RFC 8879), in either direction: Brotli takes twice the time of all the
+// rest of a handshake to save a hundred bytes. Bits of OpenSSL 3.2, without a meaning before.
+constexpr uint64_t kNoCertificateCompression = uint64_t{1} << 32 | uint64_t{1} << 33;
 // The only protocol, in the form of RFC 7301.
 constexpr unsigned char kAlpn[] = {2, 'h', '2'};
 
@@ -88,7 +91,8 @@ bool TrustRoots(SSL_CTX* context, const std::string& pem) {
 
 // Returns nullptr, or the option that OpenSSL's errors are about.
 const char* Configure(SSL_CTX* context, const TlsContextOptions& options) {
-  SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
+  SSL_CTX_set_options(context,
+                      SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | kNoCertificateCompression);
   SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);

@@ -13,6 +13,10 @@ const SETTLE_LOOPS = 8;
 /** Few and small, so that lists and queues fill up. */
 const TIGHT = {
   ...LAB_OPTIONS,
+  arenaBytes: 100_003,
+  scratchBytes: 70_001,
+  plainReadBytes: 67_235,
+  cipherReadBytes: 50_000,
   eventsMax: 16,
   operationsMax: 32,
   connectionsMax: 24,

@@ -1,0 +1,67 @@
+// One socket of a reactor: a listener, a plain connection or a tunnel.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "byte_queue.h"
+#include "openssl_abi.h"
+
+namespace ztunnel {
+
+enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
+enum Operation { kWrite = 1, kEnd, kClose, kReset, kPause, kResume, kAlert };
+// First number of an ERROR that is no errno.
+enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
+
+constexpr size_t kHeadroomBytes = 16;
+// Longest plaintext of a TLS record.
+constexpr size_t kRecordBytes = 16 << 10;
+// Longest record with all that TLS 1.2 may add (RFC 5246 section 6.2.3).
+constexpr size_t kCipherRecordBytes = kRecordBytes + 2048 + 5;
+
+class Reactor;
+
+struct Connection {
+  enum Flag : uint16_t {
+    kListener = 1,
+    kConnecting = 2,
+    // A tunnel whose handshake is not done.
+    kHandshake = 4,
+    kServer = 8,
+    kPaused = 16,
+    // The peer sends no more.
+    kAtEnd = 32,
+    // We write no more; kShut when the kernel knows it.
+    kEnding = 64,
+    kShut = 128,
+    // EPOLLHUP was seen: the set would report it for ever.
+    kHungUp = 256,
+    kFailed = 512,
+    kInSet = 1024,
+    kDirty = 2048,
+  };
+  bool Is(unsigned any) const { return (flags & any) != 0; }
+
+  Reactor* reactor = nullptr;
+  int32_t id = 0;
+  int fd = -1;
+  uint16_t flags = 0;
+  uint32_t interest = 0;
+  ByteQueue queue;
+
+  // Tunnels: small writes of this batch, which share a record, and bytes under the current key.
+  SSL* ssl = nullptr;
+  uint8_t* stage = nullptr;
+  size_t staged_bytes = 0;
+  uint64_t key_bytes = 0;
+  Connection* next_dirty = nullptr;
+
+  // What ERROR tells; `words` is malloc'ed, nullptr for an errno.
+  int32_t failure = 0;
+  int32_t failure_detail = 0;
+  char* words = nullptr;
+  Connection* next_failed = nullptr;
+};
+
+}  // namespace ztunnel
