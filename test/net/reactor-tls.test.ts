@@ -17,6 +17,8 @@ import { dnsName, expired, type TestCa, testCa, testIdentity } from "../support/
 
 const GROUPS = "X25519:P-256:P-384:X25519MLKEM768";
 const MIB = 1024 * 1024;
+/** The extension of RFC 7301. */
+const ALPN = 16;
 /** RFC 8446 section 6. */
 const [BAD_CERTIFICATE, CERTIFICATE_EXPIRED, UNKNOWN_CA] = [42, 45, 48];
 
@@ -185,11 +187,21 @@ describe("a tunnel", () => {
     assert.deepEqual(Buffer.from(lab.reactor.peerLeaf(second.far)), leafDer(carol));
   });
 
+  test("asks for nothing but what the mesh speaks", async () => {
+    const { near, far } = await lab.pair(lab.listen());
+    lab.allow(far);
+    lab.reactor.startTls(near, contextOf(alice), false);
+    const hello = readClientHello((await lab.expect(far, "DATA")).bytes);
+    assert.deepEqual(hello.suites, [0x1302, 0x1301]);
+    assert.deepEqual(hello.extensions.get(ALPN)?.toString("latin1"), "\0\x03\x02h2");
+    // Neither server_name, compress_certificate (which costs more than all the rest of a handshake)
+    // nor session_ticket, nor pre_shared_key.
+    for (const extension of [0, 27, 35, 41]) assert(!hello.extensions.has(extension));
+  });
+
   test("speaks TLS 1.2 when allowed to", async () => {
     const { near, far } = await lab.pair(lab.listen());
     lab.reactor.startTls(far, contextOf(bob, { tls12: true }), true);
-    const fd = lab.reactor.fdOf(near);
-    assert(fd > 0);
     lab.reactor.startTls(near, contextOf(alice, { tls12: true }), false);
     await lab.expect(near, "OPEN");
     await lab.expect(far, "OPEN");
@@ -467,6 +479,29 @@ test("a tunnel's reset is told like that of any connection", async () => {
   socket.resetAndDestroy();
   assert.equal((await lab.expect(far, "ERROR")).text, "ECONNRESET");
 });
+
+/** Suites and extensions of RFC 8446 section 4.1.2, from a record of its own. */
+function readClientHello(record: Uint8Array): {
+  suites: number[];
+  extensions: Map<number, Buffer>;
+} {
+  const bytes = Buffer.from(record);
+  // Record, message, version and random.
+  let at = 5 + 4 + 2 + 32;
+  at += 1 + bytes.readUInt8(at);
+  const suites: number[] = [];
+  const suitesEnd = at + 2 + bytes.readUInt16BE(at);
+  for (at += 2; at < suitesEnd; at += 2) suites.push(bytes.readUInt16BE(at));
+  // Compression and the length of what follows.
+  at += 1 + bytes.readUInt8(at) + 2;
+  const extensions = new Map<number, Buffer>();
+  while (at < bytes.length) {
+    const end = at + 4 + bytes.readUInt16BE(at + 2);
+    extensions.set(bytes.readUInt16BE(at), bytes.subarray(at + 4, end));
+    at = end;
+  }
+  return { suites, extensions };
+}
 
 function broken(label: string): string {
   return `-----BEGIN ${label}-----\nAAAA\n-----END ${label}-----\n`;
