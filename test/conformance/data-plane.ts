@@ -41,10 +41,8 @@ export interface DataPlaneParts {
   readonly writeLog: (text: string) => void;
 }
 
-/** What {@link DataPlaneStage} is started with beside its data plane. */
-export interface StageOptions {
-  readonly reusePort?: boolean;
-}
+/** How a stage's proxies differ from the defaults. */
+export type StageOptions = Partial<DataThreadOptions["proxy"]>;
 
 /** Pods `client` and `server` behind redirect rules, `outside` without: made once for all tests. */
 export class DataPlaneLab {

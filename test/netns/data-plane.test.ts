@@ -16,6 +16,7 @@ import {
   DataPlaneStage,
   dataPlaneSuite,
 } from "../conformance/data-plane.ts";
+import { ip } from "../support/mesh-fixture.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { pingPong } from "../support/two-nodes.ts";
@@ -76,6 +77,25 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
       await stage.dataPlane.stopWorkload("uid-server");
       // Lines come before the answer to the command that caused them.
       assert.equal(stage.log.match(/shutdown complete/g)?.length, 3 * THREAD_COUNT);
+    } finally {
+      await stage.close();
+      lab.close();
+    }
+  });
+
+  test("undo a start that one of them refused", { timeout: 20_000 }, async () => {
+    const lab = await DataPlaneLab.open();
+    const stage = new DataPlaneStage(lab, workerDataPlane, {
+      // Ours alone, also in the namespace of this process.
+      listenIp: ip("127.0.15.8"),
+    });
+    try {
+      // On one thread, which can't run the same workload again.
+      await stage.dataPlane.startSelf(stage.enrolled(lab.client));
+      await assert.rejects(stage.start(lab.client), /workload uid-client runs already/);
+      assert.deepEqual(lab.listening(lab.client), {});
+      await stage.start(lab.client);
+      assert.deepEqual(lab.listening(lab.client)["15008"], THREAD_COUNT);
     } finally {
       await stage.close();
       lab.close();
