@@ -1,13 +1,15 @@
 /** Outgoing TCP connections, made inside a namespace and connected by the reactor. */
+import { closeSync } from "node:fs";
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { BatchLoop, Watcher } from "./batch-loop.ts";
 import type { ConnectOptions } from "./engine.ts";
-import { EngineError, systemError, systemErrorText } from "./engine-error.ts";
+import { EngineError, errnoOf, systemError, systemErrorText } from "./engine-error.ts";
 import { connectionOptions } from "./native-options.ts";
 import type { OpenThings } from "./open-things.ts";
+import { ODD_ATTEMPTS_MAX, type SourcePorts } from "./source-ports.ts";
 
 /** What the original's connects say when their time is over. */
 const TIMEOUT_TEXT = "deadline has elapsed";
@@ -17,6 +19,7 @@ export interface BatchConnectDeps {
   readonly clock: Clock;
   readonly loop: BatchLoop;
   readonly open: OpenThings;
+  readonly sourcePorts: SourcePorts;
 }
 
 export interface BatchConnectListener {
@@ -31,12 +34,15 @@ export interface BatchConnectListener {
   readonly failed: (error: EngineError) => void;
 }
 
-/** One attempt, from the socket to the answer of the peer. */
+/** From the socket to the answer of the peer; with other source ports while they are taken. */
 export class BatchConnect implements Watcher {
-  readonly id: number;
   readonly #deps: BatchConnectDeps;
+  readonly #options: ConnectOptions;
   readonly #listener: BatchConnectListener;
   readonly #timer: Timer;
+  #id = 0;
+  /** Odd ports that may still be tried; 0 leaves the choice to the kernel. */
+  #oddAttempts: number;
 
   /**
    * @param options a spoofed source decides the address family.
@@ -44,35 +50,39 @@ export class BatchConnect implements Watcher {
    */
   constructor(deps: BatchConnectDeps, options: ConnectOptions, listener: BatchConnectListener) {
     this.#deps = deps;
+    this.#options = options;
     this.#listener = listener;
-    try {
-      const fd = unconnectedSocket(deps.native, options);
-      this.id = deps.loop.reactor.connect(fd, options.remote.ip, options.remote.port);
-    } catch (error) {
-      throw systemError(error);
-    }
-    deps.loop.watch(this);
+    this.#oddAttempts = options.source === undefined ? 0 : ODD_ATTEMPTS_MAX;
+    const error = this.#begin();
+    if (error !== undefined) throw error;
     deps.open.add(this);
     this.#timer = deps.clock.after(options.timeoutMs, () => {
       this.#fail(new EngineError("connect-timeout", TIMEOUT_TEXT));
     });
   }
 
+  get id(): number {
+    return this.#id;
+  }
+
   opened(): void {
     this.#settle();
-    this.#listener.connected(this.id);
+    this.#listener.connected(this.#id);
   }
 
   failed(): void {
-    const errno = this.#deps.loop.reactor.errorText(this.id);
+    const errno = this.#deps.loop.reactor.errorText(this.#id);
     const { wasReset } = this.#listener;
     // Nobody there is another errno.
     if (errno === "ECONNRESET" && wasReset !== undefined) {
       this.#settle();
-      wasReset(this.id);
-      return;
-    }
-    this.#fail(new EngineError("system", systemErrorText(errno), { errno }));
+      wasReset(this.#id);
+    } else if (this.#oddAttempts > 0 && isPortTaken(errno)) {
+      this.#deps.loop.close(this, OPERATION.CLOSE);
+      this.#oddAttempts--;
+      const error = this.#begin();
+      if (error !== undefined) this.#fail(error);
+    } else this.#fail(new EngineError("system", systemErrorText(errno), { errno }));
   }
 
   destroy(): void {
@@ -93,6 +103,32 @@ export class BatchConnect implements Watcher {
 
   flushed(): void {}
 
+  /** @returns why it failed at once. */
+  #begin(): EngineError | undefined {
+    for (;;) {
+      try {
+        this.#id = this.#connect(this.#oddAttempts > 0 ? this.#deps.sourcePorts.next() : 0);
+        this.#deps.loop.watch(this);
+        return undefined;
+      } catch (error) {
+        if (this.#oddAttempts === 0 || !isPortTaken(errnoOf(error))) return systemError(error);
+        this.#oddAttempts--;
+      }
+    }
+  }
+
+  #connect(sourcePort: number): number {
+    const { native, loop } = this.#deps;
+    const { ip, port } = this.#options.remote;
+    const fd = unconnectedSocket(native, this.#options, sourcePort);
+    try {
+      return loop.reactor.connect(fd, ip, port);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
   #fail(error: EngineError): void {
     this.#settle();
     this.#deps.loop.close(this, OPERATION.CLOSE);
@@ -105,7 +141,12 @@ export class BatchConnect implements Watcher {
   }
 }
 
-function unconnectedSocket(native: Native, options: ConnectOptions): number {
+function isPortTaken(errno: string | undefined): boolean {
+  return errno === "EADDRNOTAVAIL" || errno === "EADDRINUSE";
+}
+
+/** @param sourcePort with a spoofed source; 0 leaves the choice to the kernel. */
+function unconnectedSocket(native: Native, options: ConnectOptions, sourcePort: number): number {
   const { netns, mark, source, remote } = options;
   const { fd } = native.socketInNamespace({
     ...(netns === undefined ? {} : { netnsFd: netns.fd }),
@@ -118,9 +159,11 @@ function unconnectedSocket(native: Native, options: ConnectOptions): number {
       : {
           transparent: "required" as const,
           freebind: true,
+          // TIME_WAITs of the port to other destinations do not matter.
+          reuseAddress: true,
           // Without it the kernel searches a free port among the TIME_WAITs of every bind.
-          bindAddressNoPort: true,
-          bind: { ip: source, port: 0 },
+          bindAddressNoPort: sourcePort === 0,
+          bind: { ip: source, port: sourcePort },
         }),
   });
   return fd;

@@ -34,6 +34,7 @@ import type {
 } from "./engine.ts";
 import { toSocketAddress } from "./native-options.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
+import { SourcePorts } from "./source-ports.ts";
 
 /** Sizes of the reactor, each where its curve of cost against size gets flat. */
 export const REACTOR_SIZES: ReactorOptions = {
@@ -65,6 +66,7 @@ export class BatchEngine implements Engine {
     readonly loop: BatchLoop;
     readonly contexts: BatchContexts;
     readonly open: OpenThings;
+    readonly sourcePorts: SourcePorts;
     readonly unexpected: (error: unknown) => void;
   };
 
@@ -72,7 +74,9 @@ export class BatchEngine implements Engine {
     const { native, clock, unexpected } = deps;
     const loop = new BatchLoop(deps, { ...REACTOR_SIZES, ...sizes });
     const contexts = new BatchContexts(loop.reactor);
-    this.#deps = { native, clock, loop, contexts, open: new Set(), unexpected };
+    // Nanoseconds since boot differ between threads and processes.
+    const sourcePorts = new SourcePorts(clock.monotonic() * 1e6);
+    this.#deps = { native, clock, loop, contexts, open: new Set(), sourcePorts, unexpected };
   }
 
   listen(options: ListenOptions): Listener {
