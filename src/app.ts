@@ -13,8 +13,8 @@ import { parseLocalMesh, readLocalMeshFile } from "./config/local-mesh-file.ts";
 import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
 import { InlineDataPlane } from "./dataplane/inline-data-plane.ts";
+import { makeEngine } from "./dataplane/make-engine.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
-import { NodeEngine } from "./engine/node-engine.ts";
 import { CertificateCache } from "./identity/certificate-cache.ts";
 import { certificateOrder } from "./identity/certificate-order.ts";
 import { IstioCaClient } from "./identity/istio-ca-client.ts";
@@ -260,7 +260,7 @@ class Daemon implements App {
     if (config.dataThreadCount === 0) {
       return new InlineDataPlane(
         {
-          engine: new NodeEngine({ native, clock: this.#clock }),
+          engine: makeEngine(this.#clock, this.#log),
           mesh: new MeshState({ localNode: config.mesh.localNode }),
           certificateFor,
           log: this.#log,

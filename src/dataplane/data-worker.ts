@@ -1,8 +1,6 @@
 /** The entry of a data thread: takes commands from the main thread, runs one {@link DataThread}. */
 import { parentPort, workerData } from "node:worker_threads";
-import { NodeEngine } from "../engine/node-engine.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import { native } from "../net/native.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { systemRandom } from "../runtime/random.ts";
@@ -11,6 +9,7 @@ import { createRootLogger } from "../telemetry/root-logger.ts";
 import { Calls } from "./calls.ts";
 import { CertificateStore } from "./certificate-store.ts";
 import { DataThread } from "./data-thread.ts";
+import { makeEngine } from "./make-engine.ts";
 import { ThreadLogSink } from "./thread-log-sink.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
 
@@ -28,7 +27,7 @@ function run(start: ThreadStart): void {
   );
   const thread = new DataThread(
     {
-      engine: new NodeEngine({ native, clock: systemClock }),
+      engine: makeEngine(systemClock, logger.root),
       mesh: new MeshState({ localNode: start.options.localNode }),
       certificateFor: (identity) => certificates.certificate(identity),
       log: logger.root,

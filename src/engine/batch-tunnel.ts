@@ -389,8 +389,15 @@ function failureOf(errno: number, tlsNumber: number, text: string): TlsFailure {
   }
 }
 
-/** NO_ERROR and CANCEL are orderly ends, see `node-stream-end.ts`. */
+/** Codes of RST_STREAM with which a peer leaves without complaint. @see spec data-path 6 */
+const ORDERLY_CODES: ReadonlySet<number> = new Set([
+  ErrorCode.noError,
+  ErrorCode.cancel,
+  ErrorCode.streamClosed,
+]);
+
+/** An application's reset stays one: CONNECT_ERROR, and whatever else is no orderly end. */
 function resetFailure(code: number): SideFailure | undefined {
-  if (code === ErrorCode.noError || code === ErrorCode.cancel) return undefined;
+  if (ORDERLY_CODES.has(code)) return undefined;
   return { kind: "reset", error: code === CONNECT_ERROR ? undefined : streamReset(code) };
 }

@@ -2,8 +2,9 @@
  * The engine port: what the data path asks of whatever moves the bytes.
  *
  * Proxies decide; an engine listens, accepts, connects, carries tunnels and relays two ends. Nothing
- * above this port knows a socket, a stream or a buffer, so an engine may be Node's own streams
- * ({@link file://./node-engine.ts}) or a native batch loop whose ends are numbers in a table.
+ * above this port knows a socket, a stream or a buffer. The daemon's engine is a native batch loop
+ * whose ends are numbers in a table ({@link file://./batch-engine.ts}); tests have two more, on
+ * Node's own streams and in memory, and one conformance suite for all of them.
  *
  * All callbacks run on the engine's thread, never from inside the call that registered them.
  */

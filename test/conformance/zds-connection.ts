@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { closeSync, fstatSync, statSync } from "node:fs";
 import { describe, it } from "node:test";
 import type { ZdsConnection } from "../../src/inpod/zds-connection.ts";
-import { afterTurn } from "../../src/runtime/turn.ts";
 import { ownNetnsFd } from "../inpod/memory-connection.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { afterTurn } from "../support/turn.ts";
 
 /** A connection and whoever is at its other end. */
 export interface ZdsLab {

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { NodeEngine } from "../../src/engine/node-engine.ts";
 import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { byteStreamSuite } from "../conformance/byte-stream.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { NodeEngine } from "../support/node-engine/node-engine.ts";
 
 byteStreamSuite("node engine", {
   makeEngine: () => new NodeEngine({ native, clock: systemClock }),

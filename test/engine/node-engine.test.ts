@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { SocketEnd } from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
-import { NodeEngine } from "../../src/engine/node-engine.ts";
 import { parseIpAddress } from "../../src/mesh/ip-address.ts";
 import { type Native, native } from "../../src/net/native.ts";
 import { connectOptions, Deferred, LISTEN, TunnelLab } from "../conformance/engine-lab.ts";
 import { RawServer, rawConnect } from "../conformance/raw-peer.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { NodeEngine } from "../support/node-engine/node-engine.ts";
 
 describe("NodeEngine", () => {
   it("leaves no timer and no descriptor behind when it is closed", async () => {

@@ -8,11 +8,11 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, describe, it } from "node:test";
 import { createServer as createTlsServer, type TLSSocket, connect as tlsConnect } from "node:tls";
-import { NodeEngine } from "../../src/engine/node-engine.ts";
 import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { Deferred, TunnelLab } from "../conformance/engine-lab.ts";
 import { LOOPBACK } from "../conformance/raw-peer.ts";
+import { NodeEngine } from "../support/node-engine/node-engine.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
 const FRAME_TYPES = [

@@ -13,8 +13,8 @@ import {
 import { Duplex } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import fc from "fast-check";
-import { afterTurn } from "../../src/runtime/turn.ts";
 import { Side, type Stream } from "../http2/side.ts";
+import { afterTurn } from "../support/turn.ts";
 import { fuzz, record } from "./fuzz.ts";
 
 /** The wire between a side and a session of Node. */

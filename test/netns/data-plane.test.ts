@@ -1,14 +1,15 @@
 /** Both data planes in real namespaces, and what only one with threads of its own can do. */
+
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { DataThreadOptions } from "../../src/dataplane/data-thread.ts";
 import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
+import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
-import { NodeEngine } from "../../src/engine/node-engine.ts";
-import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
 import { createRootLogger } from "../../src/telemetry/root-logger.ts";
 import {
   DataPlaneLab,
@@ -41,7 +42,7 @@ dataPlaneSuite("the inline data plane", {
   makeDataPlane: ({ certificateFor, writeLog }, options) =>
     new InlineDataPlane(
       {
-        engine: new NodeEngine({ native, clock: systemClock }),
+        engine: makeEngine(systemClock, silentLogger),
         mesh: new MeshState({ localNode: undefined }),
         certificateFor,
         log: createRootLogger({

@@ -1,4 +1,5 @@
 /** Policies that change while connections live, on a data plane in this process. */
+
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
@@ -7,10 +8,9 @@ import { parseConfig } from "../../src/config/config-parser.ts";
 import { parseLocalMesh } from "../../src/config/local-mesh-file.ts";
 import type { CertificateSource, DataPlane } from "../../src/dataplane/data-plane.ts";
 import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
+import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
-import { NodeEngine } from "../../src/engine/node-engine.ts";
-import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
@@ -104,7 +104,7 @@ const options = {
 function inlineDataPlane(certificateFor: CertificateSource): DataPlane {
   return new InlineDataPlane(
     {
-      engine: new NodeEngine({ native, clock: systemClock }),
+      engine: makeEngine(systemClock, silentLogger),
       mesh: new MeshState({ localNode: undefined }),
       certificateFor,
       log: silentLogger,

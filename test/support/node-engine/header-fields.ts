@@ -1,5 +1,5 @@
 /** Header fields between the engine port and Node's flat lists. */
-import type { HeaderFields } from "./engine.ts";
+import type { HeaderFields } from "../../../src/engine/engine.ts";
 
 /** Name, value, name, value …, pseudo-headers first. */
 export function toFlatList(first: HeaderFields, fields: HeaderFields): string[] {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { test } from "node:test";
-import { afterTurn } from "../../src/runtime/turn.ts";
+import { afterTurn } from "./turn.ts";
 
 test("the callback runs once, after the promises and ticks of the turn that asked", async () => {
   const order: string[] = [];

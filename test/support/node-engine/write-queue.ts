@@ -1,6 +1,6 @@
 /** Chunks on their way through one of Node's writable streams, oldest first. */
 import type { Writable } from "node:stream";
-import { afterTurn } from "../runtime/turn.ts";
+import { afterTurn } from "../turn.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 
 export class WriteQueue {

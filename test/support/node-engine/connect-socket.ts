@@ -1,14 +1,14 @@
 /** Outgoing TCP connections, made inside a namespace and connected by Node. */
 import { closeSync } from "node:fs";
 import { type OnReadOpts, Socket } from "node:net";
-import { ipFamily } from "../mesh/ip-address.ts";
-import type { Native } from "../net/native.ts";
-import type { Clock } from "../runtime/clock.ts";
-import type { ConnectOptions } from "./engine.ts";
-import { EngineError, systemError } from "./engine-error.ts";
-import { connectionOptions } from "./native-options.ts";
-import type { OpenThings } from "./open-things.ts";
-import { ODD_ATTEMPTS_MAX, type SourcePorts } from "./source-ports.ts";
+import type { ConnectOptions } from "../../../src/engine/engine.ts";
+import { EngineError, systemError } from "../../../src/engine/engine-error.ts";
+import { connectionOptions } from "../../../src/engine/native-options.ts";
+import type { OpenThings } from "../../../src/engine/open-things.ts";
+import { ODD_ATTEMPTS_MAX, type SourcePorts } from "../../../src/engine/source-ports.ts";
+import { ipFamily } from "../../../src/mesh/ip-address.ts";
+import type { Native } from "../../../src/net/native.ts";
+import type { Clock } from "../../../src/runtime/clock.ts";
 
 /** What the original's connects say when their time is over. */
 const TIMEOUT_TEXT = "deadline has elapsed";

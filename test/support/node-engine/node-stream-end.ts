@@ -7,13 +7,13 @@
  * CANCEL.
  */
 import { constants, type Http2Stream } from "node:http2";
-import { invariant } from "../runtime/invariant.ts";
-import { afterTurn } from "../runtime/turn.ts";
+import type { End } from "../../../src/engine/engine.ts";
+import type { EngineError } from "../../../src/engine/engine-error.ts";
+import type { RelaySide, SideFailure, SideListener } from "../../../src/engine/relay-side.ts";
+import { CONNECT_ERROR, streamReset } from "../../../src/engine/stream-reset.ts";
+import { invariant } from "../../../src/runtime/invariant.ts";
+import { afterTurn } from "../turn.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import type { End } from "./engine.ts";
-import type { EngineError } from "./engine-error.ts";
-import type { RelaySide, SideFailure, SideListener } from "./relay-side.ts";
-import { CONNECT_ERROR, streamReset } from "./stream-reset.ts";
 import { WriteQueue } from "./write-queue.ts";
 
 /** Codes of RST_STREAM with which a peer leaves without complaint. */

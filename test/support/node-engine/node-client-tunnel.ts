@@ -7,8 +7,6 @@ import {
 } from "node:http2";
 import type { Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
-import type { Clock } from "../runtime/clock.ts";
-import type { BufferPool } from "./buffer-pool.ts";
 import type {
   ClientTunnel,
   DialTunnelOptions,
@@ -16,14 +14,16 @@ import type {
   TlsOptions,
   TunnelAnswer,
   TunnelSettings,
-} from "./engine.ts";
-import { EngineError, systemError } from "./engine-error.ts";
-import { clientHandshakeError, handshakeTimeout } from "./handshake-error.ts";
+} from "../../../src/engine/engine.ts";
+import { EngineError, systemError } from "../../../src/engine/engine-error.ts";
+import { clientHandshakeError, handshakeTimeout } from "../../../src/engine/handshake-error.ts";
+import type { OpenThings } from "../../../src/engine/open-things.ts";
+import { streamReset } from "../../../src/engine/stream-reset.ts";
+import type { Clock } from "../../../src/runtime/clock.ts";
+import type { BufferPool } from "./buffer-pool.ts";
 import { fromFlatList, toFlatList } from "./header-fields.ts";
 import { NodeStreamEnd } from "./node-stream-end.ts";
-import type { OpenThings } from "./open-things.ts";
 import type { SecureContexts } from "./secure-contexts.ts";
-import { streamReset } from "./stream-reset.ts";
 import { sessionOptions, TunnelSession } from "./tunnel-session.ts";
 
 /** Node wants a URL; nothing of it goes over the wire. */

@@ -7,7 +7,7 @@
  * window allows. A few held streams change nothing.
  */
 import type { Http2Session } from "node:http2";
-import type { TunnelSettings } from "./engine.ts";
+import type { TunnelSettings } from "../../../src/engine/engine.ts";
 
 /** A stream always may send this much, so that a shared tunnel never stands still. */
 const STREAM_WINDOW_BYTES_MIN = 64 * 1024;

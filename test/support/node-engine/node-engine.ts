@@ -1,11 +1,5 @@
 /** The engine on Node's own net, tls and http2: simple, right and everywhere available. */
 import type { Socket } from "node:net";
-import type { SocketAddress } from "../mesh/socket-address.ts";
-import type { Native } from "../net/native.ts";
-import type { Clock } from "../runtime/clock.ts";
-import { invariant } from "../runtime/invariant.ts";
-import { BufferPool } from "./buffer-pool.ts";
-import { type ConnectDeps, connectSocket, openSocket } from "./connect-socket.ts";
 import type {
   AcceptTunnelOptions,
   ClientTunnel,
@@ -19,19 +13,25 @@ import type {
   RelayOutcome,
   ServerTunnel,
   SocketEnd,
-} from "./engine.ts";
-import { EngineError, systemErrorText } from "./engine-error.ts";
-import { toSocketAddress } from "./native-options.ts";
+} from "../../../src/engine/engine.ts";
+import { EngineError, systemErrorText } from "../../../src/engine/engine-error.ts";
+import { toSocketAddress } from "../../../src/engine/native-options.ts";
+import { destroyAll } from "../../../src/engine/open-things.ts";
+import type { RelaySide } from "../../../src/engine/relay-side.ts";
+import { SourcePorts } from "../../../src/engine/source-ports.ts";
+import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
+import type { Native } from "../../../src/net/native.ts";
+import type { Clock } from "../../../src/runtime/clock.ts";
+import { invariant } from "../../../src/runtime/invariant.ts";
+import { BufferPool } from "./buffer-pool.ts";
+import { type ConnectDeps, connectSocket, openSocket } from "./connect-socket.ts";
 import { type ClientTunnelDeps, NodeClientTunnel, secureClient } from "./node-client-tunnel.ts";
 import { type ListenerDeps, NodeListener } from "./node-listener.ts";
 import { NodeRelay } from "./node-relay.ts";
 import { NodeServerTunnel, type ServerTunnelDeps } from "./node-server-tunnel.ts";
 import { NodeSocketEnd } from "./node-socket-end.ts";
 import { NodeStreamEnd } from "./node-stream-end.ts";
-import { destroyAll } from "./open-things.ts";
-import type { RelaySide } from "./relay-side.ts";
 import { SecureContexts } from "./secure-contexts.ts";
-import { SourcePorts } from "./source-ports.ts";
 import { TlsAcceptor } from "./tls-acceptor.ts";
 
 export interface NodeEngineOptions {

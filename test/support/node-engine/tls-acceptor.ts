@@ -7,9 +7,9 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
-import type { TlsOptions } from "./engine.ts";
-import { EngineError } from "./engine-error.ts";
-import { serverHandshakeError } from "./handshake-error.ts";
+import type { TlsOptions } from "../../../src/engine/engine.ts";
+import { EngineError } from "../../../src/engine/engine-error.ts";
+import { serverHandshakeError } from "../../../src/engine/handshake-error.ts";
 import { SecureContexts } from "./secure-contexts.ts";
 
 export interface HandshakeListener {

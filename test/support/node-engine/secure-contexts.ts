@@ -11,8 +11,8 @@ import {
   type SecureContextOptions,
   type Server,
 } from "node:tls";
-import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { TlsOptions } from "./engine.ts";
+import type { TlsOptions } from "../../../src/engine/engine.ts";
+import type { WorkloadCertificate } from "../../../src/mesh/workload-certificate.ts";
 
 const SUITES_13 = ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"];
 

@@ -14,11 +14,11 @@
  */
 import { constants, type Http2Session, type ServerSessionOptions } from "node:http2";
 import type { TLSSocket } from "node:tls";
-import type { Clock, Timer } from "../runtime/clock.ts";
-import { afterTurn } from "../runtime/turn.ts";
-import type { TunnelSettings } from "./engine.ts";
-import { EngineError, errnoOf, systemError } from "./engine-error.ts";
-import { clientHandshakeError } from "./handshake-error.ts";
+import type { TunnelSettings } from "../../../src/engine/engine.ts";
+import { EngineError, errnoOf, systemError } from "../../../src/engine/engine-error.ts";
+import { clientHandshakeError } from "../../../src/engine/handshake-error.ts";
+import type { Clock, Timer } from "../../../src/runtime/clock.ts";
+import { afterTurn } from "../turn.ts";
 import type { StreamHost, TunnelFate } from "./node-stream-end.ts";
 import { ReceiveBudget } from "./receive-budget.ts";
 

@@ -5,11 +5,12 @@
  * stalls stops the reading of the other, so that a relay never holds more than
  * {@link PENDING_BYTES_MAX} and one read in each direction.
  */
-import type { Clock } from "../runtime/clock.ts";
-import type { HalfEnd, Relay, RelayOutcome } from "./engine.ts";
-import { EngineError } from "./engine-error.ts";
-import type { OpenThings } from "./open-things.ts";
-import type { RelaySide, SideFailure, SideListener } from "./relay-side.ts";
+
+import type { HalfEnd, Relay, RelayOutcome } from "../../../src/engine/engine.ts";
+import { EngineError } from "../../../src/engine/engine-error.ts";
+import type { OpenThings } from "../../../src/engine/open-things.ts";
+import type { RelaySide, SideFailure, SideListener } from "../../../src/engine/relay-side.ts";
+import type { Clock } from "../../../src/runtime/clock.ts";
 
 /** Above it the source is held; a read of one buffer comes on top. */
 const PENDING_BYTES_MAX = 256 * 1024;

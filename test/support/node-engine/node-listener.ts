@@ -5,16 +5,16 @@
  * SO_REUSEPORT a sibling process gets every connection from then on.
  */
 import { closeSync } from "node:fs";
-import { ipFamily } from "../mesh/ip-address.ts";
-import type { SocketAddress } from "../mesh/socket-address.ts";
-import type { Native, NativeWatch } from "../net/native.ts";
-import type { Clock, Timer } from "../runtime/clock.ts";
+import type { Listener, ListenOptions, SocketEnd } from "../../../src/engine/engine.ts";
+import { type EngineError, errnoOf, systemError } from "../../../src/engine/engine-error.ts";
+import { connectionOptions, toSocketAddress } from "../../../src/engine/native-options.ts";
+import type { OpenThings } from "../../../src/engine/open-things.ts";
+import { ipFamily } from "../../../src/mesh/ip-address.ts";
+import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
+import type { Native, NativeWatch } from "../../../src/net/native.ts";
+import type { Clock, Timer } from "../../../src/runtime/clock.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import type { Listener, ListenOptions, SocketEnd } from "./engine.ts";
-import { type EngineError, errnoOf, systemError } from "./engine-error.ts";
-import { connectionOptions, toSocketAddress } from "./native-options.ts";
 import { NodeSocketEnd } from "./node-socket-end.ts";
-import type { OpenThings } from "./open-things.ts";
 
 /** Connections taken before others on the event loop get their turn. */
 const ACCEPTS_PER_TURN_MAX = 64;

@@ -6,23 +6,23 @@ import {
   type ServerStreamResponseOptions,
 } from "node:http2";
 import type { TLSSocket } from "node:tls";
-import type { Clock, Timer } from "../runtime/clock.ts";
-import { invariant } from "../runtime/invariant.ts";
-import { afterTurn } from "../runtime/turn.ts";
-import type { BufferPool } from "./buffer-pool.ts";
 import type {
   AcceptTunnelOptions,
   End,
   HeaderFields,
   ServerTunnel,
   TunnelRequest,
-} from "./engine.ts";
-import { type EngineError, systemError } from "./engine-error.ts";
-import { handshakeTimeout, leftBeforePreface } from "./handshake-error.ts";
+} from "../../../src/engine/engine.ts";
+import { type EngineError, systemError } from "../../../src/engine/engine-error.ts";
+import { handshakeTimeout, leftBeforePreface } from "../../../src/engine/handshake-error.ts";
+import type { OpenThings } from "../../../src/engine/open-things.ts";
+import type { Clock, Timer } from "../../../src/runtime/clock.ts";
+import { invariant } from "../../../src/runtime/invariant.ts";
+import { afterTurn } from "../turn.ts";
+import type { BufferPool } from "./buffer-pool.ts";
 import { fromFlatList, toFlatList } from "./header-fields.ts";
 import type { NodeSocketEnd } from "./node-socket-end.ts";
 import { NodeStreamEnd, type StreamHost } from "./node-stream-end.ts";
-import type { OpenThings } from "./open-things.ts";
 import type { TlsAcceptor } from "./tls-acceptor.ts";
 import { sessionOptions, TunnelSession } from "./tunnel-session.ts";
 
