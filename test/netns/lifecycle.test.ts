@@ -334,7 +334,7 @@ async function exitOf(child: ChildProcess): Promise<readonly [number | null, str
 async function isRefused(asked: Promise<unknown>): Promise<boolean> {
   try {
     const answer = await asked;
-    if (answer instanceof Socket) answer.destroy();
+    if (answer instanceof Socket) answer.resetAndDestroy();
     return false;
   } catch (error) {
     return error instanceof Error && "code" in error && error.code === "ECONNREFUSED";
