@@ -176,7 +176,6 @@ export class BatchLoop {
   flush(): void {
     const count = this.#operationCount;
     this.#operationCount = 0;
-    this.#scratchAt = this.#scratchStart;
     if (count > 0 && !this.#isClosed) this.reactor.flush(count);
   }
 
@@ -258,6 +257,7 @@ export class BatchLoop {
     if (!wasInTurn) this.#now = this.#clock.monotonic();
     while (this.#operationCount > 0 || this.#flushing.length > 0 || this.#later.length > 0) {
       this.flush();
+      this.#scratchAt = this.#scratchStart;
       this.#tellFlushed();
       const later = this.#later;
       if (later.length === 0) continue;
@@ -296,7 +296,11 @@ export class BatchLoop {
   }
 
   #scratch(length: number): number {
-    if (this.#scratchAt + length > this.arena.length) this.flush();
+    if (this.#scratchAt + length > this.arena.length) {
+      this.flush();
+      // Not at every flush: whoever has just been lent a piece has not listed it yet.
+      this.#scratchAt = this.#scratchStart;
+    }
     const offset = this.#scratchAt;
     this.#scratchAt += length;
     invariant(this.#scratchAt <= this.arena.length, `${length} bytes fit into the scratch`);
