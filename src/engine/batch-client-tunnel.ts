@@ -29,7 +29,7 @@ export class BatchClientTunnel implements ClientTunnel {
     options: DialTunnelOptions,
     settle: {
       readonly resolve: (tunnel: BatchClientTunnel) => void;
-      readonly reject: (error: EngineError | undefined) => void;
+      readonly reject: (error: EngineError) => void;
     },
   ) {
     this.#settings = options.settings;
@@ -46,7 +46,7 @@ export class BatchClientTunnel implements ClientTunnel {
         settled: () => {},
         requested: () => {},
         gone: (error) => {
-          if (!isSecured) settle.reject(error);
+          if (!isSecured) settle.reject(error ?? this.#tunnel.closedError());
           this.#end = { error };
           this.#closed?.(error);
         },

@@ -1,7 +1,7 @@
 /**
  * Two ends joined: each direction goes on its own until it has ended, and says how.
  *
- * The rules are those of `node-relay.ts`: a half-close is passed on after the last byte; a reset of
+ * A half-close is passed on after the last byte; a reset of
  * one side resets the other; a side that has said all it had to say may leave without hearing the
  * rest. Bytes go from the arena to the sink within the turn that read them.
  */

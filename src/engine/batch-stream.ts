@@ -3,7 +3,8 @@
  *
  * Bytes towards the peer go from the arena into DATA frames as far as the windows allow; what does
  * not fit is copied and waits. Bytes from the peer go to the sink at once, and their credit is
- * returned when the sink got rid of them. Endings follow the rules of `node-stream-end.ts`.
+ * returned when the sink got rid of them. Endings follow spec data-path 6, except that an
+ * application's reset stays one: see {@link BatchStream.lost}.
  */
 import { ErrorCode } from "../http2/error-code.ts";
 import { DATA_HEADER_BYTES, type Http2Connection } from "../http2/http2-connection.ts";

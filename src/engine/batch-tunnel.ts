@@ -155,9 +155,12 @@ export class BatchTunnel implements Watcher, StreamTunnel {
 
   /** Ends all streams as stopped. Idempotent. */
   destroy(): void {
-    if (this.#phase === "handshake") this.#leave(undefined);
-    if (this.#phase !== "running") return;
+    if (this.#phase !== "handshake" && this.#phase !== "running") return;
     this.#isDestroyed = true;
+    if (this.#phase === "handshake") {
+      this.#leave(undefined);
+      return;
+    }
     this.connection.terminate(ErrorCode.noError);
     this.#sayGoodbye();
     // Whoever also ends the relays, in whatever way, comes first.
