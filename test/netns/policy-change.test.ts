@@ -15,8 +15,9 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
-import { connectFrom, listenEcho } from "../support/lab-application.ts";
+import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
 import { match, mesh } from "../support/mesh-fixture.ts";
+import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { testCa } from "../support/test-ca.ts";
 import { ADDRESS, APP_PORT, pingPong, readingEnd, TWO_NODES_MESH } from "../support/two-nodes.ts";
@@ -33,6 +34,7 @@ for (const [name, makeDataPlane] of [
       const dataPlane = makeDataPlane((identity) => ca.certificate(identity));
       const net = new NetnsLab();
       const fds: number[] = [];
+      let server: LabServer | undefined;
       try {
         const pods = new Map<string, LabHost>();
         dataPlane.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
@@ -49,7 +51,7 @@ for (const [name, makeDataPlane] of [
         }
         const outside = net.addHost("outside", { ipv4: `${ADDRESS.outside}/24` });
         const hostOf = (pod: string): LabHost => pods.get(pod) ?? outside;
-        const server = listenEcho(hostOf("server"), APP_PORT);
+        server = listenEcho(hostOf("server"), APP_PORT);
         const [client, friend, stranger] = await Promise.all(
           ["client", "friend", "outside"].map((from) =>
             connectFrom(hostOf(from), ADDRESS.server, APP_PORT),
@@ -82,12 +84,23 @@ for (const [name, makeDataPlane] of [
           { kind: "remove-policy", name: "default/only-friends" },
           { kind: "remove-policy", name: "default/nobody" },
         ]);
-        const again = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
-        await pingPong(again);
-        again.end();
-        await once(again, "close");
-        server.close();
+        // Each data thread hears of it in its own time.
+        await waitUntil(
+          async () => {
+            const again = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
+            const isServed = await pingPong(again).then(
+              () => true,
+              () => false,
+            );
+            again.end();
+            if (isServed) await once(again, "close");
+            return isServed;
+          },
+          "still denied",
+          5000,
+        );
       } finally {
+        server?.close();
         await dataPlane.close();
         for (const fd of fds) closeSync(fd);
         net.close();
