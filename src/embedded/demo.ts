@@ -96,7 +96,9 @@ function sbinPath(environment: DemoOptions["environment"]): string {
 async function missingPackages(): Promise<string[]> {
   const missing = new Set<string>();
   for (const [tool, debianPackage] of Object.entries(TOOLS)) {
-    const found = await runCommand(undefined, ["sh", "-c", `command -v ${tool}`]);
+    // Not the shell's own 127, which would mean that the shell itself is missing.
+    const look = `command -v ${tool} || exit 1`;
+    const found = await runCommand(undefined, ["sh", "-c", look]);
     if (found.status !== 0) missing.add(debianPackage);
   }
   return [...missing];
