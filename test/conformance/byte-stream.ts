@@ -24,8 +24,11 @@ const BULK_BYTES = 8 * 1024 * 1024;
 const STALLED_CONNECTIONS = 40;
 const STALLED_CHUNKS = 64;
 
-/** The connection window, and what is under way while the peer learns of it. */
-const HELD_BYTES_MAX = 64 * 1024 * 1024;
+/**
+ * The connection window, and what is under way while the peer learns of it: how much depends on the
+ * machine. Unbounded it would be a window of 4 MiB for each connection, 160 MiB.
+ */
+const HELD_BYTES_MAX = 112 * 1024 * 1024;
 
 /** Longest silence after which a blocked writer counts as stopped. */
 const STILL_MS = 150;
