@@ -18,10 +18,12 @@ import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import { CertificateCache } from "./identity/certificate-cache.ts";
 import { certificateOrder } from "./identity/certificate-order.ts";
 import { IstioCaClient } from "./identity/istio-ca-client.ts";
+import { AccountWatch } from "./inpod/account-watch.ts";
 import { createInpodMetrics } from "./inpod/metrics.ts";
 import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
 import { ZdsClient } from "./inpod/zds-client.ts";
 import { SeqpacketConnection } from "./inpod/zds-connection.ts";
+import type { EnrolledWorkload } from "./mesh/enrolled-workload.ts";
 import type { MeshUpdate } from "./mesh/mesh-update.ts";
 import { formatHostPort } from "./mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "./mesh/workload.ts";
@@ -195,8 +197,12 @@ class Daemon implements App {
   }
 
   #makeReconciler(): WorkloadReconciler {
+    const launcher = new AccountWatch(
+      { launcher: this.#dataPlane, lastLeft: (workload) => this.#forgetCertificates(workload) },
+      this.#config.inpod.self,
+    );
     return new WorkloadReconciler({
-      launcher: this.#dataPlane,
+      launcher,
       metrics: createInpodMetrics(this.#registry),
       readiness: this.#readiness,
       clock: this.#clock,
@@ -300,6 +306,13 @@ class Daemon implements App {
       if (update.kind === "workload" && this.#isServedHere(update.workload)) {
         this.#certificates.prefetch(workloadIdentity(update.workload));
       }
+    }
+  }
+
+  /** Keys of pods that are gone are neither renewed nor kept. */
+  #forgetCertificates(workload: EnrolledWorkload): void {
+    for (const identity of this.#certificates.forget(workload)) {
+      this.#dataPlane.certificateForgotten(identity);
     }
   }
 

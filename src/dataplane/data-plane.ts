@@ -30,6 +30,7 @@ export interface DataPlane {
   stopWorkload(uid: string): Promise<void>;
   /** Later handshakes use it; running tunnels keep theirs. */
   certificateRenewed(certificate: WorkloadCertificate): void;
+  /** The next connection that needs it asks anew. */
   certificateForgotten(identity: Identity): void;
   setLogFilter(filter: string): void;
   /** What changed in the counters since the last call. */

@@ -122,12 +122,21 @@ export class CertificateCache {
     if (!this.#closed) this.#prefetch.add(identity);
   }
 
-  /** Nobody needs the identity any longer: those who wait for it get IdentityError `forgotten`. */
-  forget(identity: Identity): void {
-    this.#prefetch.remove(identity);
-    const cell = this.#cells.get(formatSpiffeId(identity));
-    if (cell === undefined) return;
-    this.#drop(cell, new IdentityError("forgotten", "the identity is no longer needed"));
+  /**
+   * Nobody needs the service account's identities any longer, in whatever trust domain: those who
+   * wait for one get IdentityError `forgotten`.
+   *
+   * @returns what was held or waited for.
+   */
+  forget(account: Pick<Identity, "namespace" | "serviceAccount">): readonly Identity[] {
+    const isOfAccount = ({ namespace, serviceAccount }: Identity): boolean =>
+      namespace === account.namespace && serviceAccount === account.serviceAccount;
+    this.#prefetch.remove(isOfAccount);
+    const cells = [...this.#cells.values()].filter((cell) => isOfAccount(cell.identity));
+    for (const cell of cells) {
+      this.#drop(cell, new IdentityError("forgotten", "the identity is no longer needed"));
+    }
+    return cells.map((cell) => cell.identity);
   }
 
   /** Called with each new certificate, the first of an identity too. @returns unsubscribe. */

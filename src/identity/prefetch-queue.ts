@@ -38,8 +38,8 @@ export class PrefetchQueue {
     if (!this.#running) void this.#drain();
   }
 
-  remove(identity: Identity): void {
-    this.#waiting.delete(formatSpiffeId(identity));
+  remove(isUnwanted: (identity: Identity) => boolean): void {
+    for (const [id, identity] of this.#waiting) if (isUnwanted(identity)) this.#waiting.delete(id);
   }
 
   /** What waits is not fetched, and what is on its way fails unsaid. */

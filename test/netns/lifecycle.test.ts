@@ -10,6 +10,7 @@ import { describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { SeqpacketConnection } from "../../src/inpod/zds-connection.ts";
+import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
@@ -133,7 +134,7 @@ describe("going down", { skip, concurrency: false }, () => {
 
 describe("a running daemon", { skip }, () => {
   test(
-    "changes its log level, outlives its agent, lets a pod go and quits when told",
+    "changes its log level, outlives its agent, lets a pod go and come back and quits when told",
     {
       timeout,
     },
@@ -177,6 +178,16 @@ describe("a running daemon", { skip }, () => {
         // A reset if it was sooner at the proxy than the refusal.
         assert.match(await readingEnd(late), /^(ECONNRESET|EOF)$/);
         assert.ok(await isReady(node), "a pod that leaves does not unready the node");
+
+        // Its certificate went with it, the last pod of its account on this node.
+        await node.post("/logging?level=debug");
+        await agent.add(enrolledOn("node-b", 0), node.openNetns(lab.host("server")));
+        await passOnce(pairs);
+        const fetched = node.lines.filter((line) => line.includes("certificate fetch succeeded"));
+        assert.deepEqual(
+          fetched.map((line) => JSON.parse(line).id),
+          ["spiffe://cluster.local/ns/default/sa/server"],
+        );
 
         const ended = exitOf(node.process);
         await node.post("/quitquitquit");
@@ -351,19 +362,20 @@ function isReady(node: LabNode): Promise<boolean> {
   );
 }
 
+const PODS = ["server", "guarded"] as const;
+
+function enrolledOn(node: string, index: number): EnrolledWorkload {
+  const name = PODS[index] ?? "";
+  return { uid: `${node}-${index}`, name, namespace: "default", serviceAccount: name };
+}
+
 /** Announces the node's pods anew; whoever connects gets them as its snapshot. */
 async function newAgent(lab: MeshLab, name: string): Promise<ZdsServer> {
   const node = lab.node(name);
   const deps = { native, clock: systemClock, log: silentLogger };
   const agent = new ZdsServer(deps, { path: join(lab.folder, `${name}.sock`) });
-  for (const [index, pod] of ["server", "guarded"].entries()) {
-    const enrolled = {
-      uid: `${name}-${index}`,
-      name: pod,
-      namespace: "default",
-      serviceAccount: pod,
-    };
-    await agent.add(enrolled, node.openNetns(lab.host(pod))).catch(() => {
+  for (const [index, pod] of PODS.entries()) {
+    await agent.add(enrolledOn(name, index), node.openNetns(lab.host(pod))).catch(() => {
       // Nobody is connected yet.
     });
   }
