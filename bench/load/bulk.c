@@ -1,11 +1,13 @@
 /*
- * Moves many bytes one way and compares each of them where it arrives.
+ * Moves many bytes and compares each of them where it arrives.
  *
  *   bulk serve PORT
- *   bulk up|down BYTES CONNECTIONS IP PORT     BYTES are shared among the connections
+ *   bulk up|down|both BYTES CONNECTIONS IP PORT
  *
- * A connection starts with a request that names direction and length; an upload is answered with
- * the count of right bytes. Prints {"bytes":…,"seconds":…}; any difference ends with status 1.
+ * BYTES are shared among the connections, and with `both` among the directions, which are busy at
+ * the same time. A connection starts with a request that names direction and length; what came up
+ * is answered with the count of right bytes, after all that goes down. Prints
+ * {"bytes":…,"seconds":…}; any difference ends with status 1.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,6 +26,7 @@
 #define READ_BYTES (256 * 1024)
 #define SECONDS_MAX 120
 
+/* Bits. */
 enum direction { UP = 1, DOWN = 2 };
 
 /* In host order: both ends run on one machine. */
@@ -59,13 +62,19 @@ static int send_pattern(int peer, uint64_t length) {
   return 0;
 }
 
-/* Reads to the end. Returns the count of bytes, or -1 when one of them differs or a read fails. */
-static int64_t receive_pattern(int peer) {
+/*
+ * Reads to the end, or so many bytes. Returns their count, or -1 when one of them differs or a read
+ * fails.
+ */
+static int64_t receive_pattern(int peer, uint64_t length) {
   unsigned char *buffer = malloc(READ_BYTES);
   if (buffer == NULL) fail("no memory");
   uint64_t received = 0;
-  ssize_t count;
-  while ((count = recv(peer, buffer, READ_BYTES, 0)) > 0) {
+  ssize_t count = 0;
+  while (received < length) {
+    uint64_t left = length - received;
+    count = recv(peer, buffer, left < READ_BYTES ? left : READ_BYTES, 0);
+    if (count <= 0) break;
     if (memcmp(buffer, pattern + received % PERIOD, (size_t)count) != 0) {
       count = -1;
       errno = 0;
@@ -74,7 +83,30 @@ static int64_t receive_pattern(int peer) {
     received += (uint64_t)count;
   }
   free(buffer);
-  return count == 0 ? (int64_t)received : -1;
+  return count < 0 ? -1 : (int64_t)received;
+}
+
+struct flow {
+  int peer;
+  uint64_t length;
+};
+
+/* The client notices what is missing. */
+static void *serve_down(void *argument) {
+  const struct flow *flow = argument;
+  send_pattern(flow->peer, flow->length);
+  return NULL;
+}
+
+static void *send_up(void *argument) {
+  const struct flow *flow = argument;
+  if (send_pattern(flow->peer, flow->length) != 0) fail("send");
+  shutdown(flow->peer, SHUT_WR);
+  return NULL;
+}
+
+static void start_thread(void *(*run)(void *), void *argument, pthread_t *thread) {
+  if (pthread_create(thread, NULL, run, argument) != 0) fail("thread");
 }
 
 static void *serve(void *argument) {
@@ -82,12 +114,13 @@ static void *serve(void *argument) {
   struct request request;
   if (read_all(peer, &request, sizeof request) == 0 &&
       memcmp(request.magic, MAGIC, sizeof MAGIC) == 0) {
-    if (request.direction == DOWN) {
-      send_pattern(peer, request.length);
-    } else {
-      int64_t received = receive_pattern(peer);
-      write_all(peer, &received, sizeof received);
-    }
+    struct flow down = {.peer = peer, .length = request.length};
+    pthread_t sender;
+    int64_t received = 0;
+    if (request.direction & DOWN) start_thread(serve_down, &down, &sender);
+    if (request.direction & UP) received = receive_pattern(peer, UINT64_MAX);
+    if (request.direction & DOWN) pthread_join(sender, NULL);
+    if (request.direction & UP) write_all(peer, &received, sizeof received);
   }
   close(peer);
   return NULL;
@@ -100,25 +133,24 @@ struct job {
 
 static void *transfer(void *argument) {
   const struct job *job = argument;
-  uint64_t length = job->request.length;
+  uint32_t direction = job->request.direction;
+  int64_t length = (int64_t)job->request.length;
   int peer = connect_to(job->address);
   if (write_all(peer, &job->request, sizeof job->request) != 0) fail("request");
-  int64_t arrived = 0;
-  if (job->request.direction == UP) {
-    if (send_pattern(peer, length) != 0) fail("send");
-    shutdown(peer, SHUT_WR);
-    if (read_all(peer, &arrived, sizeof arrived) != 0) fail("answer");
-  } else {
-    shutdown(peer, SHUT_WR);
-    arrived = receive_pattern(peer);
+  struct flow up = {.peer = peer, .length = (direction & UP) ? job->request.length : 0};
+  pthread_t sender;
+  start_thread(send_up, &up, &sender);
+  if ((direction & DOWN) && receive_pattern(peer, job->request.length) != length) {
+    fail("other bytes came down than were sent");
   }
-  if (arrived != (int64_t)length) fail("other bytes arrived than were sent");
+  int64_t arrived;
+  if ((direction & UP) && read_all(peer, &arrived, sizeof arrived) != 0) fail("answer");
+  if ((direction & UP) && arrived != length) fail("other bytes arrived than were sent");
+  char beyond;
+  if (recv(peer, &beyond, 1, 0) != 0) fail("no end after the last byte");
+  pthread_join(sender, NULL);
   close(peer);
   return NULL;
-}
-
-static void start_thread(void *(*run)(void *), void *argument, pthread_t *thread) {
-  if (pthread_create(thread, NULL, run, argument) != 0) fail("thread");
 }
 
 int main(int argc, char **argv) {
@@ -140,14 +172,25 @@ int main(int argc, char **argv) {
   struct sockaddr_in address = parse_address(argv[4], argv[5]);
   struct job job = {.address = &address};
   memcpy(job.request.magic, MAGIC, sizeof MAGIC);
-  job.request.direction = strcmp(argv[1], "up") == 0 ? UP : DOWN;
-  job.request.length = parse_count(argv[2]) / connections;
+  uint64_t directions = 1;
+  if (strcmp(argv[1], "up") == 0) {
+    job.request.direction = UP;
+  } else if (strcmp(argv[1], "down") == 0) {
+    job.request.direction = DOWN;
+  } else if (strcmp(argv[1], "both") == 0) {
+    job.request.direction = UP | DOWN;
+    directions = 2;
+  } else {
+    fail("up, down or both");
+  }
+  job.request.length = parse_count(argv[2]) / connections / directions;
   pthread_t *threads = calloc(connections, sizeof *threads);
   if (threads == NULL) fail("no memory");
   uint64_t start = now_ns();
   for (size_t i = 0; i < connections; i++) start_thread(transfer, &job, &threads[i]);
   for (size_t i = 0; i < connections; i++) pthread_join(threads[i], NULL);
-  printf("{\"bytes\":%llu,\"seconds\":%.6f}\n",
-         (unsigned long long)(job.request.length * connections), (double)(now_ns() - start) / 1e9);
+  uint64_t bytes = job.request.length * connections * directions;
+  printf("{\"bytes\":%llu,\"seconds\":%.6f}\n", (unsigned long long)bytes,
+         (double)(now_ns() - start) / 1e9);
   return 0;
 }
