@@ -8,7 +8,14 @@ const OUTPUT = join(SOURCE, "../out/load");
 const FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"];
 const SHARED = ["tool.c", "tool.h"];
 
-export type LoadTool = "bulk" | "echo-server" | "round-trip" | "connect-rate" | "idle";
+export type LoadTool =
+  | "bulk"
+  | "connect-rate"
+  | "echo-server"
+  | "idle"
+  | "paced-connects"
+  | "paced-echo"
+  | "round-trip";
 
 /** @returns the path of the program. @throws with the compiler's words. */
 export function buildLoadTool(tool: LoadTool): string {

@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,10 +28,7 @@ static void echo(int peer) {
 
 int main(int argc, char **argv) {
   if (argc != 2) fail("usage: echo-server PORT");
-  struct rlimit files;
-  getrlimit(RLIMIT_NOFILE, &files);
-  files.rlim_cur = files.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &files);
+  raise_file_limit();
   int listener = serve_port(argv[1]);
   int epoll = epoll_create1(EPOLL_CLOEXEC);
   watch(epoll, listener);

@@ -13,7 +13,7 @@
 
 #include "tool.h"
 
-#define SECONDS_MAX 60
+#define SECONDS_MAX 120
 
 static void carry_byte(int peer) {
   char byte = 'x';
@@ -25,6 +25,7 @@ static void carry_byte(int peer) {
 int main(int argc, char **argv) {
   if (argc != 4) fail("usage: see the head of idle.c");
   limit_seconds(SECONDS_MAX);
+  raise_file_limit();
   size_t count = parse_count(argv[1]);
   struct sockaddr_in address = parse_address(argv[2], argv[3]);
   int *peers = calloc(count, sizeof *peers);

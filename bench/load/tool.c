@@ -4,13 +4,16 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -110,6 +113,13 @@ int read_all(int socket, void *bytes, size_t length) {
   return 0;
 }
 
+void raise_file_limit(void) {
+  struct rlimit files;
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static void out_of_time(int signal) {
   (void)signal;
   static const char sentence[] = "the load tool ran out of time\n";
@@ -129,16 +139,51 @@ void note_sample(struct samples *samples, uint64_t ns) {
     samples->ns = realloc(samples->ns, samples->capacity * sizeof *samples->ns);
     if (samples->ns == NULL) fail("no memory for samples");
   }
-  samples->ns[samples->count++] = ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns;
+  samples->ns[samples->count++] = ns;
+}
+
+void merge_samples(struct samples *to, struct samples *from) {
+  for (size_t i = 0; i < from->count; i++) note_sample(to, from->ns[i]);
+  free(from->ns);
+  *from = (struct samples){0};
+}
+
+uint64_t next_due(const struct pace *pace) {
+  uint64_t due = pace->start_ns + (uint64_t)((double)pace->started * pace->interval_ns);
+  return due < pace->end_ns ? due : UINT64_MAX;
+}
+
+int make_timer(void) {
+  /* The kernel may wake a sleeper 50 us late to save power; not one that measures. */
+  prctl(PR_SET_TIMERSLACK, 1);
+  int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  if (timer < 0) fail("timer");
+  return timer;
+}
+
+void arm_timer(int timer, uint64_t at_ns) {
+  struct itimerspec at = {.it_value = {.tv_sec = (time_t)(at_ns / 1000000000u),
+                                       .tv_nsec = (long)(at_ns % 1000000000u)}};
+  if (timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL) != 0) fail("timer");
+}
+
+void run_threads(size_t count, void *(*run)(void *), void *jobs, size_t job_bytes) {
+  pthread_t *threads = calloc(count, sizeof *threads);
+  if (threads == NULL) fail("no memory");
+  for (size_t i = 0; i < count; i++) {
+    if (pthread_create(&threads[i], NULL, run, (char *)jobs + i * job_bytes) != 0) fail("thread");
+  }
+  for (size_t i = 0; i < count; i++) pthread_join(threads[i], NULL);
+  free(threads);
 }
 
 static int ascending(const void *a, const void *b) {
-  uint32_t first = *(const uint32_t *)a, second = *(const uint32_t *)b;
+  uint64_t first = *(const uint64_t *)a, second = *(const uint64_t *)b;
   return (first > second) - (first < second);
 }
 
 static double percentile_us(const struct samples *samples, double share) {
-  return samples->ns[(size_t)((double)(samples->count - 1) * share)] / 1e3;
+  return (double)samples->ns[(size_t)((double)(samples->count - 1) * share)] / 1e3;
 }
 
 void print_samples(struct samples *samples, uint64_t elapsed_ns) {

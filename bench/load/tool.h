@@ -32,20 +32,47 @@ void without_delay(int socket);
 int write_all(int socket, const void *bytes, size_t length);
 int read_all(int socket, void *bytes, size_t length);
 
+/* As many descriptors as the kernel allows. */
+void raise_file_limit(void);
+
 /* Ends the client with an error after so many seconds, so that no load outlives its bench. */
 void limit_seconds(unsigned seconds);
 
 /* One time per finished operation, kept whole so that percentiles are exact. */
 struct samples {
-  uint32_t *ns;
+  uint64_t *ns;
   size_t count;
   size_t capacity;
 };
 
 void note_sample(struct samples *samples, uint64_t ns);
 
+/* Moves what `from` holds to `to`. */
+void merge_samples(struct samples *to, struct samples *from);
+
 /* Sorts, then prints one JSON line: count, seconds, and p50Us p99Us p999Us maxUs. */
 void print_samples(struct samples *samples, uint64_t elapsed_ns);
+
+/*
+ * A fixed rate: the n-th operation is due at a time that no operation before it can move, and its
+ * latency counts from then. What waits for its turn behind a slow one is not left out.
+ */
+struct pace {
+  uint64_t start_ns;
+  uint64_t end_ns;
+  double interval_ns;
+  uint64_t started;
+};
+
+/* When the next operation is due; UINT64_MAX when there is none any more. */
+uint64_t next_due(const struct pace *pace);
+
+/* A descriptor that gets readable at the set moments; for `arm_timer`. */
+int make_timer(void);
+void arm_timer(int timer, uint64_t at_ns);
+
+/* Runs `run` in so many threads, each with its element of `jobs`, to their end. */
+void run_threads(size_t count, void *(*run)(void *), void *jobs, size_t job_bytes);
 
 /* Fills with the bytes that clients send and compare. */
 void fill_message(unsigned char *bytes, size_t length);
