@@ -4,7 +4,9 @@ export type WireErrorCode =
   /** Not the format at all: cut off, overlong, of the wrong type or not UTF-8. */
   | "malformed"
   /** Well formed, but a part that must be there is not. */
-  | "incomplete";
+  | "incomplete"
+  /** Well formed, but with a value that nobody here knows the meaning of. */
+  | "unknown";
 
 export class WireError extends Error {
   override readonly name = "WireError";
