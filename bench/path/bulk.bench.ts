@@ -1,41 +1,52 @@
-/** Moves bulk data through the whole path, every byte compared, in both directions. */
-import { isQuick, type Measure, report } from "../measure.ts";
-import { alternate, withCpuSeconds } from "./alternate.ts";
-import { PathStage } from "./path-stage.ts";
+/** Moves bulk data through the whole path and past the mesh, every byte compared. */
+import { type Measure, report } from "../measure.ts";
+import { alternate, cpuFigures, withCpuSeconds } from "./alternate.ts";
+import { PathStage, type PathSystem } from "./path-stage.ts";
 
-const GB = isQuick() ? 0.25 : 1;
+const GB = 0.5;
 const WARM_UP_BYTES = 100e6;
+const DIRECTIONS = { up: "up", down: "down", both: "up and down at once" };
+
+type Direction = keyof typeof DIRECTIONS;
 
 const stage = await PathStage.start("bulk", "serve");
 try {
-  for (const system of stage.systems) {
-    for (const direction of ["up", "down"]) {
-      await stage.load(system, "bulk", direction, WARM_UP_BYTES, 8);
-    }
+  for (const system of [...stage.systems, ...stage.outside]) {
+    await stage.load(system, "bulk", "both", WARM_UP_BYTES, 8);
   }
   const measures: Measure[] = [];
-  for (const connections of [1, 8]) {
-    for (const direction of ["up", "down"]) {
-      const flow = `${GB} GB ${direction} on ${connections} connection${connections > 1 ? "s" : ""}`;
+  for (const count of [1, 8]) {
+    const on = count === 1 ? "on 1 connection" : `on ${count} connections`;
+    for (const direction of ["up", "down", "both"] as const) {
+      const flow = `${GB} GB ${DIRECTIONS[direction]} ${on}`;
       measures.push(
-        ...(await alternate(stage.systems, async (system) => {
-          const { result, spent } = await withCpuSeconds(system, () =>
-            stage.load(system, "bulk", direction, GB * 1e9, connections),
-          );
-          const { bytes = 0, seconds = 0 } = result;
-          return [
-            { name: flow, unit: "Gbit/s", value: (bytes * 8) / seconds / 1e9 },
-            ...spent.map((one) => ({
-              name: `${flow}, ${one.side}'s proxy`,
-              unit: "CPU s/GB",
-              value: one.seconds / (bytes / 1e9),
-            })),
-          ];
-        })),
+        ...(await alternate(stage.systems, (system) => move(flow, system, direction, count))),
       );
     }
+  }
+  for (const direction of ["up", "down"] as const) {
+    const flow = `${GB} GB ${DIRECTIONS[direction]} outside the mesh on 1 connection`;
+    measures.push(
+      ...(await alternate(stage.outside, (system) => move(flow, system, direction, 1))),
+    );
   }
   report(measures);
 } finally {
   await stage.close();
+}
+
+async function move(
+  flow: string,
+  system: PathSystem,
+  direction: Direction,
+  connections: number,
+): ReturnType<Parameters<typeof alternate>[1]> {
+  const { result, spent } = await withCpuSeconds(system, () =>
+    stage.load(system, "bulk", direction, GB * 1e9, connections),
+  );
+  const { bytes = 0, seconds = 0 } = result;
+  return [
+    { name: flow, unit: "Gbit/s", value: (bytes * 8) / seconds / 1e9 },
+    ...cpuFigures(flow, spent, "CPU s/GB", 1e9 / bytes),
+  ];
 }

@@ -1,7 +1,7 @@
 /** Opens short connections through the whole path: 100 bytes there and back, then closed. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { isQuick, type Measure, report } from "../measure.ts";
-import { alternate, withCpuSeconds } from "./alternate.ts";
+import { type Measure, report } from "../measure.ts";
+import { alternate, cpuFigures, withCpuSeconds } from "./alternate.ts";
 import { PathStage } from "./path-stage.ts";
 
 /** Until the ends of the last connections have been passed on, so that their cost is counted. */
@@ -11,8 +11,8 @@ const SETTLE_MS = 300;
  * every second one of the 28,000 ports is taken, the kernel's search for a free one is measured.
  */
 const FLOWS = [
-  { name: "one by one", atATime: 1, count: isQuick() ? 300 : 1000 },
-  { name: "32 at a time", atATime: 32, count: isQuick() ? 1000 : 2000 },
+  { name: "one by one", atATime: 1, count: 800 },
+  { name: "32 at a time", atATime: 32, count: 1600 },
 ];
 
 const stage = await PathStage.start("echo-server");
@@ -33,11 +33,7 @@ try {
           { name: flow, unit: "1/s", value: count / seconds },
           { name: `${flow}, p50`, unit: "µs", value: p50Us },
           { name: `${flow}, p99`, unit: "µs", value: p99Us },
-          ...spent.map((one) => ({
-            name: `${flow}, ${one.side}'s proxy`,
-            unit: "CPU s per 1,000",
-            value: (one.seconds * 1000) / count,
-          })),
+          ...cpuFigures(flow, spent, "CPU s per 1,000", 1000 / count),
         ];
       })),
     );

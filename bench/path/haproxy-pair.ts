@@ -1,17 +1,16 @@
 /**
  * HAProxy as a pair of TLS proxies, one beside the client and one beside the server: the same walls
- * as ours (capture, mutual TLS 1.3, AES-256-GCM, P-256 certificates), but a TLS connection per
- * connection and no HTTP/2, identity check, policy, log or metrics. One thread each.
+ * as ours (istio-cni's redirect rules, mutual TLS 1.3, AES-256-GCM, P-256 certificates), but a TLS
+ * connection per connection and no HTTP/2, identity check, policy, log or metrics. One thread each.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { EmbeddedAuthority } from "../../src/embedded/certificate-authority.ts";
-import { systemClock } from "../../src/runtime/clock.ts";
-import { createCertificateRequest } from "../../src/tls/csr.ts";
 import { connectFrom } from "../../test/support/lab-application.ts";
+import { labCertificate, workloadName } from "../../test/support/lab-certificate.ts";
 import { type MeshLab, waitUntil } from "../../test/support/mesh-lab.ts";
 import type { LabHost } from "../../test/support/netns-lab.ts";
+import { redirectTraffic } from "./redirect-traffic.ts";
 
 const CAPTURE_PORT = 15001;
 const TLS_PORT = 15008;
@@ -27,30 +26,30 @@ export async function startHaproxyPair(
 ): Promise<{ readonly clientPid: number; readonly serverPid: number }> {
   const folder = join(lab.folder, "haproxy");
   mkdirSync(folder);
-  const authority = await EmbeddedAuthority.inMemory(systemClock);
-  const rootFile = join(folder, "root.pem");
-  writeFileSync(rootFile, authority.rootPem);
-  const verify = `ca-file ${rootFile} verify required`;
-  const certificate = async (name: string): Promise<string> => {
-    const identity = { trustDomain: "cluster.local", namespace: "default", serviceAccount: name };
-    const { csrPem, privateKeyPem } = await createCertificateRequest(identity);
+  const certificate = async (name: "client" | "server"): Promise<string> => {
+    const { cert, key, ca } = await labCertificate(lab, workloadName(`haproxy-${name}`));
     const file = join(folder, `${name}.pem`);
-    writeFileSync(file, [...(await authority.sign(identity, csrPem)), privateKeyPem].join("\n"));
-    return file;
+    const rootFile = join(folder, `${name}-root.pem`);
+    writeFileSync(file, `${cert}\n${key}`);
+    writeFileSync(rootFile, ca);
+    return `crt ${file} ca-file ${rootFile} verify required`;
   };
   const clientPid = await start(lab, hosts.client, CAPTURE_PORT, {
     file: join(folder, "client.cfg"),
     bind: `:${CAPTURE_PORT}`,
-    server: `${hosts.server.ipv4}:${TLS_PORT} ssl crt ${await certificate("client")} ${verify}`,
+    server: `${hosts.server.ipv4}:${TLS_PORT} ssl ${await certificate("client")}`,
   });
   const serverPid = await start(lab, hosts.server, TLS_PORT, {
     file: join(folder, "server.cfg"),
-    bind: `:${TLS_PORT} ssl crt ${await certificate("server")} ${verify}`,
+    bind: `:${TLS_PORT} ssl ${await certificate("server")}`,
     server: `127.0.0.1:${applicationPort}`,
   });
-  const capture = ["-t", "nat", "-A", "OUTPUT", "-p", "tcp", "--dport", String(applicationPort)];
-  const target = ["-j", "REDIRECT", "--to-ports", String(CAPTURE_PORT)];
-  lab.net.exec(hosts.client, "iptables", ...capture, ...target);
+  // It cannot mark its own packets, so those to its peer are let through by their port.
+  const exempt = ["-t", "nat", "-I", "OUTPUT", "-p", "tcp", "--dport", String(TLS_PORT)];
+  for (const host of [hosts.client, hosts.server]) {
+    await redirectTraffic(host);
+    lab.net.exec(host, "iptables", ...exempt, "-j", "ACCEPT");
+  }
   return { clientPid, serverPid };
 }
 

@@ -1,7 +1,8 @@
 /**
  * The systems that stand between a client and a server in namespaces of their own, all in one lab:
- * nothing (`direct`), two nodes of ours with istio-cni's redirect rules (`ztunnel`), and a pair of
- * HAProxy where it is installed. Each carries the same load to the same kind of application.
+ * nothing (`direct`), two nodes of ours (`ztunnel`), two nodes with a ztunnel that the command line
+ * names (`other`), a pair of HAProxy and one of Envoy where they are installed. All proxies are behind
+ * istio-cni's redirect rules; each system carries the same load to the same kind of application.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -9,11 +10,13 @@ import { readFileSync } from "node:fs";
 import { MeshLab } from "../../test/support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
 import { buildLoadTool, type LoadTool } from "../load/build.ts";
-import { haproxyVersion } from "../machine.ts";
+import { envoyVersion, haproxyVersion } from "../machine.ts";
+import { type NodeCommands, parseBenchOptions } from "../options.ts";
+import { startEnvoyPair } from "./envoy-pair.ts";
 import { startHaproxyPair } from "./haproxy-pair.ts";
 
 export interface PathSystem {
-  readonly name: "direct" | "ztunnel" | "HAProxy";
+  readonly name: "direct" | "ztunnel" | "other" | "HAProxy" | "Envoy";
   readonly client: LabHost;
   readonly server: LabHost;
   /** None on the direct path. */
@@ -29,33 +32,51 @@ const APPLICATION_PORT = 8080;
 /** As many as the start-up figure names. */
 const PODS_PER_NODE = 4;
 const TICKS_PER_SECOND = 100;
+const OUTSIDE_SERVER = "outside-server";
 
-const NODES = ["a", "b"] as const;
+/** Ours are a and b; another ztunnel, where one is named, is on c and d. */
+const NODES = {
+  a: { ip: "10.78.0.2", firstPodIp: 10 },
+  b: { ip: "10.78.0.3", firstPodIp: 20 },
+  c: { ip: "10.78.0.5", firstPodIp: 30 },
+  d: { ip: "10.78.0.6", firstPodIp: 40 },
+} as const;
+type NodeName = keyof typeof NODES;
 
 /** The lab with its systems and their servers; nothing outlives {@link PathStage.close}. */
 export class PathStage {
   readonly lab: MeshLab;
   readonly systems: readonly PathSystem[];
+  /** Those that can, with a server outside the mesh: only the client's proxy is on the way. */
+  readonly outside: readonly PathSystem[];
 
   private constructor(lab: MeshLab, systems: readonly PathSystem[]) {
     this.lab = lab;
     this.systems = systems;
+    this.outside = systems
+      .filter(({ name }) => name !== "HAProxy")
+      .map((system) => ({
+        ...system,
+        server: lab.host(OUTSIDE_SERVER),
+        proxies: system.proxies.filter(({ side }) => side === "client"),
+      }));
   }
 
   /**
    * @param server the application behind each system, with the arguments before its port.
-   * @throws Error that names what the machine lacks.
+   * @throws Error that names what the machine lacks, or an option that is wrong.
    */
   static async start(server: LoadTool, ...args: readonly string[]): Promise<PathStage> {
     const obstacle = requireNetns("iptables", "cc");
     if (obstacle !== false) throw new Error(obstacle);
-    const lab = await startLab();
+    const { nodeCommands } = parseBenchOptions(process.argv.slice(2));
+    const lab = await startLab(nodeCommands);
     try {
       const systems = await startSystems(lab);
-      for (const system of systems) {
-        const program = buildLoadTool(server);
-        const port = String(APPLICATION_PORT);
-        await firstWords(lab.net.spawn(system.server, program, ...args, port));
+      const program = buildLoadTool(server);
+      const port = String(APPLICATION_PORT);
+      for (const host of [...systems.map((system) => system.server), lab.host(OUTSIDE_SERVER)]) {
+        await firstWords(lab.net.spawn(host, program, ...args, port));
       }
       return new PathStage(lab, systems);
     } catch (error) {
@@ -145,19 +166,37 @@ async function startSystems(lab: MeshLab): Promise<readonly PathSystem[]> {
   });
   const systems: PathSystem[] = [
     { name: "direct", ...pair("direct"), proxies: [] },
-    {
-      name: "ztunnel",
-      client: lab.host("pod-a-0"),
-      server: lab.host("pod-b-0"),
-      proxies: proxies(lab.node("node-a").process.pid, lab.node("node-b").process.pid),
-    },
+    nodePair(lab, "ztunnel", "a", "b"),
+    ...(lab.nodes.has("node-c") ? [nodePair(lab, "other", "c", "d")] : []),
   ];
   if (haproxyVersion() !== undefined) {
     const hosts = pair("haproxy");
     const { clientPid, serverPid } = await startHaproxyPair(lab, hosts, APPLICATION_PORT);
     systems.push({ name: "HAProxy", ...hosts, proxies: proxies(clientPid, serverPid) });
   }
+  if (envoyVersion() !== undefined) {
+    const names = { client: "envoy-client", server: "envoy-server" };
+    const { clientPid, serverPid } = await startEnvoyPair(lab, names, APPLICATION_PORT);
+    systems.push({ name: "Envoy", ...pair("envoy"), proxies: proxies(clientPid, serverPid) });
+  }
   return systems;
+}
+
+function nodePair(
+  lab: MeshLab,
+  name: PathSystem["name"],
+  client: NodeName,
+  server: NodeName,
+): PathSystem {
+  return {
+    name,
+    client: lab.host(`pod-${client}-0`),
+    server: lab.host(`pod-${server}-0`),
+    proxies: proxies(
+      lab.node(`node-${client}`).process.pid,
+      lab.node(`node-${server}`).process.pid,
+    ),
+  };
 }
 
 function proxies(clientPid: number | undefined, serverPid: number | undefined): readonly Proxy[] {
@@ -168,21 +207,31 @@ function proxies(clientPid: number | undefined, serverPid: number | undefined): 
   ];
 }
 
-function startLab(): Promise<MeshLab> {
-  const mesh = meshText();
-  const node = (name: (typeof NODES)[number], ip: string): MeshNode => ({
-    ip,
-    mesh,
-    pods: podNames(name).map((pod, i) => ({ name: pod, ip: podIp(name, i) })),
-    environment: { ZTUNNEL_WORKER_THREADS: "1" },
-  });
+function startLab(commands: NodeCommands): Promise<MeshLab> {
+  const hasOther = commands.a !== undefined || commands.b !== undefined;
+  const names: readonly NodeName[] = hasOther ? ["a", "b", "c", "d"] : ["a", "b"];
+  const mesh = meshText(names);
+  const command: Partial<Record<NodeName, string | undefined>> = { c: commands.a, d: commands.b };
+  const nodes = names.map((name): [string, MeshNode] => [
+    `node-${name}`,
+    {
+      ip: NODES[name].ip,
+      mesh,
+      pods: podNames(name).map((pod, i) => ({ name: pod, ip: podIp(name, i) })),
+      environment: { ZTUNNEL_WORKER_THREADS: "1" },
+      ...(command[name] === undefined ? {} : { command: command[name] }),
+    },
+  ]);
   return MeshLab.start({
-    nodes: { "node-a": node("a", "10.78.0.2"), "node-b": node("b", "10.78.0.3") },
+    nodes: Object.fromEntries(nodes),
     outsiders: {
-      "direct-client": "10.78.0.41",
-      "direct-server": "10.78.0.42",
-      "haproxy-client": "10.78.0.43",
-      "haproxy-server": "10.78.0.44",
+      "direct-client": "10.78.0.61",
+      "direct-server": "10.78.0.62",
+      "haproxy-client": "10.78.0.63",
+      "haproxy-server": "10.78.0.64",
+      "envoy-client": "10.78.0.65",
+      "envoy-server": "10.78.0.66",
+      [OUTSIDE_SERVER]: "10.78.0.67",
     },
     authorityMesh: mesh,
     controlIp: "10.78.0.4",
@@ -194,8 +243,8 @@ function startLab(): Promise<MeshLab> {
 type MeshNode = Parameters<typeof MeshLab.start>[0]["nodes"][string];
 
 /** JSON is YAML. */
-function meshText(): string {
-  const workloads = NODES.flatMap((node) =>
+function meshText(nodes: readonly NodeName[]): string {
+  const workloads = nodes.flatMap((node) =>
     podNames(node).map((name, i) => ({
       uid: `bench//Pod/default/${name}`,
       name,
@@ -217,10 +266,10 @@ function meshText(): string {
   return JSON.stringify({ workloads, services: [], policies: [] });
 }
 
-function podNames(node: (typeof NODES)[number]): readonly string[] {
+function podNames(node: NodeName): readonly string[] {
   return Array.from({ length: PODS_PER_NODE }, (_, i) => `pod-${node}-${i}`);
 }
 
-function podIp(node: (typeof NODES)[number], index: number): string {
-  return `10.78.0.${(node === "a" ? 10 : 20) + index}`;
+function podIp(node: NodeName, index: number): string {
+  return `10.78.0.${NODES[node].firstPodIp + index}`;
 }

@@ -1,9 +1,9 @@
 /** Times a message and its echo through the whole path, alone and among 64 connections. */
 import { isQuick, type Measure, report } from "../measure.ts";
-import { alternate, withCpuSeconds } from "./alternate.ts";
+import { alternate, cpuFigures, withCpuSeconds } from "./alternate.ts";
 import { PathStage } from "./path-stage.ts";
 
-const DURATION_MS = isQuick() ? 500 : 1500;
+const DURATION_MS = isQuick() ? 500 : 1000;
 
 const stage = await PathStage.start("echo-server");
 try {
@@ -21,11 +21,7 @@ try {
           { name: `${flow}, p50`, unit: "µs", value: p50Us },
           { name: `${flow}, p99`, unit: "µs", value: p99Us },
           { name: `${flow}, rate`, unit: "1/s", value: count / seconds },
-          ...spent.map((one) => ({
-            name: `${flow}, ${one.side}'s proxy`,
-            unit: "CPU µs each",
-            value: (one.seconds * 1e6) / count,
-          })),
+          ...cpuFigures(flow, spent, "CPU µs each", 1e6 / count),
         ];
       });
       measures.push(...taken, ...added(taken, `${flow}, p50`), ...added(taken, `${flow}, p99`));
@@ -42,7 +38,7 @@ function added(taken: readonly Measure[], name: string): Measure[] {
   if (direct === undefined) return [];
   return taken
     .filter((one) => one.name === name && one !== direct)
-    .map((one) => {
+    .map(({ samples: _, ...one }) => {
       const value = one.value - direct.value;
       return { ...one, name: `${name} added`, value, lowest: value, highest: value };
     });

@@ -36,11 +36,13 @@ export function requireEnvoy(): string | false {
 }
 
 export class EnvoyProcess {
+  readonly pid: number;
   readonly #lab: MeshLab;
   readonly #host: string;
   readonly #accessLog: string;
 
-  private constructor(lab: MeshLab, host: string, accessLog: string) {
+  private constructor(pid: number, lab: MeshLab, host: string, accessLog: string) {
+    this.pid = pid;
     this.#lab = lab;
     this.#host = host;
     this.#accessLog = accessLog;
@@ -72,12 +74,13 @@ export class EnvoyProcess {
       "20",
     ];
     const log = join(lab.folder, `envoy-${host}.log`);
-    lab.net.spawn(
+    const { pid } = lab.net.spawn(
       lab.host(host),
       envoyBinary(),
       ...["-c", config, ...args, "-l", "warn", "--log-path", log],
     );
-    const envoy = new EnvoyProcess(lab, host, accessLog);
+    if (pid === undefined) throw new Error("Envoy could not be started");
+    const envoy = new EnvoyProcess(pid, lab, host, accessLog);
     const isReady = (): Promise<boolean> =>
       envoy.#admin("/ready").then(
         () => true,
@@ -129,6 +132,7 @@ export function socketAddress(address: string, port: number): unknown {
   return { socket_address: { address, port_value: port } };
 }
 
-function envoyBinary(): string {
+/** The binary's path or name. */
+export function envoyBinary(): string {
   return process.env["ENVOY"] ?? "envoy";
 }

@@ -3,6 +3,8 @@ import { type EnvoyResources, socketAddress } from "./envoy-process.ts";
 import type { LabCertificate } from "./lab-certificate.ts";
 
 const TYPE = "type.googleapis.com/envoy.extensions";
+/** Envoy allows 1,024 of each otherwise. */
+const UNLIMITED = { max_connections: 1e6, max_pending_requests: 1e6, max_requests: 1e6 };
 
 export interface ClientTunnelOptions {
   /** Names the statistics: `cluster.NAME.…`, `tcp.NAME.…`. */
@@ -47,7 +49,13 @@ function clientListener({
   };
 }
 
-function clientCluster({ name, ip, certificate, expected }: ClientTunnelOptions): unknown {
+/** The peer's port 15008, spoken to in HTTP/2 over mutual TLS. */
+export function clientCluster({
+  name,
+  ip,
+  certificate,
+  expected,
+}: Pick<ClientTunnelOptions, "name" | "ip" | "certificate" | "expected">): object {
   const tls = {
     "@type": `${TYPE}.transport_sockets.tls.v3.UpstreamTlsContext`,
     common_tls_context: commonTls(certificate, expected),
@@ -157,6 +165,7 @@ function clusterTo(name: string, ip: string, port: number): object {
     name,
     type: "STATIC",
     connect_timeout: "2s",
+    circuit_breakers: { thresholds: [UNLIMITED] },
     load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [endpoint] }] },
   };
 }

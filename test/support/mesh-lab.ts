@@ -16,6 +16,7 @@ import { connectFrom } from "./lab-application.ts";
 import { type LabHost, NetnsLab } from "./netns-lab.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
+const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];
 const READY_MS_MAX = 20_000;
 
 export interface LabPod {
@@ -35,6 +36,8 @@ export interface LabNodeOptions {
   readonly mesh: string;
   readonly pods: readonly LabPod[];
   readonly environment?: Readonly<Record<string, string>>;
+  /** Shell command of another daemon that takes the same environment; default: ours. */
+  readonly command?: string;
 }
 
 export interface MeshLabOptions {
@@ -176,6 +179,7 @@ export class MeshLab {
     writeFileSync(file, mesh);
     const listen = `${this.#options.controlIp}:15012`;
     const authority = this.#spawn("control", {}, [
+      ...OUR_COMMAND,
       "embedded-mesh",
       ...["--file", file, "--listen", listen, "--state-dir", join(this.folder, "authority")],
     ]);
@@ -191,17 +195,20 @@ export class MeshLab {
     const uds = join(this.folder, `${name}.sock`);
     writeFileSync(meshFile, options.mesh);
     const agent = new ZdsServer({ native, clock: systemClock, log: silentLogger }, { path: uds });
+    const environment = {
+      NODE_NAME: name,
+      INPOD_UDS: uds,
+      LOCAL_XDS_PATH: meshFile,
+      CA_ADDRESS: `https://${this.#options.controlIp}:15012`,
+      CA_ROOT_CA: join(this.folder, "authority", "root-cert.pem"),
+      ...options.environment,
+    };
     const daemon = this.#spawn(
       name,
-      {
-        NODE_NAME: name,
-        INPOD_UDS: uds,
-        LOCAL_XDS_PATH: meshFile,
-        CA_ADDRESS: `https://${this.#options.controlIp}:15012`,
-        CA_ROOT_CA: join(this.folder, "authority", "root-cert.pem"),
-        ...options.environment,
-      },
-      ["proxy", "ztunnel"],
+      environment,
+      options.command === undefined
+        ? [...OUR_COMMAND, "proxy", "ztunnel"]
+        : ["sh", "-c", `exec ${options.command}`],
     );
     const node = new LabNode(host, agent, daemon);
     this.nodes.set(name, node);
@@ -245,17 +252,10 @@ export class MeshLab {
   #spawn(
     host: string,
     environment: Readonly<Record<string, string>>,
-    args: readonly string[],
+    command: readonly string[],
   ): ChildProcess {
     const variables = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
-    return this.net.spawn(
-      this.host(host),
-      "env",
-      ...variables,
-      process.execPath,
-      join(ROOT, "dist/main.js"),
-      ...args,
-    );
+    return this.net.spawn(this.host(host), "env", ...variables, ...command);
   }
 }
 

@@ -1,0 +1,53 @@
+/** What `npm run bench -- …` says. */
+import { parseArgs } from "node:util";
+
+export interface BenchOptions {
+  /** Parts of the names of the benches to run; none: all. */
+  readonly names: readonly string[];
+  /** For shorter runs with rougher figures. */
+  readonly isQuick: boolean;
+  readonly nodeCommands: NodeCommands;
+}
+
+/**
+ * Shell commands of another ztunnel for the client's node and the server's; ours runs where none is
+ * given.
+ */
+export interface NodeCommands {
+  readonly a?: string;
+  readonly b?: string;
+}
+
+/** @throws Error that names an option that is unknown, empty or lacks its value. */
+export function parseBenchOptions(args: readonly string[]): BenchOptions {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      quick: { type: "boolean", default: false },
+      "node-a": { type: "string" },
+      "node-b": { type: "string" },
+    },
+  });
+  const a = command("--node-a", values["node-a"]);
+  const b = command("--node-b", values["node-b"]);
+  return {
+    names: positionals,
+    isQuick: values.quick,
+    nodeCommands: { ...(a === undefined ? {} : { a }), ...(b === undefined ? {} : { b }) },
+  };
+}
+
+/** The arguments that say the same to a bench in a process of its own. */
+export function benchArguments({ isQuick, nodeCommands: { a, b } }: BenchOptions): string[] {
+  return [
+    ...(isQuick ? ["--quick"] : []),
+    ...(a === undefined ? [] : [`--node-a=${a}`]),
+    ...(b === undefined ? [] : [`--node-b=${b}`]),
+  ];
+}
+
+function command(option: string, text: string | undefined): string | undefined {
+  if (text?.trim() === "") throw new Error(`${option} needs a command`);
+  return text;
+}
