@@ -1,0 +1,42 @@
+/** The mesh that benches run in: two nodes, and pods on each that are numbered from 0. */
+
+/** The client's node and the server's. */
+export const NODES = ["a", "b"] as const;
+
+export type NodeName = (typeof NODES)[number];
+
+export function podNames(node: NodeName, count: number): readonly string[] {
+  return Array.from({ length: count }, (_, i) => `pod-${node}-${i}`);
+}
+
+/**
+ * What a daemon reads at its start.
+ *
+ * @param podIp the address of a node's n-th pod.
+ * @returns JSON, which is YAML.
+ */
+export function meshText(
+  podsPerNode: number,
+  podIp: (node: NodeName, index: number) => string,
+): string {
+  const workloads = NODES.flatMap((node) =>
+    podNames(node, podsPerNode).map((name, i) => ({
+      uid: `bench//Pod/default/${name}`,
+      name,
+      namespace: "default",
+      serviceAccount: name,
+      trustDomain: "cluster.local",
+      workloadIps: [podIp(node, i)],
+      protocol: "HBONE",
+      node: `node-${node}`,
+      network: "",
+      clusterId: "Kubernetes",
+      workloadName: name,
+      workloadType: "deployment",
+      canonicalName: name,
+      canonicalRevision: "v1",
+      services: {},
+    })),
+  );
+  return JSON.stringify({ workloads, services: [], policies: [] });
+}
