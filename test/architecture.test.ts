@@ -12,7 +12,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["mesh", "runtime"],
   ["wire", "http2", "telemetry", "net"],
   ["engine", "tls", "state", "rbac"],
-  ["hbone", "identity"],
+  ["hbone", "identity", "xds"],
   ["proxy"],
   ["dataplane", "inpod", "admin"],
   ["config"],

@@ -1,0 +1,296 @@
+/**
+ * Our half of a delta discovery conversation, without its transport: what to ask, what an answer
+ * changes, and what to reply. It outlives streams: what was accepted is offered to the next one.
+ *
+ * @see spec control-plane 1.3 to 1.7, and corrections B1 to B14 for what istiod does with it.
+ */
+import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../wire/delta-discovery.ts";
+import { WireError } from "../wire/wire-error.ts";
+
+/** Where the resources of one type go. */
+export interface ResourceSink {
+  /**
+   * New or changed. The bytes are valid during the call only.
+   *
+   * @throws WireError when they are not understood; its message becomes the reason of the NACK.
+   */
+  put(name: string, bytes: Uint8Array): void;
+  /** May name what was never put: that changes nothing. */
+  remove(name: string): void;
+  /** All of a response was put and removed. */
+  commit(): void;
+}
+
+export interface SubscribedType {
+  readonly url: string;
+  /** Ask for single resources when they are needed, instead of for all. */
+  readonly onDemand: boolean;
+  readonly sink: ResourceSink;
+}
+
+/** Who we are, in the first request of each type. */
+export interface NodeDescription {
+  /** `ztunnel~ip~pod.namespace~namespace.svc.cluster.local` */
+  readonly id: string;
+  readonly metadata: Readonly<Record<string, unknown>>;
+}
+
+export interface DeltaClientOptions {
+  readonly node: NodeDescription;
+  /**
+   * What the names and versions offered to a new stream may take, bytes. Beyond, nothing is offered
+   * and the first answer counts as complete. istiod refuses requests over 4 MiB for ever.
+   */
+  readonly offeredBytesMax: number;
+}
+
+/** A resource that was refused. */
+export interface Refusal {
+  readonly name: string;
+  readonly reason: string;
+}
+
+/** What is known of one type on the current stream. */
+interface TypeState {
+  readonly type: SubscribedType;
+  /** Name → version of what was accepted; the version is empty for what was only asked for. */
+  readonly retained: Map<string, string>;
+  /** What the first answer of this stream must name to stay; `undefined`: it only names changes. */
+  unconfirmed: Set<string> | undefined;
+  /** Key → who waits for the first answer to it. */
+  readonly waiting: Map<string, (() => void)[]>;
+  /** Keys asked for on this stream; a server never answers one twice. */
+  readonly asked: Set<string>;
+  accepted: boolean;
+}
+
+const ALL = "*";
+/** A map entry's tags and lengths, beside its text. */
+const ENTRY_OVERHEAD_BYTES = 8;
+
+export class DeltaClient {
+  readonly #options: DeltaClientOptions;
+  readonly #types: ReadonlyMap<string, TypeState>;
+
+  /** @param types in the order in which they are asked for. */
+  constructor(types: readonly SubscribedType[], options: DeltaClientOptions) {
+    this.#options = options;
+    this.#types = new Map(
+      types.map((type) => [
+        type.url,
+        {
+          type,
+          retained: new Map(),
+          unconfirmed: undefined,
+          waiting: new Map(),
+          asked: new Set(),
+          accepted: false,
+        },
+      ]),
+    );
+  }
+
+  /** URLs of the types of which all is asked for and nothing has been accepted yet. */
+  missing(): readonly string[] {
+    return [...this.#types.values()]
+      .filter(({ type, accepted }) => !type.onDemand && !accepted)
+      .map(({ type }) => type.url);
+  }
+
+  /** Name → version of what the other side knows that we have. */
+  retained(url: string): ReadonlyMap<string, string> {
+    return this.#types.get(url)?.retained ?? new Map();
+  }
+
+  /** As if an earlier stream had brought it: what a former process kept. */
+  restore(url: string, versions: ReadonlyMap<string, string>): void {
+    const retained = this.#types.get(url)?.retained;
+    for (const [name, version] of versions) retained?.set(name, version);
+  }
+
+  /** A new stream is there: the requests to send at once, without waiting for any answer. */
+  open(): readonly DeltaDiscoveryRequest[] {
+    return [...this.#types.values()].map((state) => this.#firstRequest(state));
+  }
+
+  /**
+   * Asks for one resource by `network/ip`, `namespace/hostname` or uid.
+   *
+   * @param answered called once, after the sink has taken in the answer, also when it is that there
+   *   is no such thing; at once when the answer is known.
+   * @returns what to send, if there is a stream; nothing when it was asked before.
+   */
+  demand(url: string, key: string, answered: () => void): DeltaDiscoveryRequest | undefined {
+    const state = this.#types.get(url);
+    if (state === undefined) throw new Error(`nobody subscribed to ${url}`);
+    const waiting = state.waiting.get(key);
+    if (waiting !== undefined) {
+      waiting.push(answered);
+      return undefined;
+    }
+    if (state.asked.has(key)) {
+      answered();
+      return undefined;
+    }
+    state.waiting.set(key, [answered]);
+    state.asked.add(key);
+    // So that the next stream asks for it, if this one ends before it is answered.
+    if (!state.retained.has(key)) state.retained.set(key, "");
+    return request(url, { resourceNamesSubscribe: [key] });
+  }
+
+  /** Nobody waits any longer for the answer to a key. */
+  abandon(url: string, key: string, answered: () => void): void {
+    const waiting = this.#types.get(url)?.waiting;
+    const rest = waiting?.get(key)?.filter((other) => other !== answered);
+    if (rest === undefined) return;
+    if (rest.length === 0) waiting?.delete(key);
+    else waiting?.set(key, rest);
+  }
+
+  /** Takes an answer, which may be worked through in steps. One at a time. */
+  receive(response: DeltaDiscoveryResponse): DeltaExchange {
+    return new DeltaExchange(response, this.#types.get(response.typeUrl));
+  }
+
+  #firstRequest(state: TypeState): DeltaDiscoveryRequest {
+    const { type, retained } = state;
+    const offered = offeredBytes(retained) <= this.#options.offeredBytesMax;
+    state.unconfirmed = offered || type.onDemand ? undefined : new Set(retained.keys());
+    state.asked.clear();
+    if (type.onDemand) for (const key of state.waiting.keys()) state.asked.add(key);
+    const everything = type.onDemand ? [ALL] : [];
+    return request(type.url, {
+      node: { id: this.#options.node.id, cluster: "", metadata: this.#options.node.metadata },
+      resourceNamesSubscribe: everything,
+      resourceNamesUnsubscribe: everything,
+      initialResourceVersions: offered ? new Map(retained) : new Map(),
+    });
+  }
+}
+
+/** One answer on its way into the sink. */
+export class DeltaExchange {
+  readonly #response: DeltaDiscoveryResponse;
+  readonly #state: TypeState | undefined;
+  readonly #refusals: Refusal[] = [];
+  #next = 0;
+
+  constructor(response: DeltaDiscoveryResponse, state: TypeState | undefined) {
+    this.#response = response;
+    this.#state = state;
+  }
+
+  /** False for a type that nobody asked for; it is acknowledged all the same. */
+  get known(): boolean {
+    return this.#state !== undefined;
+  }
+
+  get refusals(): readonly Refusal[] {
+    return this.#refusals;
+  }
+
+  /**
+   * Hands some more resources to the sink; one that is refused does not stop the others.
+   *
+   * @returns true while there are more.
+   */
+  step(resourcesMax: number): boolean {
+    const { resources } = this.#response;
+    const state = this.#state;
+    if (state === undefined) return false;
+    const end = Math.min(resources.length, this.#next + resourcesMax);
+    for (; this.#next < end; this.#next++) {
+      const resource = resources[this.#next] as DeltaDiscoveryResponse["resources"][number];
+      this.#put(state, resource);
+    }
+    return end < resources.length;
+  }
+
+  /** After the last step: removals, those who waited, and what to send back. */
+  finish(): DeltaDiscoveryRequest {
+    const { typeUrl, nonce, removedResources } = this.#response;
+    const state = this.#state;
+    if (state !== undefined) {
+      for (const name of removedResources) remove(state, name);
+      for (const name of state.unconfirmed ?? []) remove(state, name);
+      state.unconfirmed = undefined;
+      state.type.sink.commit();
+      if (this.#refusals.length === 0) state.accepted = true;
+      this.#wake(state);
+    }
+    const errorDetail =
+      this.#refusals.length === 0
+        ? undefined
+        : {
+            code: 0,
+            message: this.#refusals.map(({ name, reason }) => `${name}: ${reason}`).join("; "),
+          };
+    return request(typeUrl, { responseNonce: nonce, errorDetail });
+  }
+
+  #put(state: TypeState, resource: DeltaDiscoveryResponse["resources"][number]): void {
+    const { name, version } = resource;
+    state.unconfirmed?.delete(name);
+    // A change of a service sends its workloads again, most of them as they were.
+    if (version !== "" && state.retained.get(name) === version) return;
+    try {
+      if (resource.resource === undefined) {
+        throw new WireError("incomplete", "XDS payload without resource");
+      }
+      state.type.sink.put(name, resource.resource.value);
+      state.retained.set(name, version);
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      this.#refusals.push({ name, reason: error.message });
+    }
+  }
+
+  #wake(state: TypeState): void {
+    if (state.waiting.size === 0) return;
+    const { resources, removedResources } = this.#response;
+    for (const { name, aliases } of resources) {
+      wake(state, name);
+      for (const alias of aliases) wake(state, withoutPrefixLength(alias));
+    }
+    for (const key of removedResources) wake(state, key);
+  }
+}
+
+/** A range is asked for by its first address, but answered as `network/address/length`. */
+function withoutPrefixLength(alias: string): string {
+  const [network, address] = alias.split("/");
+  return `${network}/${address}`;
+}
+
+function remove(state: TypeState, name: string): void {
+  state.type.sink.remove(name);
+  state.retained.delete(name);
+}
+
+function wake(state: TypeState, key: string): void {
+  const waiting = state.waiting.get(key);
+  state.waiting.delete(key);
+  for (const answered of waiting ?? []) answered();
+}
+
+function offeredBytes(versions: ReadonlyMap<string, string>): number {
+  let bytes = 0;
+  for (const [name, version] of versions) {
+    bytes += Buffer.byteLength(name) + version.length + ENTRY_OVERHEAD_BYTES;
+  }
+  return bytes;
+}
+
+function request(typeUrl: string, fields: Partial<DeltaDiscoveryRequest>): DeltaDiscoveryRequest {
+  return {
+    node: undefined,
+    typeUrl,
+    resourceNamesSubscribe: [],
+    resourceNamesUnsubscribe: [],
+    initialResourceVersions: new Map(),
+    responseNonce: "",
+    errorDetail: undefined,
+    ...fields,
+  };
+}
