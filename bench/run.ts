@@ -1,6 +1,6 @@
 /**
- * `npm run bench [-- NAME…] [--quick]`: every `*.bench.ts` whose path contains one of the names, each
- * in a process of its own for a fresh heap and fresh machine code. Prints the tables and writes
+ * `npm run bench [-- NAME…] [--quick]`: every `*.bench.ts` whose path contains one of the names
+ * (without a name all but `soak`, which takes minutes), each in a process of its own for a fresh heap and fresh machine code. Prints the tables and writes
  * `bench/out/bench.json`.
  */
 import { fork } from "node:child_process";
@@ -10,10 +10,14 @@ import { describeMachine } from "./machine.ts";
 import { formatMeasures, isQuick, type Measure, STEAL_SHARE_MAX } from "./measure.ts";
 
 const FOLDER = import.meta.dirname;
+/** Takes so long that it runs only when it is named. */
+const ON_REQUEST = "path/soak.bench.ts";
 
 const names = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
 const files = globSync("**/*.bench.ts", { cwd: FOLDER })
-  .filter((file) => names.length === 0 || names.some((name) => file.includes(name)))
+  .filter((file) =>
+    names.length === 0 ? file !== ON_REQUEST : names.some((name) => file.includes(name)),
+  )
   .sort();
 if (files.length === 0) throw new Error(`no bench is named ${names.join(" or ")}`);
 
