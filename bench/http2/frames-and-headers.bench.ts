@@ -6,7 +6,8 @@ import assert from "node:assert/strict";
 import { Bench } from "tinybench";
 import { HpackDecoder } from "../../src/http2/hpack-decoder.ts";
 import { HpackEncoder } from "../../src/http2/hpack-encoder.ts";
-import { Http2Connection, type Http2Listener } from "../../src/http2/http2-connection.ts";
+import { Http2Connection } from "../../src/http2/http2-connection.ts";
+import type { Http2Listener } from "../../src/http2/http2-listener.ts";
 import type { Http2Stream } from "../../src/http2/http2-stream.ts";
 import { encodeFrame, PREFACE } from "../../test/support/http2-frames.ts";
 

@@ -3,11 +3,8 @@
  * story of how it ended.
  */
 import { ErrorCode } from "../http2/error-code.ts";
-import {
-  Http2Connection,
-  type Http2Failure,
-  type Http2Listener,
-} from "../http2/http2-connection.ts";
+import { Http2Connection } from "../http2/http2-connection.ts";
+import type { Http2Failure, Http2Listener } from "../http2/http2-listener.ts";
 import type { Http2Stream } from "../http2/http2-stream.ts";
 import type { Http2Request } from "../http2/message-fields.ts";
 import { OPERATION, TLS_FAILURE } from "../net/reactor.ts";

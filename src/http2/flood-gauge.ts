@@ -56,19 +56,21 @@ interface Bucket {
 export class FloodGauge {
   readonly #share: number;
   readonly #buckets = new Map<FloodKind, Bucket>();
+  #now = 0;
 
   /** @param share of the limits that is granted. */
   constructor(share = 1) {
     this.#share = share;
   }
 
-  /**
-   * Takes one of a kind.
-   *
-   * @param now monotonic milliseconds.
-   * @returns false when the peer has used up its allowance.
-   */
-  charge(kind: FloodKind, now: number): boolean {
+  /** @param now monotonic milliseconds. */
+  advance(now: number): void {
+    this.#now = now;
+  }
+
+  /** Takes one of a kind. @returns false when the peer has used up its allowance. */
+  charge(kind: FloodKind): boolean {
+    const now = this.#now;
     const burst = FLOOD_LIMITS[kind].burst * this.#share;
     const perSecond = FLOOD_LIMITS[kind].perSecond * this.#share;
     let bucket = this.#buckets.get(kind);

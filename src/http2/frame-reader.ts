@@ -4,37 +4,21 @@
  * must look like is judged here, what it means for a stream in the connection. RFC 9113 section 6.
  */
 import {
-  FRAME_BYTES_DEFAULT,
   FRAME_HEADER_BYTES,
   FrameFlag,
   FrameType,
-  PING_BYTES,
   PREFACE,
   SETTING_BYTES,
   STREAM_ID_MAX,
   WINDOW_BYTES_MAX,
 } from "./frame.ts";
+import { checkFrame, GOAWAY_BYTES, misplaced, PRIORITY_BYTES } from "./frame-rules.ts";
+import { GatheredBytes } from "./gathered-bytes.ts";
+import { HeaderBlock } from "./header-block.ts";
 import { Http2Error } from "./http2-error.ts";
-
-/** Frames after HEADERS that one block may take; the original of CVE-2024-27316 had no end. */
-const CONTINUATIONS_MAX = 64;
-
-/** A peer says what it has to say in six settings; CVE-2019-9515 counts on long lists too. */
-const SETTINGS_MAX = 64;
 
 /** Of a GOAWAY's debug text; the rest is skipped. */
 const DEBUG_BYTES_MAX = 256;
-
-/** Blocks of fields that are above the list limit once decoded are still read, up to this factor. */
-const BLOCK_FACTOR = 2;
-
-/** A connection keeps so much memory for the next header block that comes in pieces. */
-const KEPT_BYTES_MAX = 4096;
-
-/** Stream dependency and weight before a header block. */
-const PRIORITY_BYTES = 5;
-
-const EMPTY = Buffer.alloc(0);
 
 /** What the reader found. Offsets are valid during the call. */
 export interface FrameListener {
@@ -79,8 +63,10 @@ export class FrameReader {
   readonly #arena: Buffer;
   readonly #listener: FrameListener;
   readonly #frameBytesMax: number;
-  readonly #blockBytesMax: number;
   readonly #header: Buffer = Buffer.alloc(FRAME_HEADER_BYTES);
+  /** A payload that is not whole in one piece. */
+  readonly #gathered = new GatheredBytes();
+  readonly #block: HeaderBlock;
   #phase: Phase;
   /** Bytes of the preface or of a split header that have come. */
   #count = 0;
@@ -97,21 +83,11 @@ export class FrameReader {
   #skip = 0;
   #paddingBytes = 0;
 
-  // Payloads that are not whole in one piece, and header blocks of several frames.
-  #gathered: Buffer = EMPTY;
-  #gatheredCount = 0;
-  /** How many of them are of the frame that is being read. */
-  #partBytes = 0;
-  /** The stream whose header block is not complete; 0 is none. */
-  #blockStreamId = 0;
-  #blockEndsStream = false;
-  #continuationCount = 0;
-
   constructor(arena: Uint8Array, listener: FrameListener, options: FrameReaderOptions) {
     this.#arena = Buffer.from(arena.buffer, arena.byteOffset, arena.byteLength);
     this.#listener = listener;
     this.#frameBytesMax = options.frameBytesMax;
-    this.#blockBytesMax = Math.max(FRAME_BYTES_DEFAULT, options.headerListBytesMax * BLOCK_FACTOR);
+    this.#block = new HeaderBlock(options.headerListBytesMax);
     this.#phase = options.role === "server" ? "preface" : "header";
   }
 
@@ -150,7 +126,6 @@ export class FrameReader {
   /** Nothing more is delivered, also of the slice that is being read. */
   stop(): void {
     this.#isStopped = true;
-    this.#gathered = EMPTY;
   }
 
   #readPreface(from: number, end: number): number {
@@ -195,23 +170,26 @@ export class FrameReader {
         `frame of ${length} bytes, at most ${this.#frameBytesMax} are allowed`,
       );
     }
-    if (this.#blockStreamId !== 0) this.#expectContinuation();
+    if (this.#block.isOpen) this.#block.expectContinuation(this.#type, this.#streamId);
     else if (this.#type === FrameType.data) {
       this.#beginData(length);
       return;
+    } else if (this.#type === FrameType.continuation) {
+      throw new Http2Error("protocol", "CONTINUATION without HEADERS");
     }
     if (!this.#isGreeted) this.#expectGreeting();
-    this.#checkStreamId();
-    this.#checkLength(length);
-    if (!isGathered(this.#type)) {
+    checkFrame(this.#type, this.#flags, this.#streamId, length);
+    if (!isKnown(this.#type)) {
       this.#listener.ignored(this.#type);
       this.#skipNext(length);
       return;
     }
-    this.#left = this.#type === FrameType.goaway ? Math.min(length, 8 + DEBUG_BYTES_MAX) : length;
+    if (isOfHeaders(this.#type)) this.#block.expectRoom(length);
+    const { goaway } = FrameType;
+    this.#left = this.#type === goaway ? Math.min(length, GOAWAY_BYTES + DEBUG_BYTES_MAX) : length;
     this.#skip = length - this.#left;
     this.#phase = "gather";
-    if (length === 0) this.#complete(this.#gathered, this.#gatheredCount, 0);
+    if (length === 0) this.#complete(this.#arena, 0, 0);
   }
 
   #expectGreeting(): void {
@@ -219,78 +197,6 @@ export class FrameReader {
       throw new Http2Error("protocol", `first frame is no SETTINGS but of type ${this.#type}`);
     }
     this.#isGreeted = true;
-  }
-
-  #expectContinuation(): void {
-    if (this.#type !== FrameType.continuation || this.#streamId !== this.#blockStreamId) {
-      throw new Http2Error(
-        "protocol",
-        `frame of type ${this.#type} within the header block of stream ${this.#blockStreamId}`,
-      );
-    }
-    this.#continuationCount += 1;
-    if (this.#continuationCount > CONTINUATIONS_MAX) {
-      throw new Http2Error("flood", "too many CONTINUATION frames (CVE-2024-27316)");
-    }
-  }
-
-  /** Which frames belong to a stream and which to the connection. */
-  #checkStreamId(): void {
-    switch (this.#type) {
-      case FrameType.headers:
-      case FrameType.priority:
-      case FrameType.rstStream:
-        if (this.#streamId === 0) throw misplaced(this.#type, 0);
-        return;
-      case FrameType.settings:
-      case FrameType.ping:
-      case FrameType.goaway:
-        if (this.#streamId !== 0) throw misplaced(this.#type, this.#streamId);
-        return;
-      case FrameType.pushPromise:
-        throw new Http2Error("protocol", "PUSH_PROMISE although push is off");
-      case FrameType.continuation:
-        if (this.#blockStreamId === 0) {
-          throw new Http2Error("protocol", "CONTINUATION without HEADERS");
-        }
-    }
-  }
-
-  #checkLength(length: number): void {
-    const isAck = (this.#flags & FrameFlag.ack) !== 0;
-    switch (this.#type) {
-      case FrameType.headers:
-      case FrameType.continuation:
-        if (this.#gatheredCount + length > this.#blockBytesMax) {
-          throw new Http2Error(
-            "flood",
-            `header block above ${this.#blockBytesMax} bytes (CVE-2024-27316)`,
-          );
-        }
-        return;
-      case FrameType.settings:
-        if (length % SETTING_BYTES !== 0 || (isAck && length > 0)) break;
-        if (length > SETTINGS_MAX * SETTING_BYTES) {
-          throw new Http2Error("flood", "too many settings in a frame (CVE-2019-9515)");
-        }
-        return;
-      case FrameType.priority:
-        if (length === 5) return;
-        break;
-      case FrameType.rstStream:
-      case FrameType.windowUpdate:
-        if (length === 4) return;
-        break;
-      case FrameType.ping:
-        if (length === PING_BYTES) return;
-        break;
-      case FrameType.goaway:
-        if (length >= 8) return;
-        break;
-      default:
-        return;
-    }
-    throw new Http2Error("frame-size", `frame of type ${this.#type} with ${length} bytes`);
   }
 
   // ---- DATA
@@ -346,48 +252,32 @@ export class FrameReader {
 
   #gather(from: number, end: number): number {
     const length = Math.min(end - from, this.#left);
-    const isWhole = length === this.#left && this.#partBytes === 0;
     this.#left -= length;
-    if (isWhole && this.#blockStreamId === 0) {
+    if (this.#left === 0 && this.#gathered.count === 0) {
       this.#complete(this.#arena, from, length);
       return from + length;
     }
-    this.#keep(this.#arena, from, length);
-    this.#partBytes += length;
+    this.#gathered.add(this.#arena, from, length);
     if (this.#left === 0) {
-      const partBytes = this.#partBytes;
-      this.#partBytes = 0;
-      this.#complete(this.#gathered, this.#gatheredCount - partBytes, partBytes);
+      const { bytes, count } = this.#gathered;
+      this.#gathered.clear();
+      this.#complete(bytes, 0, count);
     }
     return from + length;
   }
 
-  #keep(bytes: Buffer, from: number, length: number): void {
-    const count = this.#gatheredCount + length;
-    if (count > this.#gathered.length) {
-      const larger = Buffer.allocUnsafeSlow(Math.max(2 * count, 256));
-      this.#gathered.copy(larger, 0, 0, this.#gatheredCount);
-      this.#gathered = larger;
-    }
-    bytes.copy(this.#gathered, this.#gatheredCount, from, from + length);
-    this.#gatheredCount = count;
-  }
-
-  /** A payload is whole: in the arena, or at the end of what is gathered. */
+  /** A payload is whole, here or there. */
   #complete(bytes: Buffer, at: number, length: number): void {
     this.#skipNext(this.#skip);
-    if (this.#type === FrameType.headers) {
-      this.#completeHeaders(bytes, at, length);
-      return;
-    }
-    if (this.#type === FrameType.continuation) {
-      this.#completeContinuation();
-      return;
-    }
-    this.#release();
     const listener = this.#listener;
     const isAck = (this.#flags & FrameFlag.ack) !== 0;
     switch (this.#type) {
+      case FrameType.headers:
+        this.#completeHeaders(bytes, at, length);
+        return;
+      case FrameType.continuation:
+        this.#completeContinuation(bytes, at, length);
+        return;
       case FrameType.rstStream:
         listener.rstStream(this.#streamId, uint32(bytes, at));
         return;
@@ -409,7 +299,7 @@ export class FrameReader {
         listener.goaway(
           uint32(bytes, at) & STREAM_ID_MAX,
           uint32(bytes, at + 4),
-          bytes.toString("latin1", at + 8, at + length),
+          bytes.toString("latin1", at + GOAWAY_BYTES, at + length),
         );
         return;
       case FrameType.windowUpdate:
@@ -429,38 +319,28 @@ export class FrameReader {
     if (start > end) throw new Http2Error("protocol", "padding is longer than its frame");
     const endStream = (this.#flags & FrameFlag.endStream) !== 0;
     if ((this.#flags & FrameFlag.endHeaders) !== 0) {
-      this.#release();
       this.#listener.headers(this.#streamId, bytes, start, end - start, endStream);
       return;
     }
-    this.#blockStreamId = this.#streamId;
-    this.#blockEndsStream = endStream;
-    this.#continuationCount = 0;
-    this.#gatheredCount = 0;
-    this.#keep(bytes, start, end - start);
+    this.#block.begin(this.#streamId, endStream);
+    this.#block.add(bytes, start, end - start);
   }
 
-  #completeContinuation(): void {
+  #completeContinuation(part: Buffer, at: number, partBytes: number): void {
+    this.#block.add(part, at, partBytes);
     if ((this.#flags & FrameFlag.endHeaders) === 0) return;
-    const [bytes, length] = [this.#gathered, this.#gatheredCount];
-    this.#blockStreamId = 0;
-    this.#release();
-    this.#listener.headers(this.#streamId, bytes, 0, length, this.#blockEndsStream);
-  }
-
-  /** The gathered bytes are used before more are gathered; large memory is given back. */
-  #release(): void {
-    this.#gatheredCount = 0;
-    if (this.#gathered.length > KEPT_BYTES_MAX) this.#gathered = EMPTY;
+    const { bytes, length } = this.#block.end();
+    this.#listener.headers(this.#streamId, bytes, 0, length, this.#block.endsStream);
   }
 }
 
-function isGathered(type: number): boolean {
+/** PRIORITY has no meaning any more. RFC 9113 section 5.3.2. */
+function isKnown(type: number): boolean {
   return type !== FrameType.priority && type <= FrameType.continuation;
 }
 
-function misplaced(type: number, streamId: number): Http2Error {
-  return new Http2Error("protocol", `frame of type ${type} on stream ${streamId}`);
+function isOfHeaders(type: number): boolean {
+  return type === FrameType.headers || type === FrameType.continuation;
 }
 
 function uint32(bytes: Buffer, at: number): number {

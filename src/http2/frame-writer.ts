@@ -1,100 +1,130 @@
-/**
- * Frames to bytes in memory that the caller owns. Each function writes at `offset` and needs the
- * room that its name says: {@link FRAME_HEADER_BYTES} and the payload.
- */
-import { FRAME_HEADER_BYTES, FrameFlag, FrameType, SETTING_BYTES } from "./frame.ts";
+/** Frames to bytes: behind what was written before, or, for DATA, before a payload that lies ready. */
+import {
+  FRAME_BYTES_DEFAULT,
+  FRAME_HEADER_BYTES,
+  FrameFlag,
+  FrameType,
+  PING_BYTES,
+  PREFACE,
+  SETTING_BYTES,
+} from "./frame.ts";
+import { GOAWAY_BYTES } from "./frame-rules.ts";
 
-/** Writes the nine bytes before a payload of `length` bytes. */
-export function writeFrameHeader(
-  bytes: Uint8Array,
-  offset: number,
-  length: number,
-  type: number,
-  flags: number,
-  streamId: number,
-): void {
-  bytes[offset] = length >>> 16;
-  bytes[offset + 1] = length >>> 8;
-  bytes[offset + 2] = length;
-  bytes[offset + 3] = type;
-  bytes[offset + 4] = flags;
-  writeUint32(bytes, offset + 5, streamId);
+/** The most that is reserved at once: a frame of the size that every peer takes. */
+export const OUTPUT_BYTES_MAX: number = FRAME_HEADER_BYTES + FRAME_BYTES_DEFAULT;
+
+/** Payload of RST_STREAM and WINDOW_UPDATE. */
+const NUMBER_BYTES = 4;
+
+/** Where frames other than DATA go. */
+export interface Http2Output {
+  /**
+   * Makes room behind everything that was written to this connection so far.
+   *
+   * @param length at most {@link OUTPUT_BYTES_MAX}.
+   * @returns its offset in the arena; all of it is filled before anything else is asked for.
+   */
+  reserve(length: number): number;
 }
 
-/** SETTINGS: 9 bytes and 6 for each setting. */
-export function writeSettings(
-  bytes: Uint8Array,
-  offset: number,
-  settings: readonly (readonly [id: number, value: number])[],
-): void {
-  writeFrameHeader(bytes, offset, settings.length * SETTING_BYTES, FrameType.settings, 0, 0);
-  let at = offset + FRAME_HEADER_BYTES;
-  for (const [id, value] of settings) {
-    bytes[at] = id >>> 8;
-    bytes[at + 1] = id;
-    writeUint32(bytes, at + 2, value);
-    at += SETTING_BYTES;
+export class FrameWriter {
+  readonly #arena: Uint8Array;
+  readonly #output: Http2Output;
+
+  constructor(arena: Uint8Array, output: Http2Output) {
+    this.#arena = arena;
+    this.#output = output;
   }
-}
 
-/** SETTINGS with ACK: 9 bytes. */
-export function writeSettingsAck(bytes: Uint8Array, offset: number): void {
-  writeFrameHeader(bytes, offset, 0, FrameType.settings, FrameFlag.ack, 0);
-}
-
-/** PING or its answer: 17 bytes. */
-export function writePing(
-  bytes: Uint8Array,
-  offset: number,
-  payload: Uint8Array,
-  isAck: boolean,
-): void {
-  const flags = isAck ? FrameFlag.ack : 0;
-  writeFrameHeader(bytes, offset, payload.length, FrameType.ping, flags, 0);
-  bytes.set(payload, offset + FRAME_HEADER_BYTES);
-}
-
-/** RST_STREAM: 13 bytes. */
-export function writeRstStream(
-  bytes: Uint8Array,
-  offset: number,
-  streamId: number,
-  code: number,
-): void {
-  writeFrameHeader(bytes, offset, 4, FrameType.rstStream, 0, streamId);
-  writeUint32(bytes, offset + FRAME_HEADER_BYTES, code);
-}
-
-/** WINDOW_UPDATE: 13 bytes. Stream 0 is the connection. */
-export function writeWindowUpdate(
-  bytes: Uint8Array,
-  offset: number,
-  streamId: number,
-  increment: number,
-): void {
-  writeFrameHeader(bytes, offset, 4, FrameType.windowUpdate, 0, streamId);
-  writeUint32(bytes, offset + FRAME_HEADER_BYTES, increment);
-}
-
-/** GOAWAY: 17 bytes and one for each character of the debug text, which is ASCII. */
-export function writeGoaway(
-  bytes: Uint8Array,
-  offset: number,
-  lastStreamId: number,
-  code: number,
-  debug: string,
-): void {
-  writeFrameHeader(bytes, offset, 8 + debug.length, FrameType.goaway, 0, 0);
-  writeUint32(bytes, offset + FRAME_HEADER_BYTES, lastStreamId);
-  writeUint32(bytes, offset + FRAME_HEADER_BYTES + 4, code);
-  for (let i = 0; i < debug.length; i++) {
-    bytes[offset + FRAME_HEADER_BYTES + 8 + i] = debug.charCodeAt(i);
+  /** What a client says before its first frame. */
+  preface(): void {
+    this.#arena.set(PREFACE, this.#output.reserve(PREFACE.length));
   }
-}
 
-function writeUint32(bytes: Uint8Array, offset: number, value: number): void {
-  bytes[offset] = value >>> 24;
-  bytes[offset + 1] = value >>> 16;
-  bytes[offset + 2] = value >>> 8;
-  bytes[offset + 3] = value;
+  settings(settings: readonly (readonly [id: number, value: number])[]): void {
+    let at = this.#begin(settings.length * SETTING_BYTES, FrameType.settings, 0, 0);
+    for (const [id, value] of settings) {
+      this.#arena[at] = id >>> 8;
+      this.#arena[at + 1] = id;
+      this.#uint32(at + 2, value);
+      at += SETTING_BYTES;
+    }
+  }
+
+  settingsAck(): void {
+    this.#begin(0, FrameType.settings, FrameFlag.ack, 0);
+  }
+
+  /** @param payload eight bytes. */
+  ping(payload: Uint8Array, isAck: boolean): void {
+    const at = this.#begin(PING_BYTES, FrameType.ping, isAck ? FrameFlag.ack : 0, 0);
+    this.#arena.set(payload, at);
+  }
+
+  rstStream(streamId: number, code: number): void {
+    this.#uint32(this.#begin(NUMBER_BYTES, FrameType.rstStream, 0, streamId), code);
+  }
+
+  /** @param streamId 0 is the connection. */
+  windowUpdate(streamId: number, increment: number): void {
+    this.#uint32(this.#begin(NUMBER_BYTES, FrameType.windowUpdate, 0, streamId), increment);
+  }
+
+  /** @param debug ASCII. */
+  goaway(lastStreamId: number, code: number, debug: string): void {
+    const at = this.#begin(GOAWAY_BYTES + debug.length, FrameType.goaway, 0, 0);
+    this.#uint32(at, lastStreamId);
+    this.#uint32(at + 4, code);
+    for (let i = 0; i < debug.length; i++) {
+      this.#arena[at + GOAWAY_BYTES + i] = debug.charCodeAt(i);
+    }
+  }
+
+  /** A header block in as many frames as it takes. */
+  headers(streamId: number, block: Uint8Array, endStream: boolean): void {
+    let type: number = FrameType.headers;
+    let flags = endStream ? FrameFlag.endStream : 0;
+    for (let from = 0; from < block.length; from += FRAME_BYTES_DEFAULT) {
+      const part = block.subarray(from, from + FRAME_BYTES_DEFAULT);
+      if (from + part.length === block.length) flags |= FrameFlag.endHeaders;
+      this.#arena.set(part, this.#begin(part.length, type, flags, streamId));
+      type = FrameType.continuation;
+      flags = 0;
+    }
+  }
+
+  /** An empty DATA frame with END_STREAM. */
+  endOfStream(streamId: number): void {
+    this.#begin(0, FrameType.data, FrameFlag.endStream, streamId);
+  }
+
+  /** The {@link FRAME_HEADER_BYTES} before a payload that follows in the arena or on the wire. */
+  dataHeader(streamId: number, offset: number, length: number): void {
+    this.#header(offset, length, FrameType.data, 0, streamId);
+  }
+
+  /** @returns where the payload goes. */
+  #begin(length: number, type: number, flags: number, streamId: number): number {
+    const offset = this.#output.reserve(FRAME_HEADER_BYTES + length);
+    this.#header(offset, length, type, flags, streamId);
+    return offset + FRAME_HEADER_BYTES;
+  }
+
+  #header(offset: number, length: number, type: number, flags: number, streamId: number): void {
+    const bytes = this.#arena;
+    bytes[offset] = length >>> 16;
+    bytes[offset + 1] = length >>> 8;
+    bytes[offset + 2] = length;
+    bytes[offset + 3] = type;
+    bytes[offset + 4] = flags;
+    this.#uint32(offset + 5, streamId);
+  }
+
+  #uint32(offset: number, value: number): void {
+    const bytes = this.#arena;
+    bytes[offset] = value >>> 24;
+    bytes[offset + 1] = value >>> 16;
+    bytes[offset + 2] = value >>> 8;
+    bytes[offset + 3] = value;
+  }
 }

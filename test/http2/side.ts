@@ -1,11 +1,8 @@
 /** One side of a connection in memory: what it says as bytes, what it is told as lines. */
-import {
-  DATA_HEADER_BYTES,
-  Http2Connection,
-  type Http2Failure,
-  type Http2Settings,
-  OUTPUT_BYTES_MAX,
-} from "../../src/http2/http2-connection.ts";
+import { OUTPUT_BYTES_MAX } from "../../src/http2/frame-writer.ts";
+import { DATA_HEADER_BYTES, Http2Connection } from "../../src/http2/http2-connection.ts";
+import type { Http2Failure } from "../../src/http2/http2-listener.ts";
+import type { Http2Settings } from "../../src/http2/http2-settings.ts";
 import type { Http2Stream } from "../../src/http2/http2-stream.ts";
 import type { Http2Request } from "../../src/http2/message-fields.ts";
 
