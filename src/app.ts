@@ -14,6 +14,7 @@ import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
 import { InlineDataPlane } from "./dataplane/inline-data-plane.ts";
 import { makeEngine } from "./dataplane/make-engine.ts";
+import { makeLoopDelayFamily, setLoopDelays } from "./dataplane/metrics.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import { CertificateCache } from "./identity/certificate-cache.ts";
 import { certificateOrder } from "./identity/certificate-order.ts";
@@ -31,6 +32,7 @@ import { native } from "./net/native.ts";
 import { checkSharedModePrivileges } from "./net/privileges.ts";
 import { makeTrafficFamilies, mergeTraffic } from "./proxy/metrics.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { measureLoopDelay } from "./runtime/loop-delay.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
 import { MeshState } from "./state/mesh-state.ts";
@@ -272,6 +274,7 @@ class Daemon implements App {
           log: this.#log,
           clock: this.#clock,
           random: this.#random,
+          loopDelay: measureLoopDelay(),
         },
         options,
       );
@@ -294,8 +297,14 @@ class Daemon implements App {
     registerProcessMetrics(this.#registry);
     registerBuildMetric(this.#registry, this.#config.istioVersion);
     const families = makeTrafficFamilies(this.#registry);
+    const loopDelays = makeLoopDelayFamily(this.#registry);
     return async () => {
-      mergeTraffic(families, await this.#dataPlane.collect());
+      const samples = await this.#dataPlane.collect();
+      mergeTraffic(families, samples);
+      setLoopDelays(
+        loopDelays,
+        samples.map(({ loopDelay }) => loopDelay),
+      );
       return renderMetrics(this.#registry);
     };
   }

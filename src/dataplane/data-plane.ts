@@ -9,6 +9,7 @@ import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { TrafficSample } from "../proxy/traffic-metrics.ts";
+import type { LoopDelay } from "../runtime/loop-delay.ts";
 
 export interface DataPlane {
   /** Hands one batch of mesh knowledge to every thread, in order. */
@@ -33,12 +34,17 @@ export interface DataPlane {
   /** The next connection that needs it asks anew. */
   certificateForgotten(identity: Identity): void;
   setLogFilter(filter: string): void;
-  /** What changed in the counters since the last call. */
-  collect(): Promise<readonly TrafficSample[]>;
+  /** What each thread has to say since the last call, always in the same order. */
+  collect(): Promise<readonly ThreadSample[]>;
   /** Closes the listeners at once; settles when all connections ended, at the latest at the deadline. */
   drain(deadlineMs: number): Promise<void>;
   /** Ends everything at once. Idempotent. */
   close(): Promise<void>;
+}
+
+/** What changed in a thread's counters, and how late it was. Survives `structuredClone`. */
+export interface ThreadSample extends TrafficSample {
+  readonly loopDelay: LoopDelay;
 }
 
 /** Where data threads get the certificates that they serve and dial with. */

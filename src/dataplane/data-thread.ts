@@ -5,11 +5,16 @@
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
-import { TrafficMetrics, type TrafficSample } from "../proxy/traffic-metrics.ts";
+import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../proxy/workload-proxy.ts";
 import { invariant } from "../runtime/invariant.ts";
+import type { LoopDelay } from "../runtime/loop-delay.ts";
+import type { ThreadSample } from "./data-plane.ts";
 
-export type DataThreadDeps = Omit<ProxyDeps, "traffic">;
+export interface DataThreadDeps extends Omit<ProxyDeps, "traffic"> {
+  /** How late this thread was since the last call. */
+  readonly loopDelay: () => LoopDelay;
+}
 
 /** Plain data: it is sent to worker threads. */
 export interface DataThreadOptions {
@@ -20,6 +25,7 @@ export interface DataThreadOptions {
 
 export class DataThread {
   readonly #deps: ProxyDeps;
+  readonly #loopDelay: () => LoopDelay;
   readonly #options: ProxyOptions;
   readonly #traffic: TrafficMetrics;
   /** Key is the uid. */
@@ -27,7 +33,9 @@ export class DataThread {
 
   constructor(deps: DataThreadDeps, options: DataThreadOptions) {
     this.#traffic = new TrafficMetrics();
-    this.#deps = { ...deps, traffic: this.#traffic };
+    const { loopDelay, ...rest } = deps;
+    this.#deps = { ...rest, traffic: this.#traffic };
+    this.#loopDelay = loopDelay;
     this.#options = options.proxy;
   }
 
@@ -82,8 +90,8 @@ export class DataThread {
     await proxy?.close();
   }
 
-  collect(): TrafficSample {
-    return this.#traffic.collect();
+  collect(): ThreadSample {
+    return { ...this.#traffic.collect(), loopDelay: this.#loopDelay() };
   }
 
   async drain(deadlineMs: number): Promise<void> {

@@ -3,6 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
+import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
@@ -33,6 +34,7 @@ function run(start: ThreadStart): void {
       log: logger.root,
       clock: systemClock,
       random: systemRandom(),
+      loopDelay: measureLoopDelay(),
     },
     start.options,
   );

@@ -3,9 +3,8 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { TrafficSample } from "../proxy/traffic-metrics.ts";
 import { CertificateStore } from "./certificate-store.ts";
-import type { CertificateSource, DataPlane } from "./data-plane.ts";
+import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import { DataThread, type DataThreadDeps, type DataThreadOptions } from "./data-thread.ts";
 
 export class InlineDataPlane implements DataPlane {
@@ -52,7 +51,7 @@ export class InlineDataPlane implements DataPlane {
   /** The logger is the caller's own, which has the filter already. */
   setLogFilter(): void {}
 
-  async collect(): Promise<readonly TrafficSample[]> {
+  async collect(): Promise<readonly ThreadSample[]> {
     return [this.#thread.collect()];
   }
 

@@ -3,7 +3,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { TrafficSample } from "../proxy/traffic-metrics.ts";
+import type { ThreadSample } from "./data-plane.ts";
 import type { DataThreadOptions } from "./data-thread.ts";
 
 /** Main thread → data thread. Those with a `call` are answered with the same number. */
@@ -37,7 +37,7 @@ export type ThreadReport =
       readonly kind: "answer";
       readonly call: number;
       readonly error?: string;
-      readonly sample?: TrafficSample;
+      readonly sample?: ThreadSample;
     }
   | { readonly kind: "certificate"; readonly call: number; readonly identity: Identity }
   /** Finished lines, each with its line feed. */

@@ -7,9 +7,8 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { TrafficSample } from "../proxy/traffic-metrics.ts";
 import { Calls } from "./calls.ts";
-import type { CertificateSource, DataPlane } from "./data-plane.ts";
+import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
 
 export interface WorkerDataPlaneDeps {
@@ -82,7 +81,7 @@ export class WorkerDataPlane implements DataPlane {
     for (const thread of this.#threads) thread.post({ kind: "log-filter", filter });
   }
 
-  async collect(): Promise<readonly TrafficSample[]> {
+  async collect(): Promise<readonly ThreadSample[]> {
     const answers = await this.#callAll(this.#threads, (call) => ({ kind: "collect", call }));
     return answers.flatMap((answer) => (answer.sample === undefined ? [] : [answer.sample]));
   }

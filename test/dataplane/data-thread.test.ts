@@ -36,6 +36,8 @@ interface Lab {
   readonly host: MemoryPod;
 }
 
+const DELAY = { p50Ms: 0, p99Ms: 1, p999Ms: 2, maxMs: 3 };
+
 function makeLab(): Lab {
   const clock = new FakeClock();
   const network = new MemoryNetwork(clock);
@@ -47,6 +49,7 @@ function makeLab(): Lab {
       log: new CapturedLog().root,
       clock,
       random: fixedRandom(),
+      loopDelay: () => DELAY,
     },
     { localNode: undefined, proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy },
   );
@@ -134,6 +137,10 @@ test("the daemon's own pod takes tunnels only, in its own namespace, unmarked an
     [listen?.mark, listen?.reusePort, listen?.transparent],
     [undefined, false, "off"],
   );
+});
+
+test("tells how late its event loop was", () => {
+  assert.deepEqual(makeLab().thread.collect().loopDelay, DELAY);
 });
 
 test("counters of all workloads come together, each time what is new", async () => {

@@ -7,6 +7,7 @@ import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
 import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
@@ -53,6 +54,7 @@ dataPlaneSuite("the inline data plane", {
         }).root,
         clock: systemClock,
         random: systemRandom(),
+        loopDelay: measureLoopDelay(),
       },
       options,
     ),

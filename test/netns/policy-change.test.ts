@@ -12,6 +12,7 @@ import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
@@ -123,6 +124,7 @@ function inlineDataPlane(certificateFor: CertificateSource): DataPlane {
       log: silentLogger,
       clock: systemClock,
       random: systemRandom(),
+      loopDelay: measureLoopDelay(),
     },
     options,
   );

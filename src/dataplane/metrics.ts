@@ -1,0 +1,26 @@
+/** How the data threads are doing, for operators; the mesh's own families are in `proxy/`. */
+import { Gauge, type Registry } from "prom-client";
+import type { LoopDelay } from "../runtime/loop-delay.ts";
+
+type DelayFamily = Gauge<"thread" | "quantile">;
+
+/** Makes the family in a registry; it has no sample until one is set. */
+export function makeLoopDelayFamily(registry: Registry): DelayFamily {
+  return new Gauge({
+    name: "data_thread_event_loop_delay_seconds",
+    help: "How late each data thread was for its next event since the last scrape",
+    labelNames: ["thread", "quantile"],
+    registers: [registry],
+  });
+}
+
+/** @param delays of each thread, in their order. */
+export function setLoopDelays(family: DelayFamily, delays: readonly LoopDelay[]): void {
+  for (const [index, { p50Ms, p99Ms, p999Ms, maxMs }] of delays.entries()) {
+    const thread = String(index);
+    family.set({ thread, quantile: "0.5" }, p50Ms / 1e3);
+    family.set({ thread, quantile: "0.99" }, p99Ms / 1e3);
+    family.set({ thread, quantile: "0.999" }, p999Ms / 1e3);
+    family.set({ thread, quantile: "1" }, maxMs / 1e3);
+  }
+}
