@@ -89,6 +89,15 @@ bool TrustRoots(SSL_CTX* context, const std::string& pem) {
   }
 }
 
+// Before OpenSSL 3.3 there are no optional groups, and none of those that came later.
+bool OfferGroups(SSL_CTX* context, const std::string& groups) {
+  if (SSL_CTX_set1_groups_list(context, groups.c_str()) == 1) return true;
+  size_t optional = groups.find(":?");
+  if (optional == std::string::npos) return false;
+  ERR_clear_error();
+  return SSL_CTX_set1_groups_list(context, groups.substr(0, optional).c_str()) == 1;
+}
+
 // Returns nullptr, or the option that OpenSSL's errors are about.
 const char* Configure(SSL_CTX* context, const TlsContextOptions& options) {
   SSL_CTX_set_options(context,
@@ -105,7 +114,7 @@ const char* Configure(SSL_CTX* context, const TlsContextOptions& options) {
       SSL_CTX_set_cipher_list(context, kSuites12) != 1) {
     return "tls12";
   }
-  if (SSL_CTX_set1_groups_list(context, options.groups.c_str()) != 1) return "groups";
+  if (!OfferGroups(context, options.groups)) return "groups";
   if (!UseChain(context, options.chain_pem)) return "chainPem";
   if (!UseKey(context, options.key_pem)) return "keyPem";
   if (!TrustRoots(context, options.roots_pem)) return "rootsPem";

@@ -7,7 +7,7 @@ import type { Reactor } from "../net/reactor.ts";
 import type { TlsOptions } from "./engine.ts";
 
 /** In the order of the original's hello; only the first comes with a key share. */
-const GROUPS = "X25519:P-256:P-384:X25519MLKEM768";
+const GROUPS = "X25519:P-256:P-384:?X25519MLKEM768";
 
 /** `COMPLIANCE_POLICY=pqc`. */
 const POST_QUANTUM_GROUPS = "X25519MLKEM768";

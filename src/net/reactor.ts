@@ -104,7 +104,10 @@ export interface ReactorTlsOptions {
   readonly rootsPem: string;
   /** Also allow TLS 1.2. */
   readonly tls12: boolean;
-  /** In OpenSSL's notation, `X25519:P-256`; a name that it does not know is an error. */
+  /**
+   * In OpenSSL's notation, `X25519:P-256:?X25519MLKEM768`. A name that it does not know is an error;
+   * optional ones, marked by `?` and last in the list, are left out.
+   */
   readonly groups: string;
 }
 

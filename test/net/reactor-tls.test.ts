@@ -15,7 +15,7 @@ import { LeakCheck } from "../support/leak-check.ts";
 import { pattern, ReactorLab } from "../support/reactor-lab.ts";
 import { dnsName, expired, type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
 
-const GROUPS = "X25519:P-256:P-384:X25519MLKEM768";
+const GROUPS = "X25519:P-256:P-384:?X25519MLKEM768";
 const MIB = 1024 * 1024;
 /** The extension of RFC 7301. */
 const ALPN = 16;
@@ -41,13 +41,16 @@ afterEach(async () => {
   await leaks.assertNone();
 });
 
-function contextOf(certificate: WorkloadCertificate, options: { tls12?: boolean } = {}): number {
+function contextOf(
+  certificate: WorkloadCertificate,
+  options: { tls12?: boolean; groups?: string } = {},
+): number {
   return lab.reactor.makeContext({
     chainPem: certificate.chainPem.join("\n"),
     keyPem: certificate.privateKeyPem,
     rootsPem: certificate.rootsPem.join("\n"),
     tls12: options.tls12 ?? false,
-    groups: GROUPS,
+    groups: options.groups ?? GROUPS,
   });
 }
 
@@ -337,6 +340,13 @@ describe("contexts", () => {
       assert.throws(() => lab.reactor.makeContext({ ...good, ...change }), { message });
     });
   }
+
+  test("with an optional group that is none go without it", async () => {
+    const groups = "X25519:?nonsense";
+    const { near, far } = await tunnel(contextOf(alice, { groups }), contextOf(bob, { groups }));
+    await lab.expect(near, "OPEN");
+    await lab.expect(far, "OPEN");
+  });
 
   test("with the key of another are refused", () => {
     assert.throws(() => contextOf({ ...alice, privateKeyPem: bob.privateKeyPem }), {
