@@ -24,6 +24,7 @@ import { WireCapture } from "./wire-capture.ts";
 /** In the stage's own /run, a tmpfs. */
 const FOLDER = "/run/ztunnel-demo";
 const MESH_FILE = `${FOLDER}/mesh.yaml`;
+const PROMETHEUS_FILE = `${FOLDER}/prometheus.yml`;
 const CA_PORT = 15012;
 const READINESS_PORT = 15021;
 const STATS_PORT = 15020;
@@ -81,6 +82,7 @@ class Stage {
     process.stdout.write(report.text);
     if (report.mistakes.length > 0) process.exitCode = 1;
     if (!this.#options.keep) return;
+    writeFileSync(PROMETHEUS_FILE, prometheusFile(network));
     process.stdout.write(keepText(network));
     await aborted(this.#options.signal);
   }
@@ -274,8 +276,18 @@ function keepText(network: DemoNetwork): string {
     `  ${enter} ip netns exec wire tcpdump -ni br0`,
     `  ${enter} ip netns exec node-b curl -s localhost:${STATS_PORT}/metrics`,
     `  ${enter} ip netns exec client iptables-save`,
+    `  ${enter} ip netns exec node-a prometheus --config.file=${PROMETHEUS_FILE} --storage.tsdb.path=${FOLDER}/prometheus`,
   ];
   return `\nStill running:\n${lines.join("\n")}\n`;
+}
+
+/** Scrapes both proxies. */
+function prometheusFile({ nodes }: DemoNetwork): string {
+  const targets = Object.values(nodes).map(({ ip }) => `"${ip}:${STATS_PORT}"`);
+  return `global: { scrape_interval: 1s }
+scrape_configs:
+  - { job_name: ztunnel, static_configs: [{ targets: [${targets.join(", ")}] }] }
+`;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
