@@ -9,7 +9,7 @@ import type { BatchLoop } from "./batch-loop.ts";
 import type { End, HalfEnd, Relay, RelayOutcome } from "./engine.ts";
 import { EngineError } from "./engine-error.ts";
 import type { OpenThings } from "./open-things.ts";
-import type { SideFailure } from "./relay-side.ts";
+import type { SideFailure } from "./side-failure.ts";
 
 /** An end as its relay drives it. */
 export interface BatchEnd extends End {

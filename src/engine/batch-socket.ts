@@ -11,7 +11,7 @@ import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
 import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
 import type { SocketEnd } from "./engine.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
-import type { SideFailure } from "./relay-side.ts";
+import type { SideFailure } from "./side-failure.ts";
 
 export interface BatchSocketAddresses {
   readonly local: SocketAddress;

@@ -14,7 +14,7 @@ import type { BatchLoop } from "./batch-loop.ts";
 import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
 import type { HeaderFields } from "./engine.ts";
 import type { EngineError } from "./engine-error.ts";
-import type { SideFailure } from "./relay-side.ts";
+import type { SideFailure } from "./side-failure.ts";
 
 /** The tunnel, as its streams know it. */
 export interface StreamTunnel {

@@ -23,7 +23,7 @@ import {
   tlsFailure,
 } from "./handshake-error.ts";
 import type { OpenThings } from "./open-things.ts";
-import type { SideFailure } from "./relay-side.ts";
+import type { SideFailure } from "./side-failure.ts";
 import { CONNECT_ERROR, streamReset } from "./stream-reset.ts";
 
 /** A peer that takes nothing any more can't hold a tunnel open that this process has ended. */

@@ -1,10 +1,10 @@
 /**
- * Failed TLS handshakes in the words of the original's log: what OpenSSL and Node call it on the
- * left, what operators of the mesh search for on the right.
+ * Failed TLS handshakes in the words of the original's log: what OpenSSL calls it on the left, what
+ * operators of the mesh search for on the right.
  *
  * The server side prints the original's debug form, the client side its plain one.
  */
-import { EngineError, errnoOf, systemError, systemErrorText } from "./engine-error.ts";
+import { EngineError, systemErrorText } from "./engine-error.ts";
 
 /** One failure in both forms. */
 interface Words {
@@ -12,37 +12,27 @@ interface Words {
   readonly plain: string;
 }
 
-/** By the code of Node's error. Anything else is printed as OpenSSL's reason. */
-const WORDS: Readonly<Record<string, Words>> = {
-  ERR_SSL_WRONG_VERSION_NUMBER: corrupt("InvalidContentType"),
-  ERR_SSL_HTTP_REQUEST: corrupt("InvalidContentType"),
-  ERR_SSL_HTTPS_PROXY_REQUEST: corrupt("InvalidContentType"),
-  ERR_SSL_PACKET_LENGTH_TOO_LONG: corrupt("MessageTooLarge"),
-  ERR_SSL_LENGTH_MISMATCH: corrupt("MessageTooShort"),
-  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: {
+/** By OpenSSL's reason. Anything else is printed as it is. */
+const PROTOCOL_WORDS: Readonly<Record<string, Words>> = {
+  "wrong version number": corrupt("InvalidContentType"),
+  "http request": corrupt("InvalidContentType"),
+  "https proxy request": corrupt("InvalidContentType"),
+  "packet length too long": corrupt("MessageTooLarge"),
+  "length mismatch": corrupt("MessageTooShort"),
+  "peer did not return a certificate": {
     debug: "NoCertificatesPresented",
     plain: "peer sent no certificates",
   },
-  ERR_SSL_NO_SHARED_CIPHER: incompatible("NoCipherSuitesInCommon"),
-  ERR_SSL_UNSUPPORTED_PROTOCOL: incompatible("SupportedVersionsExtensionRequired"),
-  ERR_SSL_NO_SUITABLE_KEY_SHARE: incompatible("NoKxGroupsInCommon"),
-  ERR_SSL_NO_APPLICATION_PROTOCOL: {
+  "no shared cipher": incompatible("NoCipherSuitesInCommon"),
+  "unsupported protocol": incompatible("SupportedVersionsExtensionRequired"),
+  "no suitable key share": incompatible("NoKxGroupsInCommon"),
+  "no application protocol": {
     debug: "NoApplicationProtocol",
     plain: "peer doesn't support any known protocol",
   },
-  CERT_HAS_EXPIRED: badCertificate("Expired"),
-  CERT_NOT_YET_VALID: badCertificate("NotValidYet"),
-  INVALID_PURPOSE: badCertificate("InvalidPurpose"),
-  CERT_SIGNATURE_FAILURE: badCertificate("BadSignature"),
-  CERT_REVOKED: badCertificate("Revoked"),
-  UNABLE_TO_GET_ISSUER_CERT: badCertificate("UnknownIssuer"),
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: badCertificate("UnknownIssuer"),
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: badCertificate("UnknownIssuer"),
-  SELF_SIGNED_CERT_IN_CHAIN: badCertificate("UnknownIssuer"),
-  DEPTH_ZERO_SELF_SIGNED_CERT: badCertificate("UnknownIssuer"),
 };
 
-/** By OpenSSL's X509_V_ERR number; {@link WORDS} has the same by name. */
+/** By OpenSSL's X509_V_ERR number. */
 const VERIFY_WORDS: Readonly<Record<number, Words>> = {
   2: badCertificate("UnknownIssuer"),
   7: badCertificate("BadSignature"),
@@ -84,32 +74,6 @@ const ALERTS: Readonly<Record<number, string>> = {
   116: "CertificateRequired",
   120: "NoApplicationProtocol",
 };
-
-/**
- * A client that failed on our server.
- *
- * @param refusal Node's word for a chain that it does not trust, which it keeps apart from the error.
- */
-export function serverHandshakeError(error: Error, refusal?: string): EngineError {
-  const words = wordsOf(error, refusal);
-  if (words !== undefined) {
-    return new EngineError("handshake", invalidData(words), { cause: error });
-  }
-  if (isEndOfStream(error)) {
-    return new EngineError("handshake", SERVER_EOF_TEXT, { cause: error });
-  }
-  return unknownError(error);
-}
-
-/** A server on which our client failed. */
-export function clientHandshakeError(error: Error): EngineError {
-  const words = wordsOf(error, undefined);
-  if (words !== undefined) return new EngineError("handshake", words.plain, { cause: error });
-  if (isEndOfStream(error)) {
-    return new EngineError("handshake", CLIENT_EOF_TEXT, { cause: error });
-  }
-  return unknownError(error);
-}
 
 /** How a handshake failed in the words of the reactor. */
 export type TlsFailure =
@@ -154,38 +118,13 @@ function failureWords(failure: Exclude<TlsFailure, { kind: "system" }>): Words {
       return VERIFY_WORDS[failure.verifyCode] ?? badCertificate(`Other(${failure.reason})`);
     case "protocol": {
       const { reason } = failure;
-      const code = `ERR_SSL_${reason.toUpperCase().replaceAll(" ", "_")}`;
-      return WORDS[code] ?? { debug: `General("${reason}")`, plain: reason };
+      return PROTOCOL_WORDS[reason] ?? { debug: `General("${reason}")`, plain: reason };
     }
   }
 }
 
 function invalidData(words: Words): string {
   return `Custom { kind: InvalidData, error: ${words.debug} }`;
-}
-
-function wordsOf(error: Error, refusal: string | undefined): Words | undefined {
-  if (refusal !== undefined) return WORDS[refusal] ?? badCertificate(`Other(${refusal})`);
-  const alert = /SSL alert number (\d+)/.exec(error.message)?.[1];
-  if (alert !== undefined) return alertWords(Number(alert));
-  const code = errnoOf(error) ?? "";
-  const known = WORDS[code];
-  if (known !== undefined) return known;
-  const reason = "reason" in error && typeof error.reason === "string" ? error.reason : undefined;
-  return reason === undefined ? undefined : { debug: `General("${reason}")`, plain: reason };
-}
-
-/** Node says this when the connection ended without a reset. */
-function isEndOfStream(error: Error): boolean {
-  return errnoOf(error) === "ECONNRESET" && !("syscall" in error);
-}
-
-function unknownError(error: Error): EngineError {
-  const { message, errno } = systemError(error);
-  return new EngineError("handshake", message, {
-    ...(errno === undefined ? {} : { errno }),
-    cause: error,
-  });
 }
 
 function corrupt(what: string): Words {

@@ -16,11 +16,12 @@ import type {
   TunnelSettings,
 } from "../../../src/engine/engine.ts";
 import { EngineError, systemError } from "../../../src/engine/engine-error.ts";
-import { clientHandshakeError, handshakeTimeout } from "../../../src/engine/handshake-error.ts";
+import { handshakeTimeout } from "../../../src/engine/handshake-error.ts";
 import type { OpenThings } from "../../../src/engine/open-things.ts";
 import { streamReset } from "../../../src/engine/stream-reset.ts";
 import type { Clock } from "../../../src/runtime/clock.ts";
 import type { BufferPool } from "./buffer-pool.ts";
+import { handshakeError } from "./handshake-error.ts";
 import { fromFlatList, toFlatList } from "./header-fields.ts";
 import { NodeStreamEnd } from "./node-stream-end.ts";
 import type { SecureContexts } from "./secure-contexts.ts";
@@ -71,7 +72,7 @@ export function secureClient(
     });
     // Stays when connected, for errors before the HTTP/2 session takes over.
     secured.on("error", (error) => {
-      reject(error instanceof EngineError ? error : clientHandshakeError(error));
+      reject(error instanceof EngineError ? error : handshakeError(error, "client"));
     });
     secured.once("secureConnect", () => {
       timer.cancel();

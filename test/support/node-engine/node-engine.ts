@@ -17,7 +17,6 @@ import type {
 import { EngineError, systemErrorText } from "../../../src/engine/engine-error.ts";
 import { toSocketAddress } from "../../../src/engine/native-options.ts";
 import { destroyAll } from "../../../src/engine/open-things.ts";
-import type { RelaySide } from "../../../src/engine/relay-side.ts";
 import { SourcePorts } from "../../../src/engine/source-ports.ts";
 import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
 import type { Native } from "../../../src/net/native.ts";
@@ -31,6 +30,7 @@ import { NodeRelay } from "./node-relay.ts";
 import { NodeServerTunnel, type ServerTunnelDeps } from "./node-server-tunnel.ts";
 import { NodeSocketEnd } from "./node-socket-end.ts";
 import { NodeStreamEnd } from "./node-stream-end.ts";
+import type { RelaySide } from "./relay-side.ts";
 import { SecureContexts } from "./secure-contexts.ts";
 import { TlsAcceptor } from "./tls-acceptor.ts";
 

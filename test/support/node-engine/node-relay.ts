@@ -9,8 +9,9 @@
 import type { HalfEnd, Relay, RelayOutcome } from "../../../src/engine/engine.ts";
 import { EngineError } from "../../../src/engine/engine-error.ts";
 import type { OpenThings } from "../../../src/engine/open-things.ts";
-import type { RelaySide, SideFailure, SideListener } from "../../../src/engine/relay-side.ts";
+import type { SideFailure } from "../../../src/engine/side-failure.ts";
 import type { Clock } from "../../../src/runtime/clock.ts";
+import type { RelaySide, SideListener } from "./relay-side.ts";
 
 /** Above it the source is held; a read of one buffer comes on top. */
 const PENDING_BYTES_MAX = 256 * 1024;

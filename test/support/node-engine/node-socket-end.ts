@@ -8,11 +8,12 @@ import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
 import type { SocketEnd } from "../../../src/engine/engine.ts";
 import { errnoOf, systemError } from "../../../src/engine/engine-error.ts";
-import type { RelaySide, SideFailure, SideListener } from "../../../src/engine/relay-side.ts";
+import type { SideFailure } from "../../../src/engine/side-failure.ts";
 import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
 import { invariant } from "../../../src/runtime/invariant.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import { openSocket } from "./connect-socket.ts";
+import type { RelaySide, SideListener } from "./relay-side.ts";
 import { WriteQueue } from "./write-queue.ts";
 
 /** Smaller reads are copied into memory of their size, so that they never pin a whole buffer. */

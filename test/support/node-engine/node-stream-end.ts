@@ -9,11 +9,12 @@
 import { constants, type Http2Stream } from "node:http2";
 import type { End } from "../../../src/engine/engine.ts";
 import type { EngineError } from "../../../src/engine/engine-error.ts";
-import type { RelaySide, SideFailure, SideListener } from "../../../src/engine/relay-side.ts";
+import type { SideFailure } from "../../../src/engine/side-failure.ts";
 import { CONNECT_ERROR, streamReset } from "../../../src/engine/stream-reset.ts";
 import { invariant } from "../../../src/runtime/invariant.ts";
 import { afterTurn } from "../turn.ts";
 import type { BufferPool } from "./buffer-pool.ts";
+import type { RelaySide, SideListener } from "./relay-side.ts";
 import { WriteQueue } from "./write-queue.ts";
 
 /** Codes of RST_STREAM with which a peer leaves without complaint. */

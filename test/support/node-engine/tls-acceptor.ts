@@ -9,7 +9,7 @@ import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { TlsOptions } from "../../../src/engine/engine.ts";
 import { EngineError } from "../../../src/engine/engine-error.ts";
-import { serverHandshakeError } from "../../../src/engine/handshake-error.ts";
+import { handshakeError } from "./handshake-error.ts";
 import { SecureContexts } from "./secure-contexts.ts";
 
 export interface HandshakeListener {
@@ -37,7 +37,7 @@ export class TlsAcceptor {
         this.#current
           .getStore()
           ?.listener.failed(
-            serverHandshakeError(error, typeof refusal === "string" ? refusal : undefined),
+            handshakeError(error, "server", typeof refusal === "string" ? refusal : undefined),
           );
       });
     });

@@ -16,9 +16,9 @@ import { constants, type Http2Session, type ServerSessionOptions } from "node:ht
 import type { TLSSocket } from "node:tls";
 import type { TunnelSettings } from "../../../src/engine/engine.ts";
 import { EngineError, errnoOf, systemError } from "../../../src/engine/engine-error.ts";
-import { clientHandshakeError } from "../../../src/engine/handshake-error.ts";
 import type { Clock, Timer } from "../../../src/runtime/clock.ts";
 import { afterTurn } from "../turn.ts";
+import { handshakeError } from "./handshake-error.ts";
 import type { StreamHost, TunnelFate } from "./node-stream-end.ts";
 import { ReceiveBudget } from "./receive-budget.ts";
 
@@ -194,7 +194,9 @@ function sessionError(error: Error): EngineError {
     return new EngineError("protocol", error.message, { cause: error });
   }
   if (code.startsWith("ERR_SSL")) {
-    return new EngineError("tunnel-closed", clientHandshakeError(error).message, { cause: error });
+    return new EngineError("tunnel-closed", handshakeError(error, "client").message, {
+      cause: error,
+    });
   }
   const { message, errno } = systemError(error);
   return new EngineError("tunnel-closed", message, {

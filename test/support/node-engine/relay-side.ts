@@ -2,16 +2,7 @@
  * One end of a connection as a relay drives it: a byte stream in each direction whose endings are
  * told apart. A socket and a tunnel stream are its two kinds.
  */
-import type { EngineError } from "./engine-error.ts";
-
-/** Why a side ended out of order. */
-export type SideFailure =
-  /** The peer gave up; passed on as a reset. `error` unless that is all there is to say. */
-  | { readonly kind: "reset"; readonly error: EngineError | undefined }
-  /** Bytes were to be written after the peer, without a reset, had stopped to take any. */
-  | { readonly kind: "refused-bytes" }
-  /** Ended by this process (the tunnel below was destroyed); passed on as a close. */
-  | { readonly kind: "stopped" };
+import type { SideFailure } from "../../../src/engine/side-failure.ts";
 
 /** What a side tells its relay; never from inside a call of the relay, except `failed` by `write`. */
 export interface SideListener {
