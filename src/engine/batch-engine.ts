@@ -37,7 +37,7 @@ import { destroyAll, type OpenThings } from "./open-things.ts";
 import { SourcePorts } from "./source-ports.ts";
 
 /** Sizes of the reactor, each where its curve of cost against size gets flat. */
-export const REACTOR_SIZES: ReactorOptions = {
+const REACTOR_SIZES: ReactorOptions = {
   arenaBytes: 2 * 1024 * 1024,
   scratchBytes: 256 * 1024,
   eventsMax: 1024,

@@ -1,11 +1,5 @@
 /** An address range, prepared once so that a policy check is a few integer comparisons. */
-import {
-  type IpAddress,
-  ipAddressFromBytes,
-  ipAddressToBytes,
-  ipFamily,
-  parseIpAddress,
-} from "./ip-address.ts";
+import { type IpAddress, ipAddressToBytes, parseIpAddress } from "./ip-address.ts";
 
 /** Host bits may be set; they do not take part in matching. 0 ≤ prefixLength ≤ 32 or 128. */
 export interface Cidr {
@@ -37,18 +31,11 @@ export function parseCidr(text: string): Cidr | undefined {
   return makeCidr(ip, Number(length));
 }
 
-/** `ip/length`, as it was given. */
-export function formatCidr(cidr: Cidr): string {
-  return `${cidr.ip}/${cidr.prefixLength}`;
-}
-
-/** True when the address lies in the range. Families never match each other. */
-export function cidrContains(cidr: Cidr, ip: IpAddress): boolean {
-  if (ipFamily(ip) !== (cidr.network.length === 4 ? 4 : 6)) return false;
-  return cidrContainsBytes(cidr, ipAddressToBytes(ip));
-}
-
-/** As {@link cidrContains} for an address already in bytes (4 or 16, network order). */
+/**
+ * True when the address lies in the range. Families never match each other.
+ *
+ * @param bytes 4 or 16, network order.
+ */
 export function cidrContainsBytes(cidr: Cidr, bytes: Uint8Array): boolean {
   const network = cidr.network;
   if (bytes.length !== network.length) return false;
@@ -59,9 +46,4 @@ export function cidrContainsBytes(cidr: Cidr, bytes: Uint8Array): boolean {
   return (
     (((bytes[whole] as number) ^ (network[whole] as number)) & (0xff << (8 - rest)) & 0xff) === 0
   );
-}
-
-/** The lowest address of the range. */
-export function cidrNetworkAddress(cidr: Cidr): IpAddress {
-  return ipAddressFromBytes(cidr.network) as IpAddress;
 }

@@ -21,11 +21,6 @@ export interface GatewayAddress {
   readonly hboneMtlsPort: number;
 }
 
-/** `namespace/hostname`, the xDS name of a service. */
-export function formatNamespacedHostname(host: NamespacedHostname): string {
-  return `${host.namespace}/${host.hostname}`;
-}
-
 /** `network/ip`. */
 export function formatNetworkAddress(network: string, ip: string): string {
   return `${network}/${ip}`;

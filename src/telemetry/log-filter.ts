@@ -22,7 +22,7 @@ export function thresholdRank(threshold: LogThreshold): number {
 }
 
 /** @returns the threshold of a name in any case or of a digit 0 to 5, else `undefined`. */
-export function parseThreshold(text: string): LogThreshold | undefined {
+function parseThreshold(text: string): LogThreshold | undefined {
   if (/^[0-5]$/.test(text)) return THRESHOLDS[Number(text)];
   const name = text.toLowerCase();
   return THRESHOLDS.find((threshold) => threshold === name);

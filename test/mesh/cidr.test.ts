@@ -2,14 +2,7 @@ import assert from "node:assert/strict";
 import { BlockList } from "node:net";
 import { test } from "node:test";
 import fc from "fast-check";
-import {
-  cidrContains,
-  cidrContainsBytes,
-  cidrNetworkAddress,
-  formatCidr,
-  makeCidr,
-  parseCidr,
-} from "../../src/mesh/cidr.ts";
+import { cidrContainsBytes, makeCidr, parseCidr } from "../../src/mesh/cidr.ts";
 import { ipAddressFromBytes, ipAddressToBytes, ipFamily } from "../../src/mesh/ip-address.ts";
 import { cidr, ip } from "../support/mesh-fixture.ts";
 
@@ -31,7 +24,6 @@ const rows: readonly [range: string, address: string, inside: boolean][] = [
 ];
 for (const [range, address, inside] of rows) {
   test(`${range} ${inside ? "contains" : "does not contain"} ${address}`, () => {
-    assert.equal(cidrContains(cidr(range), ip(address)), inside);
     assert.equal(cidrContainsBytes(cidr(range), ipAddressToBytes(ip(address))), inside);
   });
 }
@@ -54,12 +46,6 @@ test("a length that does not fit the address makes no range", () => {
   for (const length of [-1, 33, 1.5, Number.NaN]) {
     assert.equal(makeCidr(ip("10.0.0.0"), length), undefined);
   }
-});
-
-test("a range keeps how it was written and knows its first address", () => {
-  const range = cidr("10.1.2.3/16");
-  assert.equal(formatCidr(range), "10.1.2.3/16");
-  assert.equal(cidrNetworkAddress(range), "10.1.0.0");
 });
 
 test("ranges agree with the platform's", () => {
@@ -92,7 +78,7 @@ test("ranges agree with the platform's", () => {
       const expected =
         ipFamily(base) === ipFamily(address) &&
         oracle.check(address, ipFamily(address) === 4 ? "ipv4" : "ipv6");
-      assert.equal(cidrContains(range, address), expected, `${formatCidr(range)} ${address}`);
+      assert.equal(cidrContainsBytes(range, bytes), expected, `${base}/${length} ${address}`);
     }),
     { numRuns: 500 },
   );
