@@ -12,8 +12,8 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["mesh", "runtime"],
   ["wire", "http2", "telemetry", "net"],
   ["engine", "tls", "state", "rbac"],
-  ["hbone", "identity", "xds"],
-  ["proxy"],
+  ["hbone", "istiod"],
+  ["proxy", "identity", "xds"],
   ["dataplane", "inpod", "admin"],
   ["config"],
   ["embedded"],
@@ -43,7 +43,7 @@ const DOORS: readonly {
   },
   {
     module: /^@grpc\/grpc-js$/,
-    rooms: ["identity", "embedded"],
+    rooms: ["istiod", "identity", "xds", "embedded"],
     why: "the phone line to istiod",
   },
   {

@@ -3,8 +3,6 @@
 export type IdentityErrorCode =
   /** The authority refused or could not be reached; the message holds the gRPC status. */
   | "signing"
-  /** The token that pays for the call is missing or empty. */
-  | "token"
   /** Nobody needs the identity any longer. */
   | "forgotten"
   /** The cache is closed. */
