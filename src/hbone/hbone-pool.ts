@@ -27,8 +27,28 @@ export interface HboneTarget {
 /** One CONNECT that was answered. */
 export interface PooledStream {
   readonly answer: TunnelAnswer;
-  /** Call when the stream has ended. Idempotent; not needed when the answer has no end. */
-  release(): void;
+  /** Already released when the answer has no end. */
+  readonly lease: StreamLease;
+}
+
+/** The place of one stream in a tunnel; all that is kept of a request while its stream lives. */
+export class StreamLease {
+  #shared: SharedTunnel | undefined;
+
+  /** Takes a place. */
+  constructor(shared: SharedTunnel) {
+    this.#shared = shared;
+    shared.streamCount++;
+  }
+
+  /** Call when the stream has ended. Idempotent. */
+  release(): void {
+    const shared = this.#shared;
+    if (shared === undefined) return;
+    this.#shared = undefined;
+    shared.streamCount--;
+    if (!shared.isPooled) closeWhenUnused(shared);
+  }
 }
 
 export interface HbonePoolDeps {
@@ -129,7 +149,13 @@ export class HbonePool {
   }
 
   #adopt(key: string, tunnel: ClientTunnel): SharedTunnel {
-    const shared: SharedTunnel = { key, tunnel, streamCount: 0, unusedTimer: undefined };
+    const shared: SharedTunnel = {
+      key,
+      tunnel,
+      streamCount: 0,
+      isPooled: false,
+      unusedTimer: undefined,
+    };
     this.#tunnels.add(shared);
     tunnel.onClosed(() => {
       this.#tunnels.delete(shared);
@@ -155,21 +181,14 @@ export class HbonePool {
     authority: string,
     headers: HeaderFields,
   ): Promise<PooledStream> {
-    shared.streamCount++;
+    const lease = new StreamLease(shared);
     this.#checkIn(shared);
-    let isReleased = false;
-    const release = (): void => {
-      if (isReleased) return;
-      isReleased = true;
-      shared.streamCount--;
-      if (this.#pooled.get(shared.key) !== shared) closeWhenUnused(shared);
-    };
     try {
       const answer = await shared.tunnel.open(authority, headers);
-      if (answer.end === undefined) release();
-      return { answer, release };
+      if (answer.end === undefined) lease.release();
+      return { answer, lease };
     } catch (error) {
-      release();
+      lease.release();
       throw error;
     }
   }
@@ -180,7 +199,8 @@ export class HbonePool {
     shared.unusedTimer?.cancel();
     shared.unusedTimer = undefined;
     this.#pooled.delete(key);
-    if (shared.streamCount >= this.#streamsMax(tunnel)) return;
+    shared.isPooled = shared.streamCount < this.#streamsMax(tunnel);
+    if (!shared.isPooled) return;
     this.#pooled.set(key, shared);
     shared.unusedTimer = this.#deps.clock.after(this.#options.unusedReleaseMs, () => {
       this.#leaveOut(shared);
@@ -195,7 +215,8 @@ export class HbonePool {
 
   /** No more requests go here; streams that run go on. */
   #leaveOut(shared: SharedTunnel): void {
-    if (this.#pooled.get(shared.key) === shared) this.#pooled.delete(shared.key);
+    if (shared.isPooled) this.#pooled.delete(shared.key);
+    shared.isPooled = false;
     shared.unusedTimer?.cancel();
     shared.unusedTimer = undefined;
     closeWhenUnused(shared);
@@ -211,6 +232,8 @@ interface SharedTunnel {
   readonly tunnel: ClientTunnel;
   /** Requests that were sent and whose stream has not ended. */
   streamCount: number;
+  /** It takes more streams. */
+  isPooled: boolean;
   /** Runs from the last request on while the tunnel is pooled. */
   unusedTimer: Timer | undefined;
 }

@@ -14,11 +14,19 @@ import type { Baggage } from "../wire/baggage.ts";
 import { type ProxyError, responseFlag } from "./proxy-error.ts";
 import type { CountedConnection, Reporter, TrafficMetrics } from "./traffic-metrics.ts";
 
+/** A connection as operators list it. */
+export interface ConnectionSummary {
+  readonly source: SocketAddress;
+  /** Outbound: the address dialled. Inbound: the host name asked for, when one was named. */
+  readonly originalDestination: SocketAddress | string | undefined;
+  readonly actualDestination: SocketAddress;
+  readonly protocol: "HBONE" | "TCP";
+}
+
 /** Who talks to whom, as known when a connection is opened. */
-export interface ConnectionDescription {
+export interface ConnectionDescription extends Omit<ConnectionSummary, "protocol"> {
   /** `source` reports outbound connections, `destination` inbound ones. */
   readonly reporter: Reporter;
-  readonly source: SocketAddress;
   readonly sourceWorkload: Workload | undefined;
   /** Speaks for the source where no workload was found. */
   readonly sourceBaggage: Baggage | undefined;
@@ -35,36 +43,26 @@ export interface ConnectionDescription {
 
 type Fields = [name: string, value: LogValue][];
 
+export interface ConnectionReporterDeps {
+  readonly log: Logger;
+  readonly traffic: TrafficMetrics;
+  readonly clock: Clock;
+}
+
 /** Writes the reports of one workload's connections. */
 export class ConnectionReporter {
-  readonly #log: Logger;
-  readonly #traffic: TrafficMetrics;
-  readonly #clock: Clock;
+  readonly #deps: ConnectionReporterDeps;
 
-  constructor(deps: {
-    readonly log: Logger;
-    readonly traffic: TrafficMetrics;
-    readonly clock: Clock;
-  }) {
-    this.#log = deps.log.target("access");
-    this.#traffic = deps.traffic;
-    this.#clock = deps.clock;
+  constructor({ log, traffic, clock }: ConnectionReporterDeps) {
+    this.#deps = { log: log.target("access"), traffic, clock };
   }
 
   /** @param startedAt monotonic milliseconds of the accept or the request. */
   opened(description: ConnectionDescription, startedAt: number): ConnectionReport {
-    if (this.#log.enabled("debug")) {
-      this.#log.write("debug", "connection opened", describe(description));
-    }
-    const counted = this.#traffic.opened(trafficLabels(description));
-    return new ConnectionReport(
-      description,
-      startedAt,
-      counted,
-      this.#log,
-      this.#traffic,
-      this.#clock,
-    );
+    const { log, traffic } = this.#deps;
+    if (log.enabled("debug")) log.write("debug", "connection opened", describe(description));
+    const counted = traffic.opened(trafficLabels(description));
+    return new ConnectionReport(this.#deps, description, startedAt, counted);
   }
 
   /** Refused before anything was known about it: one line, no metrics. */
@@ -74,8 +72,9 @@ export class ConnectionReporter {
     destination: SocketAddress,
     error: ProxyError,
   ): void {
-    if (!this.#log.enabled("warn")) return;
-    this.#log.write("warn", "connection failed", [
+    const { log } = this.#deps;
+    if (!log.enabled("warn")) return;
+    log.write("warn", "connection failed", [
       ["src.addr", { bare: formatSocketAddress(source) }],
       ["dst.addr", { bare: formatSocketAddress(destination) }],
       ["direction", direction],
@@ -86,27 +85,27 @@ export class ConnectionReporter {
 
 /** One open connection. Made by {@link ConnectionReporter.opened}. */
 export class ConnectionReport {
+  readonly #deps: ConnectionReporterDeps;
   readonly #description: ConnectionDescription;
   readonly #startedAt: number;
   readonly #counted: CountedConnection;
-  readonly #log: Logger;
-  readonly #traffic: TrafficMetrics;
-  readonly #clock: Clock;
 
   constructor(
+    deps: ConnectionReporterDeps,
     description: ConnectionDescription,
     startedAt: number,
     counted: CountedConnection,
-    log: Logger,
-    traffic: TrafficMetrics,
-    clock: Clock,
   ) {
+    this.#deps = deps;
     this.#description = description;
     this.#startedAt = startedAt;
     this.#counted = counted;
-    this.#log = log;
-    this.#traffic = traffic;
-    this.#clock = clock;
+  }
+
+  get summary(): ConnectionSummary {
+    const { source, originalDestination, actualDestination, hboneAuthority } = this.#description;
+    const protocol = hboneAuthority === undefined ? "TCP" : "HBONE";
+    return { source, originalDestination, actualDestination, protocol };
   }
 
   /** From now on the relay's bytes count. */
@@ -116,9 +115,10 @@ export class ConnectionReport {
 
   /** Call once, at the end. */
   finished(error: ProxyError | undefined): void {
-    this.#traffic.closed(this.#counted, error === undefined ? "-" : responseFlag(error));
+    const { log, traffic, clock } = this.#deps;
+    traffic.closed(this.#counted, error === undefined ? "-" : responseFlag(error));
     const level = error === undefined ? "info" : "error";
-    if (!this.#log.enabled(level)) return;
+    if (!log.enabled(level)) return;
     const relay = this.#counted.relay;
     const upstreamBytes = relay?.bytesSent ?? 0;
     const downstreamBytes = relay?.bytesReceived ?? 0;
@@ -127,10 +127,10 @@ export class ConnectionReport {
     fields.push(
       ["bytes_sent", outbound ? upstreamBytes : downstreamBytes],
       ["bytes_recv", outbound ? downstreamBytes : upstreamBytes],
-      ["duration", `${Math.trunc(this.#clock.monotonic() - this.#startedAt)}ms`],
+      ["duration", `${Math.trunc(clock.monotonic() - this.#startedAt)}ms`],
     );
     if (error !== undefined) fields.push(["error", error.message]);
-    this.#log.write(level, "connection complete", fields);
+    log.write(level, "connection complete", fields);
   }
 }
 

@@ -70,6 +70,8 @@ export class InboundPassthrough implements ConnectionOwner {
       {
         reporter: "destination",
         source: end.peer,
+        originalDestination: undefined,
+        actualDestination: target,
         sourceWorkload: mesh.findWorkloadByAddress(network, end.peer.ip),
         sourceBaggage: undefined,
         sourceIdentity: undefined,
@@ -86,12 +88,7 @@ export class InboundPassthrough implements ConnectionOwner {
       },
       startedAt,
     );
-    connection.opened(report, {
-      source: end.peer,
-      originalDestination: undefined,
-      actualDestination: target,
-      protocol: "TCP",
-    });
+    connection.opened(report);
     const denied = enforcer.admit(
       connection,
       {

@@ -244,13 +244,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     });
     if (target.kind === "refuse") return refuse(target.status, target.error);
 
-    const description = this.#describe(request, workload, target);
-    connection.opened(reporter.opened(description, startedAt), {
-      source: this.#end.peer,
-      originalDestination: host,
-      actualDestination: target.target,
-      protocol: "HBONE",
-    });
+    const description = this.#describe(request, workload, target, host);
+    connection.opened(reporter.opened(description, startedAt));
     const rbac: RbacConnection = {
       source: this.#end.peer,
       sourceIdentity: this.#sourceIdentity,
@@ -280,6 +275,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     request: TunnelRequest,
     workload: Workload,
     target: Extract<InboundTarget, { kind: "accept" }>,
+    host: string | undefined,
   ): ConnectionDescription {
     const { network, responseBaggage } = this.#options;
     const { peer, local } = this.#end;
@@ -293,6 +289,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     return {
       reporter: "destination",
       source: peer,
+      originalDestination: host,
+      actualDestination: target.target,
       sourceWorkload,
       sourceBaggage:
         sourceWorkload === undefined && responseBaggage && baggage !== undefined

@@ -12,6 +12,8 @@ export class LocalWorkload {
   readonly #clock: Clock;
   readonly #enrolled: EnrolledWorkload;
   readonly #waitMs: number;
+  /** One object for all connections. */
+  #identity: Identity | undefined;
 
   constructor(
     deps: { readonly mesh: MeshState; readonly clock: Clock },
@@ -30,8 +32,12 @@ export class LocalWorkload {
 
   /** The node agent's word for names, the mesh's for the trust domain. */
   identity(workload: Workload): Identity {
-    const { namespace, serviceAccount } = this.#enrolled;
-    return { trustDomain: workload.trustDomain, namespace, serviceAccount };
+    const { trustDomain } = workload;
+    if (this.#identity?.trustDomain !== trustDomain) {
+      const { namespace, serviceAccount } = this.#enrolled;
+      this.#identity = { trustDomain, namespace, serviceAccount };
+    }
+    return this.#identity;
   }
 
   /**

@@ -117,6 +117,8 @@ export class Outbound implements ConnectionOwner {
       {
         reporter: "source",
         source: end.peer,
+        originalDestination: end.originalDestination,
+        actualDestination: route.remote,
         sourceWorkload: source,
         sourceBaggage: undefined,
         sourceIdentity: hbone ? this.#deps.local.identity(source) : undefined,
@@ -128,12 +130,7 @@ export class Outbound implements ConnectionOwner {
       },
       startedAt,
     );
-    connection.opened(report, {
-      source: end.peer,
-      originalDestination: end.originalDestination,
-      actualDestination: route.remote,
-      protocol: hbone ? "HBONE" : "TCP",
-    });
+    connection.opened(report);
   }
 
   async #relayTcp(
@@ -176,7 +173,7 @@ export class Outbound implements ConnectionOwner {
       }),
     );
     if (stream.answer.end === undefined) throw httpStatusError(stream.answer.status);
-    connection.relay(this.#deps.engine, end, stream.answer.end, () => stream.release());
+    connection.relay(this.#deps.engine, end, stream.answer.end, stream.lease);
   }
 
   async #dial(target: HboneTarget): Promise<ClientTunnel> {

@@ -4,31 +4,28 @@
  * stage it has reached.
  */
 import type { End, Engine, Relay, RelayOutcome } from "../engine/engine.ts";
-import type { SocketAddress } from "../mesh/socket-address.ts";
-import type { ConnectionReport } from "./connection-report.ts";
+import type { ConnectionReport, ConnectionSummary } from "./connection-report.ts";
 import type { Stoppable } from "./live-set.ts";
 import { type ProxyError, relayFailure } from "./proxy-error.ts";
-
-/** A connection as operators list it. */
-export interface ConnectionSummary {
-  readonly source: SocketAddress;
-  /** Outbound: the address dialled. Inbound: the host name asked for, when one was named. */
-  readonly originalDestination: SocketAddress | string | undefined;
-  readonly actualDestination: SocketAddress;
-  readonly protocol: "HBONE" | "TCP";
-}
 
 /** Told once when a connection has ended, after its report. */
 export interface ConnectionOwner {
   ended(connection: ProxiedConnection): void;
 }
 
+/** A place that the upstream end takes up. */
+export interface UpstreamLease {
+  /** Called once when the upstream end is no longer used. */
+  release(): void;
+}
+
 export class ProxiedConnection implements Stoppable {
-  readonly #downstream: End;
+  /** Until it is relayed. */
+  #downstream: End | undefined;
   readonly #owner: ConnectionOwner;
   #report: ConnectionReport | undefined;
-  #summary: ConnectionSummary | undefined;
   #relay: Relay | undefined;
+  #lease: UpstreamLease | undefined;
   #cause: ProxyError | undefined;
   #ended = false;
 
@@ -45,13 +42,12 @@ export class ProxiedConnection implements Stoppable {
 
   /** `undefined` until it is known where the connection goes. */
   get summary(): ConnectionSummary | undefined {
-    return this.#summary;
+    return this.#report?.summary;
   }
 
   /** From now on the end of the connection is reported. */
-  opened(report: ConnectionReport, summary: ConnectionSummary): void {
+  opened(report: ConnectionReport): void {
     this.#report = report;
-    this.#summary = summary;
   }
 
   /**
@@ -59,16 +55,18 @@ export class ProxiedConnection implements Stoppable {
    *
    * @param downstream the end given to the constructor, or what it was accepted as.
    * @param upstream taken; closed when the connection has already ended.
-   * @param finished called once when the upstream end is no longer used.
+   * @param lease of the upstream end, if it has one.
    */
-  relay(engine: Engine, downstream: End, upstream: End, finished?: () => void): void {
+  relay(engine: Engine, downstream: End, upstream: End, lease?: UpstreamLease): void {
     if (this.#ended) {
       upstream.close();
-      finished?.();
+      lease?.release();
       return;
     }
+    this.#downstream = undefined;
+    this.#lease = lease;
     this.#relay = engine.relay(downstream, upstream, (outcome: RelayOutcome) => {
-      finished?.();
+      this.#lease?.release();
       this.#finish(this.#cause ?? relayFailure(outcome));
     });
     this.#report?.relaying(this.#relay);
@@ -77,7 +75,7 @@ export class ProxiedConnection implements Stoppable {
   /** Ends a connection that is not relayed yet; the peer sees EOF or RST as the kernel decides. */
   fail(error: ProxyError): void {
     if (this.#ended) return;
-    this.#downstream.close();
+    this.#downstream?.close();
     this.#finish(error);
   }
 
@@ -88,8 +86,8 @@ export class ProxiedConnection implements Stoppable {
       this.#relay.stop(how);
       return;
     }
-    if (how === "reset") this.#downstream.reset();
-    else this.#downstream.close();
+    if (how === "reset") this.#downstream?.reset();
+    else this.#downstream?.close();
     this.#finish(cause);
   }
 

@@ -61,7 +61,6 @@ export interface TrafficSample {
 
 /** A connection that is being counted. */
 export interface CountedConnection {
-  readonly labels: readonly string[];
   /** Set once, when bytes begin to move. */
   relay: Relay | undefined;
 }
@@ -88,7 +87,7 @@ export class TrafficMetrics {
   opened(labels: readonly string[]): CountedConnection {
     const series = this.#find(labels);
     this.#touch(series).opened++;
-    const counted = { labels, relay: undefined, series, receivedBytes: 0, sentBytes: 0 };
+    const counted = { relay: undefined, series, receivedBytes: 0, sentBytes: 0 };
     this.#live.add(counted);
     return counted;
   }
@@ -106,7 +105,7 @@ export class TrafficMetrics {
       this.#touch(counted.series).closed++;
       return;
     }
-    const series = this.#touch(this.#find(counted.labels.with(FLAGS_INDEX, responseFlags)));
+    const series = this.#touch(this.#find(counted.series.labels.with(FLAGS_INDEX, responseFlags)));
     series.closed++;
     series.failed++;
   }

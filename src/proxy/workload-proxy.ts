@@ -11,14 +11,13 @@ import { formatSocketAddress } from "../mesh/socket-address.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { Application } from "./application.ts";
-import { ConnectionReporter } from "./connection-report.ts";
+import { ConnectionReporter, type ConnectionSummary } from "./connection-report.ts";
 import { Inbound } from "./inbound.ts";
 import { InboundPassthrough } from "./inbound-passthrough.ts";
 import type { LiveSet, Stoppable } from "./live-set.ts";
 import { LocalWorkload } from "./local-workload.ts";
 import { Outbound } from "./outbound.ts";
 import { PolicyEnforcer } from "./policy-enforcer.ts";
-import type { ConnectionSummary } from "./proxied-connection.ts";
 import { bindError, drainError } from "./proxy-error.ts";
 import {
   INBOUND_HBONE_PORT,

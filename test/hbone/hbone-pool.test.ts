@@ -84,7 +84,7 @@ class PoolBench {
 
 function end(stream: PooledStream): void {
   stream.answer.end?.close();
-  stream.release();
+  stream.lease.release();
 }
 
 describe("tunnel reuse", () => {
@@ -306,7 +306,7 @@ describe("tunnels that end", () => {
     const refused = await bench.open();
     assert.equal(refused.answer.status, 503);
     assert.equal(refused.answer.end, undefined);
-    refused.release();
+    refused.lease.release();
     tunnel.answer = 200;
     await bench.open();
     assert.equal(bench.tunnels.length, 1);
@@ -317,8 +317,8 @@ describe("tunnels that end", () => {
     const [first, second] = await bench.openAll(2);
     assert(first !== undefined && second !== undefined);
     end(first);
-    first.release();
-    first.release();
+    first.lease.release();
+    first.lease.release();
     assert.equal(bench.tunnels[0]?.closeCount, 0);
   });
 
