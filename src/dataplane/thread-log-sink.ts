@@ -5,8 +5,10 @@
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { LogSink } from "../telemetry/root-logger.ts";
 
-/** Long enough to gather a burst in one message, short enough that nobody waits for a line. */
-const FLUSH_AFTER_MS = 10;
+/**
+ * Long enough that waking the main thread does not count, short enough that nobody waits for a line.
+ */
+const FLUSH_AFTER_MS = 50;
 /** Sent at once beyond this, so that a flood of lines does not pile up here. */
 const PENDING_CHARACTERS_MAX = 65_536;
 

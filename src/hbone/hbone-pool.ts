@@ -154,6 +154,7 @@ export class HbonePool {
       tunnel,
       streamCount: 0,
       isPooled: false,
+      usedAt: 0,
       unusedTimer: undefined,
     };
     this.#tunnels.add(shared);
@@ -196,21 +197,32 @@ export class HbonePool {
   /** Pools the tunnel as the most recently used one, unless it has as many streams as it may. */
   #checkIn(shared: SharedTunnel): void {
     const { key, tunnel } = shared;
-    shared.unusedTimer?.cancel();
-    shared.unusedTimer = undefined;
     this.#pooled.delete(key);
     shared.isPooled = shared.streamCount < this.#streamsMax(tunnel);
-    if (!shared.isPooled) return;
+    if (!shared.isPooled) {
+      shared.unusedTimer?.cancel();
+      shared.unusedTimer = undefined;
+      return;
+    }
     this.#pooled.set(key, shared);
-    shared.unusedTimer = this.#deps.clock.after(this.#options.unusedReleaseMs, () => {
-      this.#leaveOut(shared);
-    });
+    shared.usedAt = this.#deps.clock.monotonic();
+    shared.unusedTimer ??= this.#releaseUnused(shared, this.#options.unusedReleaseMs);
     if (this.#pooled.size > this.#options.connectionsMax) {
       for (const oldest of this.#pooled.values()) {
         this.#leaveOut(oldest);
         break;
       }
     }
+  }
+
+  /** One timer for any number of requests: it looks how long ago the last one was. */
+  #releaseUnused(shared: SharedTunnel, delayMs: number): Timer {
+    const { clock } = this.#deps;
+    return clock.after(delayMs, () => {
+      const restMs = shared.usedAt + this.#options.unusedReleaseMs - clock.monotonic();
+      if (restMs > 0) shared.unusedTimer = this.#releaseUnused(shared, restMs);
+      else this.#leaveOut(shared);
+    });
   }
 
   /** No more requests go here; streams that run go on. */
@@ -234,7 +246,9 @@ interface SharedTunnel {
   streamCount: number;
   /** It takes more streams. */
   isPooled: boolean;
-  /** Runs from the last request on while the tunnel is pooled. */
+  /** Monotonic milliseconds of the last request. */
+  usedAt: number;
+  /** Runs while the tunnel is pooled. */
   unusedTimer: Timer | undefined;
 }
 
