@@ -16,7 +16,7 @@ import { BatchListener } from "./batch-listener.ts";
 import { BatchLoop, type MakeReactor } from "./batch-loop.ts";
 import { type BatchEnd, BatchRelay } from "./batch-relay.ts";
 import { BatchServerTunnel } from "./batch-server-tunnel.ts";
-import { BatchSocket } from "./batch-socket.ts";
+import { BatchSocket, type BatchSocketDeps } from "./batch-socket.ts";
 import { BatchStream } from "./batch-stream.ts";
 import type {
   AcceptTunnelOptions,
@@ -32,7 +32,6 @@ import type {
   ServerTunnel,
   SocketEnd,
 } from "./engine.ts";
-import { toSocketAddress } from "./native-options.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
 import { SourcePorts } from "./source-ports.ts";
 
@@ -86,9 +85,9 @@ export class BatchEngine implements Engine {
   connect(options: ConnectOptions): Promise<SocketEnd> {
     return new Promise((resolve, reject) => {
       new BatchConnect(this.#deps, options, {
-        connected: (id) => resolve(this.#connectedEnd(id, options.remote)),
+        connected: (id) => resolve(connectedEnd(this.#deps, id, options.remote)),
         wasReset: (id) => {
-          const end = this.#connectedEnd(id, options.remote);
+          const end = connectedEnd(this.#deps, id, options.remote);
           end.failed();
           resolve(end);
         },
@@ -116,12 +115,10 @@ export class BatchEngine implements Engine {
     contexts.close();
     loop.destroy();
   }
+}
 
-  #connectedEnd(id: number, remote: SocketAddress): BatchSocket {
-    const { loop, native } = this.#deps;
-    const local = toSocketAddress(native.localAddress(loop.reactor.fdOf(id)));
-    return new BatchSocket(loop, id, { local, peer: remote, originalDestination: remote });
-  }
+function connectedEnd(deps: BatchSocketDeps, id: number, remote: SocketAddress): BatchSocket {
+  return new BatchSocket(deps, id, { peer: remote, originalDestination: remote });
 }
 
 function endOf(end: End): BatchEnd {

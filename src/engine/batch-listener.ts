@@ -102,12 +102,10 @@ export class BatchListener implements Listener, Watcher {
     let end: BatchSocket;
     try {
       const fd = loop.reactor.fdOf(connectionId);
-      const local = toSocketAddress(native.localAddress(fd));
       const original = this.#asksOriginalDestination ? native.originalDestination(fd) : undefined;
-      end = new BatchSocket(loop, connectionId, {
-        local,
+      end = new BatchSocket(this.#deps, connectionId, {
         peer: toSocketAddress(native.peerAddress(fd)),
-        originalDestination: original === undefined ? local : toSocketAddress(original),
+        originalDestination: original && toSocketAddress(original),
       });
     } catch (error) {
       loop.push(OPERATION.CLOSE, connectionId, 0, 0);

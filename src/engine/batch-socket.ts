@@ -5,26 +5,32 @@
  * peer's bytes were never wanted.
  */
 import type { SocketAddress } from "../mesh/socket-address.ts";
+import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
 import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
 import type { SocketEnd } from "./engine.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
+import { toSocketAddress } from "./native-options.ts";
 import type { SideFailure } from "./side-failure.ts";
 
+export interface BatchSocketDeps {
+  readonly native: Native;
+  readonly loop: BatchLoop;
+}
+
 export interface BatchSocketAddresses {
-  readonly local: SocketAddress;
   readonly peer: SocketAddress;
-  readonly originalDestination: SocketAddress;
+  /** `undefined`: the local address. */
+  readonly originalDestination: SocketAddress | undefined;
 }
 
 export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   readonly id: number;
-  readonly local: SocketAddress;
   readonly peer: SocketAddress;
-  readonly originalDestination: SocketAddress;
-  readonly #loop: BatchLoop;
+  readonly #deps: BatchSocketDeps;
+  readonly #originalDestination: SocketAddress | undefined;
   readonly #slot: number;
   #reading: BatchFlow | undefined;
   #writing: BatchFlow | undefined;
@@ -37,14 +43,23 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   #isGone = false;
 
   /** Takes the connection. */
-  constructor(loop: BatchLoop, id: number, addresses: BatchSocketAddresses) {
-    this.#loop = loop;
+  constructor(deps: BatchSocketDeps, id: number, addresses: BatchSocketAddresses) {
+    this.#deps = deps;
     this.id = id;
     this.#slot = slotOf(id);
-    this.local = addresses.local;
     this.peer = addresses.peer;
-    this.originalDestination = addresses.originalDestination;
-    loop.watch(this);
+    this.#originalDestination = addresses.originalDestination;
+    deps.loop.watch(this);
+  }
+
+  /** Few ask, so the kernel is asked only then. */
+  get local(): SocketAddress {
+    const { native, loop } = this.#deps;
+    return toSocketAddress(native.localAddress(loop.reactor.fdOf(this.id)));
+  }
+
+  get originalDestination(): SocketAddress {
+    return this.#originalDestination ?? this.local;
   }
 
   /** Gives the connection away; this end is spent. @returns its id; `undefined` when it failed. */
@@ -67,44 +82,44 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   start(): void {
     this.resume();
     const failure = this.#isGone ? CLOSED : this.#failure;
-    if (failure !== undefined) this.#loop.later(() => this.#reading?.onFailed(this, failure));
+    if (failure !== undefined) this.#deps.loop.later(() => this.#reading?.onFailed(this, failure));
   }
 
   write(offset: number, length: number): void {
     if (this.#isGone) return;
-    this.#loop.write(this.id, offset, length);
+    this.#deps.loop.write(this.id, offset, length);
     this.#awaitFlush();
   }
 
   finish(): void {
     this.#isFinishing = true;
     if (this.#isGone) return;
-    this.#loop.push(OPERATION.END, this.id, 0, 0);
+    this.#deps.loop.push(OPERATION.END, this.id, 0, 0);
     this.#awaitFlush();
   }
 
   get backlogBytes(): number {
-    return this.#isGone ? 0 : (this.#loop.pending[this.#slot] as number);
+    return this.#isGone ? 0 : (this.#deps.loop.pending[this.#slot] as number);
   }
 
   /** One read at a time may be on its way beyond the kernel's buffer. */
   get allowanceBytes(): number {
-    return this.backlogBytes === 0 ? this.#loop.readBytesMax : 0;
+    return this.backlogBytes === 0 ? this.#deps.loop.readBytesMax : 0;
   }
 
   resume(): void {
     const allowance = this.#reading?.sink.allowanceBytes ?? 0;
     if (allowance === 0 || this.#isGone || this.#hasEnded) return;
-    this.#loop.credit[this.#slot] = allowance;
+    this.#deps.loop.credit[this.#slot] = allowance;
     if (!this.#isHeld) return;
     this.#isHeld = false;
-    this.#loop.push(OPERATION.RESUME, this.id, 0, 0);
+    this.#deps.loop.push(OPERATION.RESUME, this.id, 0, 0);
   }
 
   hold(): void {
     if (this.#isHeld || this.#isGone) return;
     this.#isHeld = true;
-    this.#loop.credit[this.#slot] = 0;
+    this.#deps.loop.credit[this.#slot] = 0;
   }
 
   close(): void {
@@ -122,7 +137,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     if (this.#isHeld) return;
     const allowance = flow.sink.allowanceBytes;
     if (allowance === 0) this.hold();
-    else this.#loop.credit[this.#slot] = allowance;
+    else this.#deps.loop.credit[this.#slot] = allowance;
   }
 
   ended(): void {
@@ -131,7 +146,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   }
 
   failed(): void {
-    const name = this.#loop.reactor.errorText(this.id);
+    const name = this.#deps.loop.reactor.errorText(this.id);
     const isPeerGone = name === "ECONNRESET" || name === "EPIPE";
     const error = isPeerGone
       ? undefined
@@ -148,7 +163,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   flushed(): void {
     this.#awaitsFlush = false;
     if (this.#isGone) return;
-    const isDrained = this.#loop.pending[this.#slot] === 0;
+    const isDrained = this.#deps.loop.pending[this.#slot] === 0;
     if (!isDrained) this.#writing?.source.hold();
     else if (this.#isFinishing) this.#writing?.onFinished();
   }
@@ -167,13 +182,13 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   #awaitFlush(): void {
     if (this.#awaitsFlush) return;
     this.#awaitsFlush = true;
-    this.#loop.flushedSoon(this);
+    this.#deps.loop.flushedSoon(this);
   }
 
   #leave(kind: number): void {
     if (this.#isGone) return;
     this.#isGone = true;
-    this.#loop.close(this, kind);
+    this.#deps.loop.close(this, kind);
   }
 }
 

@@ -75,10 +75,10 @@ export interface End {
 }
 
 export interface SocketEnd extends End {
-  /** The address dialled by the peer, after redirection. */
+  /** The address dialled by the peer, after redirection. May be asked for while the end is open. */
   readonly local: SocketAddress;
   readonly peer: SocketAddress;
-  /** Present when asked for in {@link ListenOptions} and the kernel knew it, else `local`. */
+  /** As asked for in {@link ListenOptions}; when not, or the kernel did not know it, as `local`. */
   readonly originalDestination: SocketAddress;
 }
 

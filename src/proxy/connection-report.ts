@@ -52,6 +52,8 @@ export interface ConnectionReporterDeps {
 /** Writes the reports of one workload's connections. */
 export class ConnectionReporter {
   readonly #deps: ConnectionReporterDeps;
+  /** Source → destination → labels of the last connection between them. */
+  readonly #labels = new WeakMap<Workload, WeakMap<Workload, KnownLabels>>();
 
   constructor({ log, traffic, clock }: ConnectionReporterDeps) {
     this.#deps = { log: log.target("access"), traffic, clock };
@@ -61,8 +63,40 @@ export class ConnectionReporter {
   opened(description: ConnectionDescription, startedAt: number): ConnectionReport {
     const { log, traffic } = this.#deps;
     if (log.enabled("debug")) log.write("debug", "connection opened", describe(description));
-    const counted = traffic.opened(trafficLabels(description));
+    const counted = traffic.opened(this.#labelsOf(description));
     return new ConnectionReport(this.#deps, description, startedAt, counted);
+  }
+
+  /** Connections between the same workloads mostly have the same. */
+  #labelsOf(connection: ConnectionDescription): readonly string[] {
+    const { sourceWorkload, destinationWorkload } = connection;
+    if (sourceWorkload === undefined || destinationWorkload === undefined) {
+      return trafficLabels(connection);
+    }
+    let bySource = this.#labels.get(sourceWorkload);
+    if (bySource === undefined) {
+      bySource = new WeakMap();
+      this.#labels.set(sourceWorkload, bySource);
+    }
+    const { reporter, sourceIdentity, destinationService, mutualTls } = connection;
+    const known = bySource.get(destinationWorkload);
+    if (
+      known?.reporter === reporter &&
+      known.sourceIdentity === sourceIdentity &&
+      known.destinationService === destinationService &&
+      known.mutualTls === mutualTls
+    ) {
+      return known.labels;
+    }
+    const labels = trafficLabels(connection);
+    bySource.set(destinationWorkload, {
+      reporter,
+      sourceIdentity,
+      destinationService,
+      mutualTls,
+      labels,
+    });
+    return labels;
   }
 
   /** Refused before anything was known about it: one line, no metrics. */
@@ -81,6 +115,15 @@ export class ConnectionReporter {
       ["error", error.message],
     ]);
   }
+}
+
+/** Labels with what they follow from beside both workloads. */
+interface KnownLabels
+  extends Pick<
+    ConnectionDescription,
+    "reporter" | "sourceIdentity" | "destinationService" | "mutualTls"
+  > {
+  readonly labels: readonly string[];
 }
 
 /** One open connection. Made by {@link ConnectionReporter.opened}. */

@@ -16,7 +16,7 @@ import type { EngineError } from "../engine/engine-error.ts";
 import { workloadBaggage } from "../hbone/connect-request.ts";
 import type { RbacConnection } from "../mesh/authorization.ts";
 import type { Identity } from "../mesh/identity.ts";
-import { formatSocketAddress } from "../mesh/socket-address.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { Timer } from "../runtime/clock.ts";
@@ -120,6 +120,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
   readonly #deps: InboundDeps;
   readonly #options: InboundOptions;
   readonly #end: SocketEnd;
+  /** Outlasts the end. */
+  readonly #local: SocketAddress;
   readonly #transparent: boolean;
   readonly #ended: () => void;
   #tunnel: ServerTunnel | undefined;
@@ -138,13 +140,14 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     this.#deps = deps;
     this.#options = options;
     this.#end = end;
+    this.#local = end.local;
     this.#transparent = transparent;
     this.#ended = ended;
   }
 
   refuse(error: ProxyError): void {
     if (this.#isEnded) return;
-    this.#deps.reporter.refused("inbound", this.#end.peer, this.#end.local, error);
+    this.#deps.reporter.refused("inbound", this.#end.peer, this.#local, error);
     this.#end.close();
     this.#finish();
   }
@@ -187,8 +190,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
 
   #closed(error: EngineError | undefined): void {
     if (error !== undefined && !this.#handshakeDone) {
-      const { peer, local } = this.#end;
-      this.#deps.reporter.refused("inbound", peer, local, handshakeError(error));
+      const { peer } = this.#end;
+      this.#deps.reporter.refused("inbound", peer, this.#local, handshakeError(error));
     } else if (error !== undefined) {
       this.#deps.log
         .target("ztunnel::proxy::inbound")
@@ -222,7 +225,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     });
     const refuse = (status: number, error: ProxyError): void => {
       if (connection.ended) return;
-      reporter.refused("inbound", this.#end.peer, this.#end.local, error);
+      reporter.refused("inbound", this.#end.peer, this.#local, error);
       unanswered.status = status;
       connection.fail(error);
     };
@@ -235,7 +238,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     const host = parseForwardedHost(request.headers.get("forwarded") ?? "");
     const target = chooseInboundTarget(mesh, {
       workload,
-      local: this.#end.local,
+      local: this.#local,
       method: request.method,
       authority: request.authority,
       forwardedHost: host,
@@ -278,7 +281,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     host: string | undefined,
   ): ConnectionDescription {
     const { network, responseBaggage } = this.#options;
-    const { peer, local } = this.#end;
+    const { peer } = this.#end;
     const peerNetwork = request.headers.get("x-forwarded-network");
     // What came through a network gateway has the gateway's address, which says nothing.
     const isNear = peerNetwork === undefined || peerNetwork.toLowerCase() === network.toLowerCase();
@@ -297,7 +300,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
           ? parseBaggage(baggage)
           : undefined,
       sourceIdentity: this.#sourceIdentity,
-      destination: local,
+      destination: this.#local,
       hboneAuthority: target.authority,
       destinationService: target.service,
       destinationWorkload: workload,

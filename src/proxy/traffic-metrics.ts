@@ -79,6 +79,8 @@ interface Counted extends CountedConnection {
 export class TrafficMetrics {
   /** Label sets seen since the last sample. */
   readonly #series = new Map<string, Series>();
+  /** The same by the arrays that they came in, which callers may use again. */
+  #seriesOf = new WeakMap<readonly string[], Series>();
   #changed: Series[] = [];
   readonly #live = new Set<Counted>();
   readonly #sockets = new Map<Reporter, number>();
@@ -131,6 +133,7 @@ export class TrafficMetrics {
     this.#changed = [];
     // Live connections keep their own series; label sets that nobody uses any more are forgotten.
     this.#series.clear();
+    this.#seriesOf = new WeakMap();
     this.#sockets.clear();
     return { series, socketsOpen };
   }
@@ -148,6 +151,8 @@ export class TrafficMetrics {
   }
 
   #find(labels: readonly string[]): Series {
+    const known = this.#seriesOf.get(labels);
+    if (known !== undefined) return known;
     const key = labels.join("\0");
     let series = this.#series.get(key);
     if (series === undefined) {
@@ -162,6 +167,7 @@ export class TrafficMetrics {
       };
       this.#series.set(key, series);
     }
+    this.#seriesOf.set(labels, series);
     return series;
   }
 
