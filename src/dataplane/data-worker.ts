@@ -56,7 +56,8 @@ function run(start: ThreadStart): void {
   port.on("message", (command: ThreadCommand) => {
     switch (command.kind) {
       case "mesh":
-        return thread.apply(command.updates);
+        thread.apply(command.updates);
+        return report({ kind: "answer", call: command.call });
       case "start-workload":
         return void settle(
           command.call,

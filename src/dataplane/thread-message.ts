@@ -8,7 +8,7 @@ import type { DataThreadOptions } from "./data-thread.ts";
 
 /** Main thread → data thread. Those with a `call` are answered with the same number. */
 export type ThreadCommand =
-  | { readonly kind: "mesh"; readonly updates: readonly MeshUpdate[] }
+  | { readonly kind: "mesh"; readonly call: number; readonly updates: readonly MeshUpdate[] }
   | {
       readonly kind: "start-workload";
       readonly call: number;

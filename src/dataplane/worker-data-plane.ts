@@ -11,6 +11,12 @@ import { Calls } from "./calls.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
 
+/**
+ * Mesh updates that a thread gets at a time, under a millisecond's work; between two portions it
+ * serves its connections.
+ */
+const PORTION_UPDATES = 32;
+
 export interface WorkerDataPlaneDeps {
   readonly certificateFor: CertificateSource;
   /** Takes finished log lines. */
@@ -42,7 +48,7 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   apply(updates: readonly MeshUpdate[]): void {
-    for (const thread of this.#threads) thread.post({ kind: "mesh", updates });
+    for (const thread of this.#threads) thread.apply(updates);
   }
 
   async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {
@@ -50,7 +56,7 @@ export class WorkerDataPlane implements DataPlane {
     this.#threadsOf.set(workload.uid, threads);
     const outcomes = await Promise.allSettled(
       threads.map((thread) =>
-        thread.call((call) => ({ kind: "start-workload", call, workload, netnsFd })),
+        thread.callInOrder((call) => ({ kind: "start-workload", call, workload, netnsFd })),
       ),
     );
     const failure = outcomes.find((outcome) => outcome.status === "rejected");
@@ -60,13 +66,15 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   async startSelf(workload: EnrolledWorkload): Promise<void> {
-    await this.#oneThread().call((call) => ({ kind: "start-self", call, workload }));
+    await this.#oneThread().callInOrder((call) => ({ kind: "start-self", call, workload }));
   }
 
   async stopWorkload(uid: string): Promise<void> {
     const threads = this.#threadsOf.get(uid) ?? [];
     this.#threadsOf.delete(uid);
-    await this.#callAll(threads, (call) => ({ kind: "stop-workload", call, uid }));
+    await Promise.all(
+      threads.map((thread) => thread.callInOrder((call) => ({ kind: "stop-workload", call, uid }))),
+    );
   }
 
   certificateRenewed(certificate: WorkloadCertificate): void {
@@ -111,6 +119,8 @@ class WorkerThread {
   readonly #worker: Worker;
   readonly #calls = new Calls<Answer>();
   readonly #deps: WorkerDataPlaneDeps;
+  /** Settles when everything that keeps its order has been answered. Never rejects. */
+  #inOrder: Promise<unknown> = Promise.resolve();
   #ended = false;
 
   constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
@@ -134,6 +144,22 @@ class WorkerThread {
 
   call(command: (call: number) => ThreadCommand): Promise<Answer> {
     return this.#calls.ask((call) => this.post(command(call)));
+  }
+
+  /** As {@link call}, after everything before has been answered: no start overtakes the mesh. */
+  callInOrder(command: (call: number) => ThreadCommand): Promise<Answer> {
+    const answer = this.#inOrder.then(() => this.call(command));
+    // Who asked hears of failures.
+    this.#inOrder = answer.catch(() => {});
+    return answer;
+  }
+
+  apply(updates: readonly MeshUpdate[]): void {
+    for (let at = 0; at < updates.length; at += PORTION_UPDATES) {
+      const portion = updates.slice(at, at + PORTION_UPDATES);
+      // Fails only with the thread, which is told elsewhere.
+      this.callInOrder((call) => ({ kind: "mesh", call, updates: portion })).catch(() => {});
+    }
   }
 
   /** Idempotent; nothing is left to do for a thread that died. */
