@@ -7,10 +7,14 @@
 
 namespace ztunnel {
 
+class Reactor;
+
 // State of one JavaScript environment: the main thread or one worker.
 struct Environment {
   // The namespace of the environment's thread.
   UniqueFd home;
+  // The reactor that this thread waits in.
+  Reactor* waiting = nullptr;
 };
 
 napi_value SocketInNamespace(napi_env env, napi_callback_info info);

@@ -1,6 +1,5 @@
 #include "reactor.h"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -41,19 +40,9 @@ int Reactor::Prepare(napi_env env, const ReactorOptions& options, napi_value tur
   BIO_meth_set_ctrl(bio_method_, ControlCipher);
 
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
-  wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  // Edge-triggered, so that it need not be read. Slot 0 is nobody's.
-  epoll_event wake = {};
-  wake.events = EPOLLIN | EPOLLET;
-  if (!epoll_.IsOpen() || !wake_.IsOpen() ||
-      epoll_ctl(epoll_.Get(), EPOLL_CTL_ADD, wake_.Get(), &wake) != 0) {
-    return errno;
-  }
-  uv_loop_t* loop = nullptr;
-  napi_get_uv_event_loop(env, &loop);
-  int status = uv_poll_init(loop, &poll_, epoll_.Get());
-  if (status != 0) return -status;
-  poll_.data = this;
+  if (!epoll_.IsOpen()) return errno;
+  int error = JoinLoop();
+  if (error != 0) return error;
 
   napi_value name = nullptr;
   napi_create_string_utf8(env, "Reactor", NAPI_AUTO_LENGTH, &name);
@@ -63,7 +52,35 @@ int Reactor::Prepare(napi_env env, const ReactorOptions& options, napi_value tur
       env,
       [](napi_async_cleanup_hook_handle, void* data) { static_cast<Reactor*>(data)->Close(); },
       this, &cleanup_);
-  uv_poll_start(&poll_, UV_READABLE, OnReady);
+  return 0;
+}
+
+// A thread waits in the set of its first reactor, with libuv's set inside: the other way round, a
+// batch takes three system calls to wait for. The sets of further reactors are inside libuv's.
+int Reactor::JoinLoop() {
+  void* environment = nullptr;
+  napi_get_instance_data(env_, &environment);
+  environment_ = static_cast<Environment*>(environment);
+  napi_get_uv_event_loop(env_, &loop_);
+  if (environment_->waiting == nullptr) {
+    // Slot 0 is nobody's.
+    epoll_event libuv = {};
+    libuv.events = EPOLLIN;
+    if (epoll_ctl(epoll_.Get(), EPOLL_CTL_ADD, uv_backend_fd(loop_), &libuv) != 0) return errno;
+    environment_->waiting = this;
+  } else {
+    int status = uv_poll_init(loop_, &poll_, epoll_.Get());
+    if (status != 0) return -status;
+    ++open_handles_;
+    uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t*, int, int) {});
+  }
+  open_handles_ += 2;
+  poll_.data = prepare_.data = idle_.data = this;
+  uv_idle_init(loop_, &idle_);
+  uv_prepare_init(loop_, &prepare_);
+  uv_prepare_start(&prepare_, [](uv_prepare_t* prepare) {
+    static_cast<Reactor*>(prepare->data)->RunBatches();
+  });
   return 0;
 }
 
@@ -85,14 +102,24 @@ void Reactor::Close() {
       Forget(connection);
     }
   }
-  uv_poll_stop(&poll_);
-  uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
-    auto* reactor = static_cast<Reactor*>(handle->data);
+  LetGo(reinterpret_cast<uv_handle_t*>(&idle_));
+  LetGo(reinterpret_cast<uv_handle_t*>(&prepare_));
+  if (environment_->waiting == this) {
+    environment_->waiting = nullptr;
+  } else {
+    LetGo(reinterpret_cast<uv_handle_t*>(&poll_));
+  }
+  // A batch that is running still stands on them.
+  if (!in_batch_) DropReferences();
+}
+
+void Reactor::LetGo(uv_handle_t* handle) {
+  uv_close(handle, [](uv_handle_t* closed) {
+    auto* reactor = static_cast<Reactor*>(closed->data);
+    if (--reactor->open_handles_ > 0) return;
     napi_remove_async_cleanup_hook(reactor->cleanup_);
     delete reactor;
   });
-  // A batch that is running still stands on them.
-  if (!in_batch_) DropReferences();
 }
 
 void Reactor::DropReferences() {
@@ -101,11 +128,7 @@ void Reactor::DropReferences() {
 }
 
 void Reactor::WakeUp() {
-  const uint64_t once = 1;
-  if (failed_ != nullptr && !in_batch_) {
-    // Can't fail: the counter is far from its end.
-    [[maybe_unused]] ssize_t written = write(wake_.Get(), &once, sizeof(once));
-  }
+  if (failed_ != nullptr && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
 }
 
 }  // namespace ztunnel

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "address.h"
+#include "functions.h"
 #include "reactor_connection.h"
 #include "shared_memory.h"
 #include "tls_contexts.h"
@@ -41,7 +42,7 @@ class Reactor {
   // Returns false when OpenSSL refuses; its errors tell why.
   bool StartTls(Connection* connection, SSL_CTX* context, bool server);
   void Perform(uint32_t operation_count);
-  // To be called when JavaScript called, not the loop.
+  // To be called when JavaScript called, not the loop: failures are told in the next batch.
   void WakeUp();
 
   TlsContexts& Contexts() { return contexts_; }
@@ -64,11 +65,14 @@ class Reactor {
 
   // reactor.cc
   int Prepare(napi_env env, const ReactorOptions& options, napi_value turn);
+  int JoinLoop();
+  void LetGo(uv_handle_t* handle);
   void DropReferences();
 
   // reactor_loop.cc
-  static void OnReady(uv_poll_t* poll, int status, int events);
-  void RunBatch();
+  void RunBatches();
+  // Returns whether libuv has events, too.
+  bool RunBatch(int timeout_ms);
   void Dispatch(const epoll_event& ready);
   // Tells JavaScript now when the arena or the list of events lacks room. May close any connection.
   void Reserve(size_t arena_bytes);
@@ -127,10 +131,16 @@ class Reactor {
   napi_ref turn_ = nullptr;
   napi_async_context async_context_ = nullptr;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
+  Environment* environment_ = nullptr;
+  uv_loop_t* loop_ = nullptr;
+  // Runs the batches, before libuv would wait.
+  uv_prepare_t prepare_ = {};
+  // While active, nobody waits.
+  uv_idle_t idle_ = {};
+  // Lets libuv wait for the set of a thread's further reactors.
   uv_poll_t poll_ = {};
+  int open_handles_ = 0;
   UniqueFd epoll_;
-  // Wakes the loop for failures that JavaScript's calls found.
-  UniqueFd wake_;
 
   ReactorOptions options_ = {};
   SharedMemory* memory_ = nullptr;

@@ -8,34 +8,50 @@ namespace ztunnel {
 namespace {
 
 constexpr int kReadyMax = 256;
-// Full sets in a row before other handles of the loop have their turn.
-constexpr int kRoundsMax = 4;
+// In a row, before libuv looks after what runs once per turn of its loop.
+constexpr int kBatchesMax = 64;
 // No step emits more events than this between two calls of Reserve().
 constexpr uint32_t kEventsPerStep = 4;
 
 }  // namespace
 
-void Reactor::OnReady(uv_poll_t* poll, int, int) {
-  auto* reactor = static_cast<Reactor*>(poll->data);
-  reactor->in_batch_ = true;
-  reactor->RunBatch();
-  reactor->in_batch_ = false;
-  if (reactor->closed_) {
-    reactor->DropReferences();
-  } else {
-    reactor->WakeUp();
+// Waits as long as libuv would have and longer: until it has something to do. Its next step is then
+// one without waiting, which the idle handle sees to.
+void Reactor::RunBatches() {
+  uv_idle_stop(&idle_);
+  if (environment_->waiting != this) {
+    RunBatch(0);
+    return;
   }
+  for (int batch = 0, timeout_ms = -1; batch < kBatchesMax && timeout_ms != 0; ++batch) {
+    uv_update_time(loop_);
+    timeout_ms = failed_ == nullptr ? uv_backend_timeout(loop_) : 0;
+    if (RunBatch(timeout_ms) || closed_) break;
+  }
+  if (!closed_) uv_idle_start(&idle_, [](uv_idle_t*) {});
 }
 
-void Reactor::RunBatch() {
+bool Reactor::RunBatch(int timeout_ms) {
   epoll_event ready[kReadyMax];
-  for (int round = 0; round < kRoundsMax; ++round) {
-    int count = epoll_wait(epoll_.Get(), ready, kReadyMax, 0);
-    for (int i = 0; i < count && !closed_; ++i) Dispatch(ready[i]);
-    if (!closed_) ReportFailures();
-    if (!closed_) Deliver();
-    if (closed_ || count < kReadyMax) return;
+  const int count = epoll_wait(epoll_.Get(), ready, kReadyMax, timeout_ms);
+  bool libuv_is_ready = false;
+  in_batch_ = true;
+  for (int i = 0; i < count && !closed_; ++i) {
+    if (ready[i].data.u64 == 0) {
+      libuv_is_ready = true;
+    } else {
+      Dispatch(ready[i]);
+    }
   }
+  if (!closed_) ReportFailures();
+  if (!closed_) Deliver();
+  in_batch_ = false;
+  if (closed_) {
+    DropReferences();
+  } else {
+    WakeUp();
+  }
+  return libuv_is_ready;
 }
 
 void Reactor::Dispatch(const epoll_event& ready) {

@@ -110,8 +110,9 @@ void Reactor::Decrypt(Connection* connection) {
   const size_t start = arena_used_;
   int result = 1;
   ERR_clear_error();
-  // Ends for want of ciphertext, never of room: ReadTunnel() has reserved enough.
-  while (result == 1 && arena_used_ < options_.arena_bytes) {
+  // Ends for want of ciphertext, never of room: ReadTunnel() has reserved enough. What OpenSSL has
+  // taken is a part of a record at most, not worth asking for.
+  while (result == 1 && received_start_ < received_end_) {
     size_t count = 0;
     result = SSL_read_ex(connection->ssl, memory_->Bytes(kArena) + arena_used_,
                          options_.arena_bytes - arena_used_, &count);
@@ -123,6 +124,7 @@ void Reactor::Decrypt(Connection* connection) {
     Occupy(arena_used_);
   }
   switch (SSL_get_error(connection->ssl, result)) {
+    case SSL_ERROR_NONE:
     case SSL_ERROR_WANT_READ:
       return;
     case SSL_ERROR_ZERO_RETURN:
