@@ -18,14 +18,16 @@ const STALL_MS = 10_000;
 const STALLED_PORT = 8090;
 
 const SHORT_COUNT = 60_000;
-const SHORT_MS_MAX = 120_000;
+const SHORT_PORT = 9001;
+const SHORT_MS_MAX = 60_000;
+/** Far beyond what a busy machine does to one of them, and half of a connect that hangs. */
+const SHORT_SLOWEST_MS = 5000;
 /**
- * A client address has 28,232 ports for each of them, of which the kernel's connect() prefers a half;
- * bind() without IP_BIND_ADDRESS_NO_PORT would have 14,116 odd ones for all of them together.
+ * A client address has 28,232 ports towards one application, each in TIME_WAIT for a minute. Of these
+ * four each uses up the proxy's own odd 14,116, so that in the end the kernel has to choose.
  */
-const SHORT_PORTS = [9001, 9002, 9003, 9004, 9005, 9006, 9007, 9008] as const;
-const TUNNEL_COUNT = 2;
-const IN_FLIGHT_PER_TUNNEL = 24;
+const SHORT_CLIENTS = ["10.66.0.33", "10.66.0.34", "10.66.0.35", "10.66.0.36"] as const;
+const IN_FLIGHT_PER_TUNNEL = 12;
 
 describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
   let lab: MeshLab;
@@ -95,61 +97,60 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     assert.ok(during.p50 < 10, `echo p50 ${during.p50} ms while others stall`);
   });
 
-  test(`${SHORT_COUNT} short connections into one pod: none fails, and the last are as cheap`, {
-    timeout: SHORT_MS_MAX + 20_000,
+  test(`${SHORT_COUNT} short connections into one port of one pod in a minute: none fails, hangs or slows`, {
+    timeout: SHORT_MS_MAX + 30_000,
   }, async (t) => {
-    const servers = SHORT_PORTS.map((port) =>
-      listenOn(lab.host("server"), port, (socket) => {
-        socket.on("end", () => socket.end());
-        socket.resume();
-      }),
-    );
+    const server = listenOn(lab.host("server"), SHORT_PORT, (socket) => {
+      socket.on("end", () => socket.end());
+      socket.resume();
+    });
+    const outside = lab.host("outside");
+    for (const ip of SHORT_CLIENTS.slice(1)) {
+      lab.net.exec(outside, "ip", "addr", "add", `${ip}/24`, "dev", "eth0");
+    }
     const pid = pidOf(lab, "node-b");
     const tunnels = await Promise.all(
-      Array.from({ length: TUNNEL_COUNT }, () =>
-        ConnectClient.dial(lab, "outside", ADDRESS.server),
-      ),
+      SHORT_CLIENTS.map((ip) => ConnectClient.dial(lab, "outside", ADDRESS.server, ip)),
     );
     const startedAt = performance.now();
     const cpuBefore = cpuSeconds(pid);
     const doneAt: number[] = [];
-    const cpuAt: number[] = [];
-    let nextIndex = 0;
+    let remaining = SHORT_COUNT;
     let slowest = 0;
     const work = async (tunnel: ConnectClient): Promise<void> => {
-      while (nextIndex < SHORT_COUNT) {
-        const port = SHORT_PORTS[nextIndex++ % SHORT_PORTS.length];
+      while (remaining-- > 0) {
         const beganAt = performance.now();
-        await tunnel.tryOut(`${ADDRESS.server}:${port}`);
+        await tunnel.tryOut(`${ADDRESS.server}:${SHORT_PORT}`);
         const now = performance.now();
         slowest = Math.max(slowest, now - beganAt);
-        if (now - startedAt > SHORT_MS_MAX) throw new Error(`only ${doneAt.length} in time`);
+        if (now - startedAt > SHORT_MS_MAX) throw new Error(`only ${doneAt.length} in a minute`);
         doneAt.push(now - startedAt);
-        if (doneAt.length % (SHORT_COUNT / 3) === 0) cpuAt.push(cpuSeconds(pid));
       }
     };
     await Promise.all(
       tunnels.flatMap((tunnel) => Array.from({ length: IN_FLIGHT_PER_TUNNEL }, () => work(tunnel))),
     );
+    const cpu = cpuSeconds(pid) - cpuBefore;
     const inTimeWait = timeWaitCount(lab.net, lab.host("server"));
     for (const tunnel of tunnels) tunnel.close();
-    for (const server of servers) server.close();
+    server.close();
 
+    const clients = new Set(server.peers.map((peer) => peer.slice(0, peer.lastIndexOf(":"))));
+    assert.equal(server.peers.length, SHORT_COUNT);
+    assert.equal(clients.size, SHORT_CLIENTS.length, "client addresses that the application saw");
     const third = SHORT_COUNT / 3;
-    const at = (index: number): number => doneAt[index - 1] ?? 0;
-    const rates = [0, 1, 2].map(
-      (i) => third / ((at((i + 1) * third) - (i === 0 ? 0 : at(i * third))) / 1000),
-    );
-    const cpu = cpuAt.map((seconds, i) => seconds - (cpuAt[i - 1] ?? cpuBefore));
+    const at = (count: number): number => (count === 0 ? 0 : (doneAt[count - 1] ?? 0));
+    const rates = [0, 1, 2].map((i) => (1000 * third) / (at((i + 1) * third) - at(i * third)));
     t.diagnostic(
-      `connections per second by thirds: ${rates.map((rate) => rate.toFixed(0)).join(", ")}; ` +
-        `slowest ${slowest.toFixed(0)} ms; TIME_WAIT at the end ${inTimeWait}; server's proxy CPU ` +
-        `ms per connection ${cpu.map((seconds) => ((seconds / third) * 1000).toFixed(2)).join(", ")}`,
+      `${SHORT_COUNT} in ${(at(SHORT_COUNT) / 1000).toFixed(1)} s; per second by thirds: ` +
+        `${rates.map((rate) => rate.toFixed(0)).join(", ")}; slowest ${slowest.toFixed(0)} ms; ` +
+        `TIME_WAIT at the end ${inTimeWait}; server's proxy CPU ` +
+        `${((cpu / SHORT_COUNT) * 1000).toFixed(2)} ms per connection`,
     );
     assert.ok(inTimeWait > 24_000, `only ${inTimeWait} in TIME_WAIT: the trap was not set`);
-    // By CPU time, because others use the machine too; the original's went from 0.15 to 4.1 ms.
-    const [first = 0, , last = 0] = cpu;
-    assert.ok(last < first / 0.7, `${first} s of CPU for the first third, ${last} s for the last`);
+    assert.ok(slowest < SHORT_SLOWEST_MS, `one took ${slowest} ms`);
+    const [first = 0, , last = 0] = rates;
+    assert.ok(last > first / 2, `${first} per second in the first third, ${last} in the last`);
   });
 
   test("plaintext connections never take the ports of others in the same pod", {

@@ -16,9 +16,14 @@ export class ConnectClient {
   }
 
   /** Speaks as the service account named like the host it calls from. */
-  static async dial(lab: MeshLab, from: string, ip: string): Promise<ConnectClient> {
+  static async dial(
+    lab: MeshLab,
+    from: string,
+    ip: string,
+    localAddress?: string,
+  ): Promise<ConnectClient> {
     const certificate = await labCertificate(lab, workloadName(from));
-    const socket = await connectFrom(lab.host(from), ip, 15008);
+    const socket = await connectFrom(lab.host(from), ip, 15008, localAddress);
     const secured = connectTls({
       socket,
       ...certificate,

@@ -23,12 +23,21 @@ export function socketOf(host: LabHost, family: "ipv4" | "ipv6" = "ipv4"): Socke
   }
 }
 
-/** @returns a connected socket. @throws the connect error. */
-export function connectFrom(host: LabHost, ip: string, port: number): Promise<Socket> {
+/**
+ * @param localAddress one of several that the host has.
+ * @returns a connected socket.
+ * @throws the connect error.
+ */
+export function connectFrom(
+  host: LabHost,
+  ip: string,
+  port: number,
+  localAddress?: string,
+): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = socketOf(host, isIPv6(ip) ? "ipv6" : "ipv4");
     socket.once("error", reject);
-    socket.connect({ host: ip, port }, () => {
+    socket.connect({ host: ip, port, localAddress }, () => {
       socket.off("error", reject);
       socket.on("error", () => {});
       resolve(socket);
