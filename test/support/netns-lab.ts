@@ -136,10 +136,16 @@ function findObstacle(tools: readonly string[]): string | false {
     run("ip", ["netns", "add", probe]);
     return false;
   } catch (error) {
-    return `needs network namespaces: ${error instanceof Error ? error.message : error}`;
+    return `needs root and network namespaces: ${lastLine(error)}`;
   } finally {
     deleteNetns(probe);
   }
+}
+
+/** What the command said, without the command. */
+function lastLine(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.trim().split("\n").at(-1) ?? "";
 }
 
 /** Names start with the process that made them, so that leftovers of killed ones are known. */
