@@ -6,7 +6,11 @@
 import type { LoadBalancer, LoadBalancingScope } from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
-import type { Endpoint, KnownService } from "./service-store.ts";
+import type { Endpoint, ReadonlyEndpointSet } from "./endpoint-set.ts";
+import type { KnownService } from "./service-store.ts";
+
+/** When this many draws in a row hit nothing usable, all endpoints are looked at. */
+const DRAWS_MAX = 4;
 
 /** A waypoint may listen on a port that its service does not list. */
 export type UpstreamMode = "standard" | "waypoint";
@@ -33,22 +37,49 @@ export function chooseEndpoint(
 ): ChosenEndpoint | undefined {
   const { service } = known;
   if (query.mode === "standard" && !service.ports.has(query.port)) return undefined;
+  const usable = (endpoint: Endpoint): ChosenEndpoint | undefined => {
+    const workload = findWorkload(endpoint.workloadUid);
+    if (workload === undefined || !isReachable(workload, query.source)) return undefined;
+    const port = targetPort(known, endpoint, workload, query);
+    return port === undefined ? undefined : { workload, port };
+  };
+  if (known.endpoints.isEven && !prefersNear(service.loadBalancer)) {
+    const drawn = drawUsable(known.endpoints, usable, random);
+    if (drawn !== undefined) return drawn;
+  }
   let candidates: ChosenEndpoint[] = [];
   let candidatesRank = 0;
   for (const endpoint of known.endpoints.values()) {
-    const workload = findWorkload(endpoint.workloadUid);
-    if (workload === undefined || !isReachable(workload, query.source)) continue;
-    const port = targetPort(known, endpoint, workload, query);
-    if (port === undefined) continue;
-    const rank = localityRank(service.loadBalancer, query.source, workload);
+    const candidate = usable(endpoint);
+    if (candidate === undefined) continue;
+    const rank = localityRank(service.loadBalancer, query.source, candidate.workload);
     if (rank < candidatesRank) continue;
     if (rank > candidatesRank) {
       candidates = [];
       candidatesRank = rank;
     }
-    candidates.push({ workload, port });
+    candidates.push(candidate);
   }
   return chooseWeighted(candidates, ({ workload }) => workload.capacity, random);
+}
+
+/**
+ * Draws among endpoints of the same weight without looking at all of them: mostly the first will do,
+ * and every usable one is as likely as any other.
+ *
+ * @returns `undefined` when the draws hit none that is usable.
+ */
+function drawUsable(
+  endpoints: ReadonlyEndpointSet,
+  usable: (endpoint: Endpoint) => ChosenEndpoint | undefined,
+  random: Random,
+): ChosenEndpoint | undefined {
+  for (let i = 0; i < DRAWS_MAX; i++) {
+    const endpoint = endpoints.at(Math.floor(random.unit() * endpoints.size));
+    const drawn = endpoint && usable(endpoint);
+    if (drawn !== undefined) return drawn;
+  }
+  return undefined;
 }
 
 /** An endpoint without an address can only be reached through its network's gateway. */
@@ -85,9 +116,8 @@ function localityRank(
   source: Workload,
   workload: Workload,
 ): number {
-  if (loadBalancer === undefined) return 0;
+  if (loadBalancer === undefined || !prefersNear(loadBalancer)) return 0;
   const { mode, routingPreferences: preferences } = loadBalancer;
-  if (mode !== "Strict" && mode !== "Failover") return 0;
   const networkFirst = preferences[0] === "Network";
   let rank = 0;
   for (const scope of preferences) {
@@ -98,6 +128,11 @@ function localityRank(
   // Any endpoint of our network is nearer than the nearest of another.
   const boosted = networkFirst && source.network === workload.network;
   return boosted ? rank + preferences.length - 1 : rank;
+}
+
+/** Whether it matters where an endpoint is. */
+function prefersNear(loadBalancer: LoadBalancer | undefined): boolean {
+  return loadBalancer?.mode === "Strict" || loadBalancer?.mode === "Failover";
 }
 
 function sharesScope(scope: LoadBalancingScope, source: Workload, workload: Workload): boolean {

@@ -14,7 +14,7 @@ import { type ApplicablePolicies, PolicyStore } from "./policy-store.ts";
 import { type KnownService, ServiceStore } from "./service-store.ts";
 import { type LocalWorkloadKey, WorkloadStore } from "./workload-store.ts";
 
-export type { Endpoint, KnownService } from "./service-store.ts";
+export type { KnownService } from "./service-store.ts";
 
 /** What a batch did. */
 export interface MeshChange {
@@ -37,7 +37,7 @@ export class MeshState {
   }
 
   /**
-   * Applies a batch in list order and the endpoints at its end; no reader sees half of it.
+   * Applies a batch in list order; no reader sees half of it.
    * Removals of unknown names do nothing. Listeners are called before it returns.
    */
   apply(updates: readonly MeshUpdate[]): MeshChange {
@@ -71,7 +71,6 @@ export class MeshState {
           break;
       }
     }
-    this.#services.gatherEndpoints();
     const insertedWorkloads: Workload[] = [];
     const removedWorkloads: Workload[] = [];
     for (const [uid, previous] of before) {
@@ -166,9 +165,9 @@ export class MeshState {
     for (const key of previous?.services.keys() ?? []) {
       if (!workload.services.has(key)) this.#services.offer(key, workload.uid, undefined);
     }
+    const { uid, status, capacity } = workload;
     for (const [key, ports] of workload.services) {
-      const endpoint = { workloadUid: workload.uid, ports, status: workload.status };
-      this.#services.offer(key, workload.uid, endpoint);
+      this.#services.offer(key, uid, { workloadUid: uid, ports, status, capacity });
     }
     return previous;
   }

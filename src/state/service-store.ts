@@ -10,33 +10,24 @@
 import { cidrContainsBytes } from "../mesh/cidr.ts";
 import { type IpAddress, ipAddressToBytes } from "../mesh/ip-address.ts";
 import { type NetworkCidr, type Service, serviceKey } from "../mesh/service.ts";
-import type { HealthStatus, PortMap } from "../mesh/workload.ts";
+import { type Endpoint, EndpointSet, type ReadonlyEndpointSet } from "./endpoint-set.ts";
 
-/** One workload's ports behind a service. */
-export interface Endpoint {
-  readonly workloadUid: string;
-  /** Service port → this workload's port. */
-  readonly ports: PortMap;
-  readonly status: HealthStatus;
-}
-
-/** A service with what is behind it. Replaced as a whole when either changes. */
+/** A service with what is behind it. */
 export interface KnownService {
+  /** Replaced as a whole when it changes. */
   readonly service: Service;
-  /** Key is the workload's uid. Only endpoints that the service's health policy accepts. */
-  readonly endpoints: ReadonlyMap<string, Endpoint>;
+  /** Only those that the service's health policy accepts. Changes in place. */
+  readonly endpoints: ReadonlyEndpointSet;
 }
 
-/** What indexes refer to, so that new endpoints never touch an index. */
+/** What indexes refer to, so that another version of a service never touches an index. */
 interface Slot {
-  known: KnownService;
+  known: KnownService & { readonly endpoints: EndpointSet };
 }
 
 interface CidrSlot extends NetworkCidr {
   readonly slot: Slot;
 }
-
-const NO_ENDPOINTS: ReadonlyMap<string, Endpoint> = new Map();
 
 export class ServiceStore {
   /** Key is `namespace/hostname`. */
@@ -48,8 +39,6 @@ export class ServiceStore {
   readonly #byCidr = new Map<string, CidrSlot[]>();
   /** Service key → workload uid → endpoint; also unhealthy ones and of services not known yet. */
   readonly #offered = new Map<string, Map<string, Endpoint>>();
-  /** Keys of services whose endpoints must be gathered again. */
-  readonly #stale = new Set<string>();
 
   get size(): number {
     return this.#slots.size;
@@ -59,23 +48,29 @@ export class ServiceStore {
     for (const slot of this.#slots.values()) yield slot.known;
   }
 
-  /** Endpoints are complete after {@link gatherEndpoints}. */
   insert(service: Service): void {
     const key = serviceKey(service);
     const slot = this.#slots.get(key);
     if (slot === undefined) {
-      const added: Slot = { known: { service, endpoints: NO_ENDPOINTS } };
+      const endpoints = acceptedEndpoints(service, this.#offered.get(key));
+      const added: Slot = { known: { service, endpoints } };
       this.#slots.set(key, added);
       addTo(this.#byHostname, service.hostname, added);
       this.#addAddresses(added);
-    } else if (sameAddresses(slot.known.service, service)) {
-      slot.known = { service, endpoints: slot.known.endpoints };
+      return;
+    }
+    const { service: previous, endpoints: known } = slot.known;
+    const endpoints =
+      acceptsAll(previous) === acceptsAll(service)
+        ? known
+        : acceptedEndpoints(service, this.#offered.get(key));
+    if (sameAddresses(previous, service)) {
+      slot.known = { service, endpoints };
     } else {
       this.#removeAddresses(slot);
-      slot.known = { service, endpoints: slot.known.endpoints };
+      slot.known = { service, endpoints };
       this.#addAddresses(slot);
     }
-    this.#stale.add(key);
   }
 
   /** @returns false when there is no such service. */
@@ -90,10 +85,12 @@ export class ServiceStore {
 
   /** A workload has, or with `undefined` no longer has, an endpoint behind a service. */
   offer(key: string, uid: string, endpoint: Endpoint | undefined): void {
+    const known = this.#slots.get(key)?.known;
     let offered = this.#offered.get(key);
     if (endpoint === undefined) {
       if (offered?.delete(uid) !== true) return;
       if (offered.size === 0) this.#offered.delete(key);
+      known?.endpoints.delete(uid);
     } else {
       if (offered === undefined) {
         offered = new Map();
@@ -103,19 +100,10 @@ export class ServiceStore {
       // A change of a service re-sends its workloads, most of them unchanged.
       if (previous !== undefined && sameEndpoint(previous, endpoint)) return;
       offered.set(uid, endpoint);
+      if (known === undefined) return;
+      if (accepts(known.service, endpoint)) known.endpoints.set(endpoint);
+      else known.endpoints.delete(uid);
     }
-    this.#stale.add(key);
-  }
-
-  /** Brings the endpoints up to date, once for each service however many offers came. */
-  gatherEndpoints(): void {
-    for (const key of this.#stale) {
-      const slot = this.#slots.get(key);
-      if (slot === undefined) continue;
-      const service = slot.known.service;
-      slot.known = { service, endpoints: acceptedEndpoints(service, this.#offered.get(key)) };
-    }
-    this.#stale.clear();
   }
 
   find(namespace: string, hostname: string): KnownService | undefined {
@@ -238,18 +226,26 @@ function bestRange(
 function acceptedEndpoints(
   service: Service,
   offered: ReadonlyMap<string, Endpoint> | undefined,
-): ReadonlyMap<string, Endpoint> {
-  if (offered === undefined) return NO_ENDPOINTS;
-  const acceptsAll = service.loadBalancer?.healthPolicy === "AllowAll";
-  const accepted = new Map<string, Endpoint>();
-  for (const [uid, endpoint] of offered) {
-    if (acceptsAll || endpoint.status === "Healthy") accepted.set(uid, endpoint);
+): EndpointSet {
+  const accepted = new EndpointSet();
+  for (const endpoint of offered?.values() ?? []) {
+    if (accepts(service, endpoint)) accepted.set(endpoint);
   }
   return accepted;
 }
 
+function accepts(service: Service, endpoint: Endpoint): boolean {
+  return endpoint.status === "Healthy" || acceptsAll(service);
+}
+
+/** Also workloads that say they are not healthy. */
+function acceptsAll(service: Service): boolean {
+  return service.loadBalancer?.healthPolicy === "AllowAll";
+}
+
 function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
-  if (a.status !== b.status || a.ports.size !== b.ports.size) return false;
+  if (a.status !== b.status || a.capacity !== b.capacity) return false;
+  if (a.ports.size !== b.ports.size) return false;
   for (const [port, target] of a.ports) if (b.ports.get(port) !== target) return false;
   return true;
 }

@@ -134,6 +134,23 @@ test("endpoints are chosen in proportion to their capacity", () => {
   assert.ok(Math.abs((counts.get("a") ?? 0) - 3000) < 150, `a was chosen ${counts.get("a")} times`);
 });
 
+test("among endpoints of one capacity each usable one is as likely, however few they are", () => {
+  const unusable = Array.from({ length: 28 }, (_, i) => mesh.workload(`bare-${i}`).behind(svc));
+  const state = mesh.state(svc, ...unusable, a, b);
+  const known = state.findService("default", svc.value.hostname);
+  assert.ok(known);
+  assert.equal(known.endpoints.size, 30);
+  const random = seededRandom(8);
+  let chosenA = 0;
+  for (let i = 0; i < 4000; i++) {
+    const query = { source: client.value, port: 80, mode: "standard" } as const;
+    const chosen = chooseEndpoint(known, (uid) => state.findWorkload(uid), query, random);
+    assert.ok(chosen);
+    if (chosen.workload.name === "a") chosenA++;
+  }
+  assert.ok(Math.abs(chosenA - 2000) < 150, `a was chosen ${chosenA} times`);
+});
+
 test("endpoints without any capacity are never chosen", () => {
   const idle = a.with({ capacity: 0 });
   assert.deepEqual(choices(svc, client, [idle]), ["none"]);
