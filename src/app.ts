@@ -8,7 +8,7 @@ import { listenAdmin } from "./admin/admin-server.ts";
 import type { HttpListenerOptions } from "./admin/http-listener.ts";
 import { listenMetrics } from "./admin/metrics-server.ts";
 import { listenReadiness } from "./admin/readiness-server.ts";
-import type { Config } from "./config/config.ts";
+import type { Config, DiscoveryConfig, IdentityConfig, ServerConfig } from "./config/config.ts";
 import { parseLocalMesh, readLocalMeshFile } from "./config/local-mesh-file.ts";
 import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
@@ -24,6 +24,7 @@ import { createInpodMetrics } from "./inpod/metrics.ts";
 import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
 import { ZdsClient } from "./inpod/zds-client.ts";
 import { SeqpacketConnection } from "./inpod/zds-connection.ts";
+import type { IstiodLineOptions } from "./istiod/istiod-line.ts";
 import type { EnrolledWorkload } from "./mesh/enrolled-workload.ts";
 import type { MeshUpdate } from "./mesh/mesh-update.ts";
 import { formatHostPort } from "./mesh/socket-address.ts";
@@ -42,6 +43,8 @@ import type { Logger } from "./telemetry/logger.ts";
 import { registerProcessMetrics } from "./telemetry/process-metrics.ts";
 import { makeRegistry, renderMetrics } from "./telemetry/registry.ts";
 import { createRootLogger, type RootLogger } from "./telemetry/root-logger.ts";
+import { MeshDiscovery } from "./xds/mesh-discovery.ts";
+import { createDiscoveryMetrics } from "./xds/metrics.ts";
 
 const STDOUT_FD = 1;
 
@@ -85,6 +88,8 @@ class Daemon implements App {
   readonly #servers: { close(): Promise<void> }[] = [];
   readonly #dataPlane: DataPlane;
   #conversation: Promise<void> = Promise.resolve();
+  #discovery: Promise<void> = Promise.resolve();
+  readonly #discoveryEnd = new AbortController();
   #stopping = false;
 
   constructor(config: Config) {
@@ -133,7 +138,6 @@ class Daemon implements App {
     );
 
     const updates = readMesh(this.#config);
-    this.#readiness.complete("state manager");
     this.#servers.push(
       await listenAdmin(
         {
@@ -155,15 +159,14 @@ class Daemon implements App {
     log.target("ztunnel::app").write("info", "shared proxy mode - in-pod mode enabled");
 
     const dataPlane = this.#dataPlane;
-    dataPlane.apply(updates);
-    this.#prefetch(updates);
+    this.#apply(updates);
     this.#certificates.onRenewed((certificate) => dataPlane.certificateRenewed(certificate));
     this.#servers.push(
       await listenMetrics({ ...http, render: this.#metrics() }, this.#anywhere(admin.statsPort)),
     );
     const { self } = this.#config.inpod;
     if (self !== undefined) await dataPlane.startSelf(self);
-    this.#conversation = this.#talkToAgent(reconciler);
+    this.#conversation = this.#learnMesh().then(() => this.#talkToAgent(reconciler));
     this.#readiness.complete("proxy");
   }
 
@@ -185,6 +188,8 @@ class Daemon implements App {
     await this.#conversation;
     await this.#dataPlane.drain(this.#config.drainMs);
     await this.#dataPlane.close();
+    this.#discoveryEnd.abort();
+    await this.#discovery;
     this.#certificates.close();
     await Promise.allSettled(closing);
     await this.flushLog();
@@ -210,6 +215,33 @@ class Daemon implements App {
       clock: this.#clock,
       log: this.#log,
     });
+  }
+
+  /** Pods are taken once the mesh is known: before, everything would pass as plain text. Never rejects. */
+  async #learnMesh(): Promise<void> {
+    const { discovery } = this.#config.mesh;
+    if (discovery !== undefined) {
+      const mesh = this.#makeDiscovery(discovery);
+      this.#discovery = mesh.run(this.#discoveryEnd.signal);
+      await Promise.race([mesh.synced, aborted(this.#agent.signal)]);
+      if (this.#stopping) return;
+    }
+    this.#readiness.complete("state manager");
+  }
+
+  #makeDiscovery(discovery: DiscoveryConfig): MeshDiscovery {
+    const { identity, proxy } = this.#config;
+    return new MeshDiscovery(
+      {
+        apply: (updates) => this.#apply(updates),
+        metrics: (status) =>
+          createDiscoveryMetrics(this.#registry, status, () => this.#clock.now()),
+        clock: this.#clock,
+        random: this.#random,
+        log: this.#log,
+      },
+      { ...discovery, line: lineOptions(discovery.server, discovery.headers, identity, proxy) },
+    );
   }
 
   /** Never rejects. */
@@ -238,15 +270,9 @@ class Daemon implements App {
     const authority = new IstioCaClient(
       { clock: this.#clock, log },
       {
-        address: `https://${formatHostPort(identity.authority.host, identity.authority.port)}`,
-        roots: identity.authority.roots,
-        alternateHostname: identity.authority.alternativeHost,
-        token: identity.token,
-        clusterId: identity.clusterId,
-        headers: identity.headers,
+        ...lineOptions(identity.authority, identity.headers, identity, proxy),
         validitySeconds: Math.round(identity.certificateTtlMs / 1000),
         impersonate: true,
-        tls: { tls12: proxy.tls12, postQuantumOnly: proxy.postQuantumOnly },
       },
     );
     return new CertificateCache({
@@ -309,6 +335,11 @@ class Daemon implements App {
     };
   }
 
+  #apply(updates: readonly MeshUpdate[]): void {
+    this.#dataPlane.apply(updates);
+    this.#prefetch(updates);
+  }
+
   /** Certificates of this node's workloads are there before their first connection. */
   #prefetch(updates: readonly MeshUpdate[]): void {
     for (const update of updates) {
@@ -354,15 +385,37 @@ class Daemon implements App {
 }
 
 function readMesh(config: Config): readonly MeshUpdate[] {
-  const { source } = config.mesh;
-  return source.kind === "file"
-    ? readLocalMeshFile(source.path)
-    : parseLocalMesh(source.text, "LOCAL_XDS");
+  const { file } = config.mesh;
+  if (file === undefined) return [];
+  return file.kind === "file"
+    ? readLocalMeshFile(file.path)
+    : parseLocalMesh(file.text, "LOCAL_XDS");
+}
+
+function lineOptions(
+  server: ServerConfig,
+  headers: IdentityConfig["headers"],
+  { token, clusterId }: IdentityConfig,
+  { tls12, postQuantumOnly }: Config["proxy"],
+): IstiodLineOptions {
+  return {
+    address: `https://${formatHostPort(server.host, server.port)}`,
+    roots: server.roots,
+    alternateHostname: server.alternativeHost,
+    token,
+    clusterId,
+    headers,
+    tls: { tls12, postQuantumOnly },
+  };
 }
 
 /** One line; a literal token is left out. */
 function describe(config: Config): string {
   return JSON.stringify(config, (key, value: unknown) => (key === "token" ? undefined : value));
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve()));
 }
 
 function asError(error: unknown): Error {

@@ -15,16 +15,65 @@ export interface ConfigOption {
 
 const OPTIONS: readonly ConfigOption[] = [
   {
+    name: "XDS_ADDRESS",
+    type: "host:port or URL",
+    fallback:
+      "discoveryAddress, else istiod.istio-system.svc:15012 where KUBERNETES_SERVICE_HOST is set, else localhost:15012",
+    why: "control plane that knows the mesh; only https; empty, or unset beside a mesh file, asks none",
+  },
+  {
+    name: "XDS_ROOT_CA",
+    type: "path, PEM or SYSTEM",
+    fallback: "./var/run/secrets/istio/root-cert.pem",
+    why: "roots that the control plane's certificate must chain to; SYSTEM takes those of the machine",
+  },
+  {
+    name: "ALT_XDS_HOSTNAME",
+    type: "host name",
+    fallback: "-",
+    why: "also accepted as the control plane's name, when it is reached by another",
+  },
+  {
+    name: "XDS_HEADER_*",
+    type: "text",
+    fallback: "-",
+    why: "further request header for the control plane, named by the rest of the variable's name",
+  },
+  {
+    name: "XDS_ON_DEMAND",
+    type: "flag",
+    fallback: "false",
+    why: "learn of workloads and services when a connection needs them, instead of all at once",
+  },
+  {
+    name: "INSTANCE_IP",
+    type: "IP address",
+    fallback: "1.1.1.1",
+    why: "the daemon's own address, in what the control plane is told",
+  },
+  {
+    name: "ISTIO_META_*",
+    type: "text",
+    fallback: "-",
+    why: "entry of the node's metadata, over proxyMetadata; named by the rest of the variable's name",
+  },
+  {
+    name: "ISTIO_METAJSON_*",
+    type: "JSON",
+    fallback: "-",
+    why: "the same with a value of any type; istiod wants strings for the keys that it knows",
+  },
+  {
     name: "LOCAL_XDS_PATH",
     type: "path",
     fallback: "-",
-    why: "YAML file with the mesh: workloads, services and policies",
+    why: "YAML file with the mesh: workloads, services and policies; read once, before any control plane",
   },
   {
     name: "LOCAL_XDS",
     type: "YAML",
     fallback: "-",
-    why: "the same as text; exactly one of the two must be set",
+    why: "the same as text; only one of the two may be set",
   },
   {
     name: "NODE_NAME",
@@ -293,7 +342,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "PROXY_CONFIG",
     type: "YAML or JSON",
     fallback: "empty",
-    why: "proxyAdminPort (15000), statsPort (15020), concurrency (0: all CPUs) and proxyMetadata, over defaultConfig of ./etc/istio/config/mesh",
+    why: "discoveryAddress, proxyAdminPort (15000), statsPort (15020), concurrency (0: all CPUs) and proxyMetadata, over defaultConfig of ./etc/istio/config/mesh",
   },
 ];
 

@@ -12,7 +12,15 @@ import { parsePort } from "../mesh/socket-address.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { LogFilter } from "../telemetry/log-filter.ts";
-import type { Config, IdentityConfig, MeshConfig, RootSource, TokenSource } from "./config.ts";
+import type { NodeDescription } from "../xds/delta-client.ts";
+import type {
+  Config,
+  DiscoveryConfig,
+  IdentityConfig,
+  MeshConfig,
+  RootSource,
+  TokenSource,
+} from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import { type Environment, EnvironmentReader } from "./environment-reader.ts";
 import { readLimit } from "./limits.ts";
@@ -64,7 +72,7 @@ export function parseConfig(
   readProxyMode(reader);
   const ipv6 = reader.flag("IPV6_ENABLED", true);
   const config: Config = {
-    mesh: readMesh(reader),
+    mesh: readMesh(reader, proxyConfig),
     identity: readIdentity(reader, host),
     proxy: readProxy(reader, ipv6),
     inpod: {
@@ -107,48 +115,110 @@ function readSelf(reader: EnvironmentReader): EnrolledWorkload | undefined {
   return { uid: "self", name, namespace, serviceAccount };
 }
 
-function readMesh(reader: EnvironmentReader): MeshConfig {
+function readMesh(reader: EnvironmentReader, proxyConfig: ProxyConfig): MeshConfig {
   const path = reader.text("LOCAL_XDS_PATH");
   const text = reader.text("LOCAL_XDS");
   if (path !== undefined && text !== undefined) {
     reader.mistake("invalid configuration: only one of LOCAL_XDS_PATH or LOCAL_XDS may be set");
-  } else if (path === undefined && text === undefined) {
+  }
+  const hasFile = path !== undefined || text !== undefined;
+  const discovery = readDiscovery(reader, proxyConfig, hasFile);
+  if (!hasFile && discovery === undefined) {
     // Without any mesh every connection would pass as plain text, unnoticed.
-    reader.mistake("invalid configuration: one of LOCAL_XDS_PATH or LOCAL_XDS must be set");
+    reader.mistake(
+      "invalid configuration: XDS_ADDRESS is empty and neither LOCAL_XDS_PATH nor LOCAL_XDS is set",
+    );
   }
   return {
-    source: path === undefined ? { kind: "text", text: text ?? "" } : { kind: "file", path },
+    file:
+      path === undefined
+        ? text === undefined
+          ? undefined
+          : { kind: "text", text }
+        : { kind: "file", path },
+    discovery,
     localNode: reader.text("NODE_NAME"),
   };
+}
+
+/** A mesh file alone asks no control plane, unless one is named: nobody runs one beside a file. */
+function readDiscovery(
+  reader: EnvironmentReader,
+  proxyConfig: ProxyConfig,
+  hasFile: boolean,
+): DiscoveryConfig | undefined {
+  const text = reader.text("XDS_ADDRESS") ?? proxyConfig.discoveryAddress;
+  // All are read even where none is asked, so that all mistakes come at once.
+  const discovery: DiscoveryConfig = {
+    server: {
+      ...readServerAddress(reader, "XDS_ADDRESS", text === "" ? undefined : text),
+      alternativeHost: reader.text("ALT_XDS_HOSTNAME"),
+      roots: readRoots(reader.text("XDS_ROOT_CA") ?? DEFAULT_ROOT_PATH),
+    },
+    headers: readHeaders(reader, "XDS_HEADER_"),
+    node: readNode(reader, proxyConfig),
+    onDemand: reader.flag("XDS_ON_DEMAND", false),
+    connectMs: readLimit(reader, "discoveryConnect"),
+    firstAnswerMs: readLimit(reader, "discoveryFirstAnswer"),
+    offeredBytesMax: readLimit(reader, "discoveryOffer"),
+  };
+  return text === "" || (text === undefined && hasFile) ? undefined : discovery;
+}
+
+/** @see spec control-plane 1.2 */
+function readNode(reader: EnvironmentReader, proxyConfig: ProxyConfig): NodeDescription {
+  const ip = reader.text("INSTANCE_IP") ?? "1.1.1.1";
+  const pod = reader.text("POD_NAME") ?? "";
+  const namespace = reader.text("POD_NAMESPACE") ?? "";
+  const metadata: Record<string, unknown> = {
+    NAME: pod,
+    NAMESPACE: namespace,
+    INSTANCE_IPS: ip,
+    NODE_NAME: reader.text("NODE_NAME") ?? "",
+    ...Object.fromEntries(proxyConfig.metadata),
+    ...Object.fromEntries(reader.withPrefix("ISTIO_META_")),
+  };
+  for (const [name, json] of reader.withPrefix("ISTIO_METAJSON_")) {
+    try {
+      metadata[name] = JSON.parse(json);
+    } catch {
+      reader.invalid(`ISTIO_METAJSON_${name}`, "is not JSON");
+    }
+  }
+  return { id: `ztunnel~${ip}~${pod}.${namespace}~${namespace}.svc.cluster.local`, metadata };
 }
 
 function readIdentity(reader: EnvironmentReader, host: Host): IdentityConfig {
   return {
     authority: {
-      ...readAuthorityAddress(reader),
+      ...readServerAddress(reader, "CA_ADDRESS", reader.text("CA_ADDRESS")),
       alternativeHost: reader.text("ALT_CA_HOSTNAME"),
       roots: readRoots(reader.text("CA_ROOT_CA") ?? DEFAULT_ROOT_PATH),
     },
     token: readToken(reader, host),
     clusterId: reader.text("ISTIO_META_CLUSTER_ID") ?? reader.text("CLUSTER_ID") ?? "Kubernetes",
-    headers: readHeaders(reader),
+    headers: readHeaders(reader, "CA_HEADER_"),
     certificateTtlMs: reader.duration("SECRET_TTL", DAY_MS, { min: 1000, max: DURATION_MS_MAX }),
   };
 }
 
-function readAuthorityAddress(reader: EnvironmentReader): { host: string; port: number } {
+/** @param text of the variable, or of what stands in for it. */
+function readServerAddress(
+  reader: EnvironmentReader,
+  variable: string,
+  text: string | undefined,
+): { host: string; port: number } {
   const inCluster = reader.text("KUBERNETES_SERVICE_HOST") !== undefined;
   const fallback = inCluster ? "istiod.istio-system.svc" : "localhost";
-  const text = reader.text("CA_ADDRESS");
   if (text === undefined) return { host: fallback, port: ISTIOD_PORT };
   const [, scheme = "https", authority = ""] = /^(?:([^:/]+):\/\/)?([^/]*)\/?$/.exec(text) ?? [];
   const [, host = "", portText = "443"] =
     /^(\[[\d:a-f.]+\]|[^:[\]@\s]+)(?::(.*))?$/i.exec(authority) ?? [];
   const port = parsePort(portText);
-  if (text === "") reader.invalid("CA_ADDRESS", "must not be empty");
-  else if (scheme !== "https") reader.invalid("CA_ADDRESS", "the scheme must be https");
+  if (text === "") reader.invalid(variable, "must not be empty");
+  else if (scheme !== "https") reader.invalid(variable, "the scheme must be https");
   else if (host === "" || port === undefined || port === 0) {
-    reader.invalid("CA_ADDRESS", "expected host:port or https://host:port");
+    reader.invalid(variable, "expected host:port or https://host:port");
   } else return { host: host.replace(/^\[|\]$/g, ""), port };
   return { host: fallback, port: ISTIOD_PORT };
 }
@@ -169,8 +239,10 @@ function readToken(reader: EnvironmentReader, host: Host): TokenSource | undefin
   return text === undefined ? undefined : { kind: "literal", token: text };
 }
 
-function readHeaders(reader: EnvironmentReader): readonly (readonly [string, string])[] {
-  const prefix = "CA_HEADER_";
+function readHeaders(
+  reader: EnvironmentReader,
+  prefix: string,
+): readonly (readonly [string, string])[] {
   return reader.withPrefix(prefix).map(([name, value]) => {
     if (!/^[!#$%&'*+\-.^_`|~\dA-Za-z]+$/.test(name)) {
       reader.invalid(prefix + name, "the rest of the name is no header name");

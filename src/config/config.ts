@@ -2,6 +2,7 @@
 import type { HttpLimits } from "../admin/http-listener.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
+import type { NodeDescription } from "../xds/delta-client.ts";
 
 export interface Config {
   readonly mesh: MeshConfig;
@@ -20,22 +21,42 @@ export interface Config {
 }
 
 export interface MeshConfig {
-  readonly source:
+  /** Read once, before the control plane says anything. */
+  readonly file:
     | { readonly kind: "file"; readonly path: string }
-    | { readonly kind: "text"; readonly text: string };
+    | { readonly kind: "text"; readonly text: string }
+    | undefined;
+  /** Not both are `undefined`. */
+  readonly discovery: DiscoveryConfig | undefined;
   /** `undefined`: every workload counts as local. */
   readonly localNode: string | undefined;
 }
 
+export interface DiscoveryConfig {
+  readonly server: ServerConfig;
+  /** Further request headers: lower-case names, printable ASCII values. */
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  /** What the control plane is told of us, beside the limits that are below. */
+  readonly node: NodeDescription;
+  /** Ask for single workloads and services when they are needed, instead of for all. */
+  readonly onDemand: boolean;
+  readonly connectMs: number;
+  readonly firstAnswerMs: number;
+  readonly offeredBytesMax: number;
+}
+
+/** A control plane's server. */
+export interface ServerConfig {
+  readonly host: string;
+  readonly port: number;
+  /** Also accepted as the server's name. */
+  readonly alternativeHost: string | undefined;
+  readonly roots: RootSource;
+}
+
 export interface IdentityConfig {
-  readonly authority: {
-    readonly host: string;
-    readonly port: number;
-    /** Also accepted as the server's name. */
-    readonly alternativeHost: string | undefined;
-    readonly roots: RootSource;
-  };
-  /** Proves to the authority who we are; `undefined` goes without. */
+  readonly authority: ServerConfig;
+  /** Proves to control planes who we are; `undefined` goes without. */
   readonly token: TokenSource | undefined;
   readonly clusterId: string;
   /** Further request headers: lower-case names, printable ASCII values. */

@@ -26,7 +26,10 @@ export type LimitName =
   | "httpHeaderTimeout"
   | "httpHeader"
   | "httpConnections"
-  | "logBuffer";
+  | "logBuffer"
+  | "discoveryConnect"
+  | "discoveryFirstAnswer"
+  | "discoveryOffer";
 
 /** Defaults with their reasons. */
 export const LIMITS: Readonly<Record<LimitName, Limit>> = {
@@ -113,6 +116,24 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 16_777_216,
     unit: "bytes",
     why: "a minute of access lines at 500 connections per second; a reader that stalls longer loses lines, not connections",
+  },
+  discoveryConnect: {
+    variable: "XDS_CONNECT_TIMEOUT",
+    value: 5000,
+    unit: "ms",
+    why: "name, TCP and TLS of the control plane's server; the original's number",
+  },
+  discoveryFirstAnswer: {
+    variable: "XDS_FIRST_ANSWER_TIMEOUT",
+    value: 60_000,
+    unit: "ms",
+    why: "a server that takes the stream and says nothing is given up; istiod answers at once, a busy one within seconds",
+  },
+  discoveryOffer: {
+    variable: "XDS_OFFERED_VERSIONS_SIZE",
+    value: 3_670_016,
+    unit: "bytes",
+    why: "names and versions offered to a new stream; istiod refuses requests over 4 MiB for ever, so beyond it all is sent again",
   },
 };
 

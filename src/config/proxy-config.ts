@@ -2,7 +2,7 @@
  * Istio's ProxyConfig: `defaultConfig` of the mesh configuration, and PROXY_CONFIG over it.
  *
  * Other keys belong to other programs and are passed over. `proxyMetadata` must be there, as the
- * original demands, but nothing of it concerns us.
+ * original demands.
  *
  * @see spec control-plane 6.4
  */
@@ -10,6 +10,10 @@ import type { EnvironmentReader } from "./environment-reader.ts";
 import { YamlFile, type YamlRecord } from "./yaml-record.ts";
 
 export interface ProxyConfig {
+  /** Of the control plane, `host:port`. */
+  readonly discoveryAddress: string | undefined;
+  /** What the control plane is told of us; keys without the prefix ISTIO_META_. */
+  readonly metadata: ReadonlyMap<string, string>;
   readonly adminPort: number | undefined;
   readonly statsPort: number | undefined;
   /** Data threads; 0 means as many as there are CPUs. */
@@ -18,6 +22,8 @@ export interface ProxyConfig {
 
 const U16_MAX = 65_535;
 const NOTHING: ProxyConfig = {
+  discoveryAddress: undefined,
+  metadata: new Map(),
   adminPort: undefined,
   statsPort: undefined,
   concurrency: undefined,
@@ -33,6 +39,8 @@ export function readProxyConfig(
   );
   const fromEnvironment = parse(reader.text("PROXY_CONFIG"), "PROXY_CONFIG", reader, readKnownKeys);
   return {
+    discoveryAddress: fromEnvironment.discoveryAddress ?? fromFile.discoveryAddress,
+    metadata: new Map([...fromFile.metadata, ...fromEnvironment.metadata]),
     adminPort: fromEnvironment.adminPort ?? fromFile.adminPort,
     statsPort: fromEnvironment.statsPort ?? fromFile.statsPort,
     concurrency: fromEnvironment.concurrency ?? fromFile.concurrency,
@@ -55,16 +63,18 @@ function parse(
 function readKnownKeys(record: YamlRecord): ProxyConfig {
   const number = (key: string): number | undefined =>
     record.optional(key, (value) => value.integer(U16_MAX));
-  record.required(
+  const metadata = record.required(
     "proxyMetadata",
     (value) =>
       value.map(
-        (key) => key.text(),
+        (key) => key.text().replace(/^ISTIO_META_/, ""),
         (text) => text.text(),
       ),
-    new Map(),
+    new Map<string, string>(),
   );
   return {
+    discoveryAddress: record.optional("discoveryAddress", (value) => value.text()),
+    metadata,
     adminPort: number("proxyAdminPort"),
     statsPort: number("statsPort"),
     concurrency: number("concurrency"),

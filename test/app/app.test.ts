@@ -20,11 +20,17 @@ interface Mistake {
   readonly says: readonly string[];
 }
 
-const NO_MESH = "invalid configuration: one of LOCAL_XDS_PATH or LOCAL_XDS must be set";
+const NO_MESH =
+  "invalid configuration: XDS_ADDRESS is empty and neither LOCAL_XDS_PATH nor LOCAL_XDS is set";
 
 const MISTAKES: readonly Mistake[] = [
-  { title: "no mesh", says: [NO_MESH] },
-  { title: "no mesh, as the image starts it", args: ["proxy", "ztunnel"], says: [NO_MESH] },
+  { title: "no mesh", environment: { XDS_ADDRESS: "" }, says: [NO_MESH] },
+  {
+    title: "no mesh, as the image starts it",
+    args: ["proxy", "ztunnel"],
+    environment: { XDS_ADDRESS: "" },
+    says: [NO_MESH],
+  },
   {
     title: "two meshes",
     environment: { LOCAL_XDS: "{}", LOCAL_XDS_PATH: "mesh.yaml" },
@@ -32,7 +38,7 @@ const MISTAKES: readonly Mistake[] = [
   },
   {
     title: "three mistakes at once",
-    environment: { KEEPALIVE_TIME: "soon", LOG_FORMAT: "xml" },
+    environment: { XDS_ADDRESS: "", KEEPALIVE_TIME: "soon", LOG_FORMAT: "xml" },
     says: [
       NO_MESH,
       "invalid env var KEEPALIVE_TIME=soon (expected a duration such as 90s, 5m or 1m30s)",

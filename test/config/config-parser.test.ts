@@ -29,7 +29,8 @@ function mistakesOf(environment: Record<string, string>, meshConfig?: string): r
 test("an empty environment but for the mesh gives the documented defaults", () => {
   const config = parse({});
   assert.deepEqual(config.mesh, {
-    source: { kind: "file", path: "mesh.yaml" },
+    file: { kind: "file", path: "mesh.yaml" },
+    discovery: undefined,
     localNode: undefined,
   });
   assert.deepEqual(config.identity, {
@@ -260,7 +261,7 @@ test("the mounted token is used when it exists, and a path that exists is a file
 
 test("the mesh may come as text", () => {
   const config = parseConfig({ LOCAL_XDS: "workloads: []" }, undefined, host());
-  assert.deepEqual(config.mesh.source, { kind: "text", text: "workloads: []" });
+  assert.deepEqual(config.mesh.file, { kind: "text", text: "workloads: []" });
 });
 
 const threads: readonly {
@@ -459,8 +460,9 @@ test("the daemon's own pod takes tunnels only where its name, namespace and acco
 });
 
 test("without any mesh the proxy refuses to start", () => {
-  assert.throws(() => parseConfig({}, undefined, host()), {
-    message: "invalid configuration: one of LOCAL_XDS_PATH or LOCAL_XDS must be set",
+  assert.throws(() => parseConfig({ XDS_ADDRESS: "" }, undefined, host()), {
+    message:
+      "invalid configuration: XDS_ADDRESS is empty and neither LOCAL_XDS_PATH nor LOCAL_XDS is set",
   });
 });
 
@@ -478,10 +480,10 @@ test("all mistakes are told at once", () => {
 test("the table of options lists exactly the variables that are read", () => {
   const read = new Set<string>();
   const environment = new Proxy<Record<string, string>>(
-    { ...MESH, CA_HEADER_A: "x" },
+    { ...MESH, CA_HEADER_A: "x", XDS_HEADER_A: "x", ISTIO_META_A: "x", ISTIO_METAJSON_A: "1" },
     {
       get(target, name) {
-        if (typeof name === "string") read.add(name.replace(/^CA_HEADER_.*/, "CA_HEADER_*"));
+        if (typeof name === "string") read.add(name.replace(/_A$/, "_*"));
         return Reflect.get(target, name);
       },
     },
@@ -490,4 +492,58 @@ test("the table of options lists exactly the variables that are read", () => {
   // Set by the kubelet in every container, for nobody to change.
   read.delete("KUBERNETES_SERVICE_HOST");
   assert.deepEqual([...read].sort(), CONFIG_OPTIONS.map((option) => option.name).sort());
+});
+
+test("without a mesh file the control plane is asked, beside one only where it is named", () => {
+  const addressOf = (environment: Record<string, string>, meshConfig?: string) => {
+    const server = parseConfig(environment, meshConfig, host()).mesh.discovery?.server;
+    return server === undefined ? undefined : `${server.host}:${server.port}`;
+  };
+  assert.equal(addressOf({}), "localhost:15012");
+  assert.equal(addressOf({ KUBERNETES_SERVICE_HOST: "1" }), "istiod.istio-system.svc:15012");
+  assert.equal(addressOf({ XDS_ADDRESS: "istiod-x.mesh.svc:15012" }), "istiod-x.mesh.svc:15012");
+  assert.equal(addressOf(MESH), undefined);
+  assert.equal(addressOf({ ...MESH, XDS_ADDRESS: "" }), undefined);
+  assert.equal(addressOf({ ...MESH, XDS_ADDRESS: "https://a:1" }), "a:1");
+  const meshConfig = "defaultConfig:\n  discoveryAddress: b:2\n  proxyMetadata: {}\n";
+  assert.equal(addressOf({}, meshConfig), "b:2");
+  assert.equal(addressOf({ XDS_ADDRESS: "c:3" }, meshConfig), "c:3");
+});
+
+test("the control plane is told who we are, the most specific word last", () => {
+  const { discovery } = parseConfig(
+    {
+      POD_NAME: "z-1",
+      POD_NAMESPACE: "istio-system",
+      NODE_NAME: "n1",
+      INSTANCE_IP: "10.0.0.9",
+      ISTIO_META_NETWORK: "net1",
+      ISTIO_METAJSON_FACTS: '{"a":[1,null]}',
+      PROXY_CONFIG: "proxyMetadata: { ISTIO_META_NETWORK: net0, ENABLE_HBONE: 'true' }",
+    },
+    undefined,
+    host(),
+  ).mesh;
+  assert.deepEqual(discovery?.node, {
+    id: "ztunnel~10.0.0.9~z-1.istio-system~istio-system.svc.cluster.local",
+    metadata: {
+      NAME: "z-1",
+      NAMESPACE: "istio-system",
+      INSTANCE_IPS: "10.0.0.9",
+      NODE_NAME: "n1",
+      NETWORK: "net1",
+      ENABLE_HBONE: "true",
+      FACTS: { a: [1, null] },
+    },
+  });
+  assert.equal(
+    parseConfig({}, undefined, host()).mesh.discovery?.node.id,
+    "ztunnel~1.1.1.1~.~.svc.cluster.local",
+  );
+});
+
+test("metadata that is not JSON is named", () => {
+  assert.deepEqual(mistakesOf({ ISTIO_METAJSON_X: "{" }), [
+    "invalid env var ISTIO_METAJSON_X={ (is not JSON)",
+  ]);
 });

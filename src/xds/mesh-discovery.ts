@@ -1,0 +1,99 @@
+/**
+ * The mesh from a control plane: a discovery conversation with istiod whose answers become batches
+ * of mesh knowledge.
+ */
+import { FileWatch } from "../istiod/file-watch.ts";
+import { IstiodLine, type IstiodLineOptions } from "../istiod/istiod-line.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Random } from "../runtime/random.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../wire/delta-discovery.ts";
+import { DeltaClient, type DeltaClientOptions } from "./delta-client.ts";
+import {
+  DiscoveryClient,
+  type DiscoveryMetrics,
+  type DiscoveryStatus,
+} from "./discovery-client.ts";
+import { GrpcTransport } from "./grpc-transport.ts";
+import { AddressSink, type ApplyBatch, AuthorizationSink } from "./mesh-sink.ts";
+
+export interface MeshDiscoveryDeps {
+  readonly apply: ApplyBatch;
+  readonly metrics: (status: () => DiscoveryStatus) => DiscoveryMetrics;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export interface MeshDiscoveryOptions extends DeltaClientOptions {
+  readonly line: IstiodLineOptions;
+  /** Ask for single workloads and services when they are needed, instead of for all. */
+  readonly onDemand: boolean;
+  /** Name, TCP and TLS together, milliseconds. */
+  readonly connectMs: number;
+  /** Until the server says something, milliseconds. */
+  readonly firstAnswerMs: number;
+}
+
+/** Data threads and operators get the thread back in between. */
+const SLICE_MS = 5;
+/** istiod judges a token when a stream begins; the kubelet renews it hours before it ends. */
+const FILES_EVERY_MS = 5000;
+
+export class MeshDiscovery {
+  readonly #client: DiscoveryClient;
+  readonly #options: MeshDiscoveryOptions;
+  readonly #clock: Clock;
+
+  /** @throws TypeError when the address is no URL. */
+  constructor(deps: MeshDiscoveryDeps, options: MeshDiscoveryOptions) {
+    const { apply, clock, random, log } = deps;
+    this.#options = options;
+    this.#clock = clock;
+    const types = [
+      { url: ADDRESS_TYPE, onDemand: options.onDemand, sink: new AddressSink(apply) },
+      { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(apply) },
+    ];
+    this.#client = new DiscoveryClient(
+      {
+        transport: new GrpcTransport({ line: new IstiodLine(options.line), clock }, options),
+        client: new DeltaClient(types, options),
+        metrics: deps.metrics(() => this.status()),
+        clock,
+        random,
+        log,
+      },
+      {
+        address: options.line.address,
+        firstAnswerMs: options.firstAnswerMs,
+        sliceMs: SLICE_MS,
+      },
+    );
+  }
+
+  /** Resolves once the whole mesh, or on demand all policies, are known. */
+  get synced(): Promise<void> {
+    return this.#client.synced;
+  }
+
+  status(): DiscoveryStatus {
+    return this.#client.status();
+  }
+
+  /** Converses until the signal is aborted; begins anew when roots or token change. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { roots, token } = this.#options.line;
+    const watches = [roots, token].flatMap((source) =>
+      source?.kind === "file"
+        ? [
+            new FileWatch(this.#clock, () => this.#client.reconnect(), {
+              path: source.path,
+              everyMs: FILES_EVERY_MS,
+            }),
+          ]
+        : [],
+    );
+    await this.#client.run(signal);
+    for (const watch of watches) watch.close();
+  }
+}
