@@ -1,45 +1,55 @@
 /**
- * `npm run bench:compare -- OLD.json NEW.json`: two files that `run.ts` wrote, side by side.
- * Differences beyond ±5 % carry an arrow; whether they are an improvement is for the reader.
+ * `npm run bench:compare -- OLD.json NEW.json`: two runs side by side, first what the targets name
+ * (ratios within a run are steadier than figures), then every figure. Differences beyond ±5 % carry
+ * an arrow; whether they are an improvement is for the reader.
  */
-import { readFileSync } from "node:fs";
-import { formatTable, type Measure } from "./measure.ts";
+import { type BenchMeasures, formatNumber, formatTable } from "./measure.ts";
+import { readRun } from "./results.ts";
+import { judge } from "./targets.ts";
 
 /** Runs on one calm machine differ by about this much. */
 const NOISE_SHARE = 0.05;
 
-const [oldFile, newFile] = process.argv.slice(2);
-if (oldFile === undefined || newFile === undefined) {
-  throw new Error("usage: npm run bench:compare -- OLD.json NEW.json");
+/** @returns a Markdown table. */
+export function compareRuns(
+  before: readonly BenchMeasures[],
+  after: readonly BenchMeasures[],
+): string {
+  const old = figures(before);
+  const rows = [...figures(after)].map(([title, value]) => {
+    const was = old.get(title);
+    return [title, format(was), formatNumber(value), was === undefined ? "" : change(was, value)];
+  });
+  return formatTable([["", "old", "new", "new / old"], ...rows]);
 }
-const old = readMeasures(oldFile);
-const rows = [...readMeasures(newFile)].map(([title, { value }]) => {
-  const before = old.get(title)?.value;
-  return [title, format(before), format(value), before === undefined ? "" : change(before, value)];
-});
-console.log(formatTable([["", "old", "new", "new / old"], ...rows]));
 
-function readMeasures(file: string): ReadonlyMap<string, Measure> {
-  const { benches } = JSON.parse(readFileSync(file, "utf8")) as {
-    benches: readonly { bench: string; measures: readonly Measure[] }[];
-  };
-  return new Map(
-    benches.flatMap(({ bench, measures }) =>
-      measures.map((measure) => {
-        const { name, system, unit } = measure;
-        const subject = system === undefined ? bench : `${bench}, ${system}`;
-        return [`${subject}: ${name}, ${unit}`, measure] as const;
-      }),
-    ),
+function figures(benches: readonly BenchMeasures[]): ReadonlyMap<string, number> {
+  const judged = judge(benches).flatMap(({ what, value }) =>
+    value === undefined ? [] : [[`target: ${what}`, value] as const],
   );
+  const measured = benches.flatMap(({ bench, measures }) =>
+    measures.map(({ name, system, unit, value }) => {
+      const subject = system === undefined ? bench : `${bench}, ${system}`;
+      return [`${subject}: ${name}, ${unit}`, value] as const;
+    }),
+  );
+  return new Map([...judged, ...measured]);
 }
 
 function format(value: number | undefined): string {
-  return value === undefined ? "" : String(Number(value.toPrecision(3)));
+  return value === undefined ? "" : formatNumber(value);
 }
 
 function change(before: number, after: number): string {
   const ratio = after / before;
   const arrow = ratio > 1 + NOISE_SHARE ? " ↑" : ratio < 1 - NOISE_SHARE ? " ↓" : "";
   return `${ratio.toFixed(2)}${arrow}`;
+}
+
+if (import.meta.main) {
+  const [oldFile, newFile] = process.argv.slice(2);
+  if (oldFile === undefined || newFile === undefined) {
+    throw new Error("usage: npm run bench:compare -- OLD.json NEW.json");
+  }
+  console.log(compareRuns(readRun(oldFile).benches, readRun(newFile).benches));
 }

@@ -106,30 +106,53 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? upper)) / 2;
 }
 
-/**
- * A Markdown table: a line a name, a column a system, `median [lowest-highest]`; then what ours is of
- * each other system, pair by pair.
- */
+/** The measures of one bench. */
+export interface BenchMeasures {
+  /** Path below `bench/` without `.bench.ts`. */
+  readonly bench: string;
+  readonly measures: readonly Measure[];
+}
+
+/** The table of a single bench, see {@link formatBenches}. */
 export function formatMeasures(measures: readonly Measure[]): string {
-  const systems = [...new Set(measures.map(({ system }) => system ?? "figure"))];
+  return formatTable(headed([{ measures }]));
+}
+
+/**
+ * One Markdown table: a line a name, a column a system, `median [lowest-highest]`; then what ours is
+ * of each other system, pair by pair. What was measured of no system in particular is ours.
+ */
+export function formatBenches(benches: readonly BenchMeasures[]): string {
+  return formatTable(headed(benches));
+}
+
+function headed(
+  sections: readonly { readonly bench?: string; readonly measures: readonly Measure[] }[],
+): string[][] {
+  const named = sections.flatMap(({ measures }) => measures.flatMap(({ system }) => system ?? []));
+  const systems = [...new Set(named.length === 0 ? [OURS] : named)];
   const others = systems.includes(OURS)
     ? systems.filter((system) => system !== OURS && system !== "direct")
     : [];
-  const rows = new Map<string, Map<string, Measure>>();
-  for (const measure of measures) {
-    const title = `${measure.name}, ${measure.unit}`;
-    const row = rows.get(title) ?? new Map<string, Measure>();
-    row.set(measure.system ?? "figure", measure);
-    rows.set(title, row);
-  }
-  return formatTable([
-    ["", ...systems, ...others.map((system) => `÷ ${system}`)],
-    ...[...rows].map(([title, row]) => [
-      title,
-      ...systems.map((system) => formatFigure(row.get(system))),
-      ...others.map((system) => formatRatio(row.get(OURS), row.get(system))),
-    ]),
-  ]);
+  const lines = sections.flatMap(({ bench, measures }) => {
+    const rows = new Map<string, Map<string, Measure>>();
+    for (const measure of measures) {
+      const title = `${measure.name}, ${measure.unit}`;
+      const row = rows.get(title) ?? new Map<string, Measure>();
+      row.set(measure.system ?? OURS, measure);
+      rows.set(title, row);
+    }
+    const blank = [...systems, ...others].map(() => "");
+    return [
+      ...(bench === undefined ? [] : [[`**${bench}**`, ...blank]]),
+      ...[...rows].map(([title, row]) => [
+        title,
+        ...systems.map((system) => formatFigure(row.get(system))),
+        ...others.map((system) => formatRatio(row.get(OURS), row.get(system))),
+      ]),
+    ];
+  });
+  return [["", ...systems, ...others.map((system) => `÷ ${system}`)], ...lines];
 }
 
 function formatRatio(of: Measure | undefined, to: Measure | undefined): string {

@@ -10,7 +10,7 @@ export interface BenchOptions {
 }
 
 /**
- * Shell commands of another ztunnel for the client's node and the server's; ours runs where none is
+ * A shell command each of another ztunnel for the client's node and the server's; ours runs where none is
  * given.
  */
 export interface NodeCommands {

@@ -1,19 +1,26 @@
 /**
- * `npm run bench [-- NAME…] [--quick]`: every `*.bench.ts` whose path contains one of the names
- * (without a name all but `soak`, which takes minutes), each in a process of its own for a fresh heap and fresh machine code. Prints the tables and writes
- * `bench/out/bench.json`.
+ * `npm run bench [-- NAME…] [--quick] [--node-a CMD] [--node-b CMD]`: every `*.bench.ts` whose path
+ * contains one of the names (without a name all but the soak), each in a process of its own for a
+ * fresh heap and fresh machine code. Prints the tables and how the run stands to the targets. A whole
+ * run of our own nodes is written to `bench/results/`, any other to `bench/out/`.
  */
 import { fork } from "node:child_process";
-import { globSync, mkdirSync, writeFileSync } from "node:fs";
+import { globSync } from "node:fs";
 import { join } from "node:path";
-import { describeMachine } from "./machine.ts";
-import { formatMeasures, isQuick, type Measure, STEAL_SHARE_MAX } from "./measure.ts";
+import { describeMachine, missingPeers } from "./machine.ts";
+import { type BenchMeasures, formatMeasures, type Measure } from "./measure.ts";
+import { type BenchOptions, benchArguments, parseBenchOptions } from "./options.ts";
+import { type BenchRun, describeRun, explanation, RESULTS_FOLDER, writeRun } from "./results.ts";
+import { formatJudgements, judge } from "./targets.ts";
 
 const FOLDER = import.meta.dirname;
 /** Takes so long that it runs only when it is named. */
 const ON_REQUEST = "path/soak.bench.ts";
+/** Longer than any bench takes; a stage removes what it made when it is told to end. */
+const BENCH_MS_MAX = 480_000;
 
-const names = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
+const options = parseBenchOptions(process.argv.slice(2));
+const { names, isQuick, nodeCommands } = options;
 const files = globSync("**/*.bench.ts", { cwd: FOLDER })
   .filter((file) =>
     names.length === 0 ? file !== ON_REQUEST : names.some((name) => file.includes(name)),
@@ -22,42 +29,47 @@ const files = globSync("**/*.bench.ts", { cwd: FOLDER })
 if (files.length === 0) throw new Error(`no bench is named ${names.join(" or ")}`);
 
 const machine = describeMachine();
-console.log(
-  Object.entries(machine)
-    .map(([key, value]) => `${key} ${value}`)
-    .join(", "),
-);
-console.log(
-  `figures are medians [lowest-highest]; *: the hypervisor took over ${STEAL_SHARE_MAX * 100} % during ` +
-    "a sample, which is left out if others remain",
-);
+const startedAt = new Date();
+const benches: BenchMeasures[] = [];
+const failures: string[] = [];
+const run = (): BenchRun => ({
+  startedAt: startedAt.toISOString(),
+  seconds: (Date.now() - startedAt.getTime()) / 1000,
+  isQuick,
+  machine,
+  nodeCommands,
+  benches,
+  failures,
+});
+console.log(`${describeRun(run())}\n${explanation()}`);
+for (const peer of missingPeers(machine)) console.log(`missing: ${peer}`);
 
-const startedAt = new Date().toISOString();
-const benches: { readonly bench: string; readonly measures: readonly Measure[] }[] = [];
 for (const file of files) {
   const bench = file.replace(/\.bench\.ts$/, "");
-  console.log(`\n## ${bench}`);
+  const benchStartedAt = Date.now();
   try {
-    const measures = await runBench(file);
+    const measures = await runBench(file, options);
     benches.push({ bench, measures });
+    console.log(`\n## ${bench}, ${Math.round((Date.now() - benchStartedAt) / 1000)} s`);
     console.log(measures.length === 0 ? "nothing measured" : formatMeasures(measures));
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
+    const words = error instanceof Error ? error.message : String(error);
+    failures.push(words);
+    console.error(`\n## ${bench}\n${words}`);
     process.exitCode = 1;
   }
 }
-const output = join(FOLDER, "out", "bench.json");
-mkdirSync(join(FOLDER, "out"), { recursive: true });
-writeFileSync(
-  output,
-  `${JSON.stringify({ startedAt, isQuick: isQuick(), machine, benches }, null, 2)}\n`,
-);
-console.log(`\nwritten to ${output}`);
+const isOther = nodeCommands.a !== undefined || nodeCommands.b !== undefined;
+const isWhole = names.length === 0 && !isQuick && !isOther;
+const output = isWhole ? RESULTS_FOLDER : join(FOLDER, "out");
+writeRun(output, run());
+console.log(`\n## targets\n${formatJudgements(judge(benches))}`);
+console.log(`\nwritten to ${output}: bench.json, table.md, chart.svg`);
 
-/** Settles when the process has ended. @throws when it failed or reported nothing. */
-function runBench(file: string): Promise<readonly Measure[]> {
+/** Settles when the process has ended. @throws when it failed, took too long or reported nothing. */
+function runBench(file: string, benchOptions: BenchOptions): Promise<readonly Measure[]> {
   return new Promise((resolve, reject) => {
-    const child = fork(join(FOLDER, file), isQuick() ? ["--quick"] : []);
+    const child = fork(join(FOLDER, file), benchArguments(benchOptions), { timeout: BENCH_MS_MAX });
     let measures: readonly Measure[] | undefined;
     child.on("message", (message) => {
       measures = message as readonly Measure[];

@@ -3,13 +3,14 @@
  * request and the answer of the mesh, as the first of a connection and as a later one.
  */
 import assert from "node:assert/strict";
-import { Bench } from "tinybench";
 import { HpackDecoder } from "../../src/http2/hpack-decoder.ts";
 import { HpackEncoder } from "../../src/http2/hpack-encoder.ts";
 import { Http2Connection } from "../../src/http2/http2-connection.ts";
 import type { Http2Listener } from "../../src/http2/http2-listener.ts";
 import type { Http2Stream } from "../../src/http2/http2-stream.ts";
 import { encodeFrame, PREFACE } from "../../test/support/http2-frames.ts";
+import { report } from "../measure.ts";
+import { timeCases } from "../timed-cases.ts";
 
 const SETTINGS = {
   streamWindowBytes: 4_194_304,
@@ -119,17 +120,17 @@ const large = encodeFrame({
 
 const largeAt = place(large);
 
-const bench = new Bench({ time: 500, warmupTime: 200 });
+const cases: Record<string, () => void> = {};
 
-bench.add(`read ${FRAME_COUNT} DATA frames of 1 KiB, take their payload`, () => {
+cases[`read ${FRAME_COUNT} DATA frames of 1 KiB, take their payload`] = () => {
   taken = 0;
   connection.receive(framesAt, frames.length, 0);
-});
+};
 
-bench.add("read one DATA frame of 512 KiB", () => {
+cases["read one DATA frame of 512 KiB"] = () => {
   taken = 0;
   connection.receive(largeAt, large.length, 0);
-});
+};
 
 // The windows are renewed as a peer would, far less often than once a frame.
 let sent = 0;
@@ -137,14 +138,14 @@ const renewal = Buffer.concat(
   [0, 1].map((id) => encodeFrame({ type: "WINDOW_UPDATE", stream: id, increment: 1_000_000 })),
 );
 const renewalAt = place(renewal);
-bench.add(`write ${FRAME_COUNT} DATA headers of 1 KiB`, () => {
+cases[`write ${FRAME_COUNT} DATA headers of 1 KiB`] = () => {
   for (let i = 0; i < FRAME_COUNT; i++)
     connection.writeDataHeader(open, INPUT_BYTES, PAYLOAD_BYTES);
   sent += FRAME_COUNT * PAYLOAD_BYTES;
   if (sent < 1_000_000) return;
   sent -= 1_000_000;
   connection.receive(renewalAt, renewal.length, 0);
-});
+};
 
 // ---- header blocks
 
@@ -160,36 +161,35 @@ assert.deepEqual(new HpackDecoder().decode(first, 0, first.length, 65_536), requ
 const encoder = new HpackEncoder();
 let requestCount = 0;
 const requests = Array.from({ length: 1000 }, (_, i) => request(i));
-bench.add("encode a request like those before it", () => {
+cases["encode a request like those before it"] = () => {
   encode(encoder, requests[requestCount++ % 1000] as Fields);
-});
-bench.add("encode the first request of a connection", () => {
+};
+cases["encode the first request of a connection"] = () => {
   encode(new HpackEncoder(), requests[0] as Fields);
-});
+};
 
 const writer = new HpackEncoder();
 const blocks = requests.map((fields) => Buffer.from(encode(writer, fields)));
 let decoder = new HpackDecoder();
 let blockCount = 0;
-bench.add("decode a request like those before it", () => {
+cases["decode a request like those before it"] = () => {
   if (blockCount === blocks.length) {
     decoder = new HpackDecoder();
     blockCount = 0;
   }
   const block = blocks[blockCount++] as Buffer;
   decoder.decode(block, 0, block.length, 65_536);
-});
-bench.add("decode the first request of a connection", () => {
+};
+cases["decode the first request of a connection"] = () => {
   new HpackDecoder().decode(first, 0, first.length, 65_536);
-});
+};
 
 const answerer = new HpackEncoder();
 const answer: Fields = [[":status", "200"], request(0)[2] as readonly [string, string]];
 encode(answerer, answer);
 assert.equal(encode(answerer, answer).length, 2);
-bench.add("encode the answer 200 with baggage", () => {
+cases["encode the answer 200 with baggage"] = () => {
   encode(answerer, answer);
-});
+};
 
-await bench.run();
-console.table(bench.table());
+report(await timeCases(cases));

@@ -1,11 +1,6 @@
-/** The mesh that benches run in: two nodes, and pods on each that are numbered from 0. */
+/** The mesh that benches run in: nodes named by a letter, and pods on each that are numbered from 0. */
 
-/** The client's node and the server's. */
-export const NODES = ["a", "b"] as const;
-
-export type NodeName = (typeof NODES)[number];
-
-export function podNames(node: NodeName, count: number): readonly string[] {
+export function podNames(node: string, count: number): readonly string[] {
   return Array.from({ length: count }, (_, i) => `pod-${node}-${i}`);
 }
 
@@ -15,11 +10,12 @@ export function podNames(node: NodeName, count: number): readonly string[] {
  * @param podIp the address of a node's n-th pod.
  * @returns JSON, which is YAML.
  */
-export function meshText(
+export function meshText<Node extends string>(
+  nodes: readonly Node[],
   podsPerNode: number,
-  podIp: (node: NodeName, index: number) => string,
+  podIp: (node: Node, index: number) => string,
 ): string {
-  const workloads = NODES.flatMap((node) =>
+  const workloads = nodes.flatMap((node) =>
     podNames(node, podsPerNode).map((name, i) => ({
       uid: `bench//Pod/default/${name}`,
       name,

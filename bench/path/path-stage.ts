@@ -4,14 +4,14 @@
  * names (`other`), a pair of HAProxy and one of Envoy where they are installed. All proxies are behind
  * istio-cni's redirect rules; each system carries the same load to the same kind of application.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { MeshLab } from "../../test/support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
 import { buildLoadTool, type LoadTool } from "../load/build.ts";
+import { firstWords, holdConnections, type LoadResult, runLoad } from "../load/run-load.ts";
 import { envoyVersion, haproxyVersion } from "../machine.ts";
 import { type NodeCommands, parseBenchOptions } from "../options.ts";
+import { meshText, podNames } from "./bench-mesh.ts";
 import { startEnvoyPair } from "./envoy-pair.ts";
 import { startHaproxyPair } from "./haproxy-pair.ts";
 
@@ -95,13 +95,8 @@ export class PathStage {
     system: PathSystem,
     tool: LoadTool,
     ...args: readonly (string | number)[]
-  ): Promise<Readonly<Record<string, number>>> {
-    return new Promise((resolve, reject) => {
-      execFile("nsenter", loadCommand(system, tool, args), (error, stdout, stderr) => {
-        if (error === null) resolve(JSON.parse(stdout));
-        else reject(new Error(`${tool} through ${system.name}: ${stderr}`, { cause: error }));
-      });
-    });
+  ): Promise<LoadResult> {
+    return runLoad(system.client, tool, ...args, system.server.ipv4, APPLICATION_PORT);
   }
 
   /** Opens connections and holds them while `meanwhile` runs; each is checked before and after. */
@@ -110,15 +105,10 @@ export class PathStage {
     connectionCount: number,
     meanwhile: () => Promise<Result>,
   ): Promise<Result> {
-    const child = spawn("nsenter", loadCommand(system, "idle", [connectionCount]), {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    const ended = once(child, "exit");
-    await firstWords(child);
+    const server = { ip: system.server.ipv4, port: APPLICATION_PORT };
+    const held = await holdConnections(system.client, connectionCount, server);
     const result = await meanwhile();
-    child.stdin.end();
-    const [status] = await ended;
-    if (status !== 0) throw new Error(`idle connections through ${system.name} did not last`);
+    await held.release();
     return result;
   }
 
@@ -139,24 +129,6 @@ export function cpuSeconds(proxy: Proxy): number {
 export function residentMb(proxy: Proxy): number {
   const status = readFileSync(`/proc/${proxy.pid}/status`, "utf8");
   return (Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024) / 1e6;
-}
-
-function loadCommand(
-  { client, server }: PathSystem,
-  tool: LoadTool,
-  args: readonly (string | number)[],
-): string[] {
-  const address = [server.ipv4, String(APPLICATION_PORT)];
-  return [`--net=${client.path}`, "--", buildLoadTool(tool), ...args.map(String), ...address];
-}
-
-/** Settles with the first output; a process that ends before has failed. */
-async function firstWords(child: ChildProcess): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.once("data", () => resolve());
-    child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`${child.spawnargs.join(" ")}: ended, ${code}`)));
-  });
 }
 
 async function startSystems(lab: MeshLab): Promise<readonly PathSystem[]> {
@@ -210,14 +182,14 @@ function proxies(clientPid: number | undefined, serverPid: number | undefined): 
 function startLab(commands: NodeCommands): Promise<MeshLab> {
   const hasOther = commands.a !== undefined || commands.b !== undefined;
   const names: readonly NodeName[] = hasOther ? ["a", "b", "c", "d"] : ["a", "b"];
-  const mesh = meshText(names);
+  const mesh = meshText(names, PODS_PER_NODE, podIp);
   const command: Partial<Record<NodeName, string | undefined>> = { c: commands.a, d: commands.b };
   const nodes = names.map((name): [string, MeshNode] => [
     `node-${name}`,
     {
       ip: NODES[name].ip,
       mesh,
-      pods: podNames(name).map((pod, i) => ({ name: pod, ip: podIp(name, i) })),
+      pods: podNames(name, PODS_PER_NODE).map((pod, i) => ({ name: pod, ip: podIp(name, i) })),
       environment: { ZTUNNEL_WORKER_THREADS: "1" },
       ...(command[name] === undefined ? {} : { command: command[name] }),
     },
@@ -241,34 +213,6 @@ function startLab(commands: NodeCommands): Promise<MeshLab> {
 }
 
 type MeshNode = Parameters<typeof MeshLab.start>[0]["nodes"][string];
-
-/** JSON is YAML. */
-function meshText(nodes: readonly NodeName[]): string {
-  const workloads = nodes.flatMap((node) =>
-    podNames(node).map((name, i) => ({
-      uid: `bench//Pod/default/${name}`,
-      name,
-      namespace: "default",
-      serviceAccount: name,
-      trustDomain: "cluster.local",
-      workloadIps: [podIp(node, i)],
-      protocol: "HBONE",
-      node: `node-${node}`,
-      network: "",
-      clusterId: "Kubernetes",
-      workloadName: name,
-      workloadType: "deployment",
-      canonicalName: name,
-      canonicalRevision: "v1",
-      services: {},
-    })),
-  );
-  return JSON.stringify({ workloads, services: [], policies: [] });
-}
-
-function podNames(node: NodeName): readonly string[] {
-  return Array.from({ length: PODS_PER_NODE }, (_, i) => `pod-${node}-${i}`);
-}
 
 function podIp(node: NodeName, index: number): string {
   return `10.78.0.${NODES[node].firstPodIp + index}`;

@@ -7,8 +7,12 @@ import { enrolment, MeshLab } from "../../test/support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
 import { buildLoadTool } from "../load/build.ts";
 import { firstWords } from "../load/run-load.ts";
-import { meshText, NODES, type NodeName, podNames } from "./bench-mesh.ts";
+import { meshText, podNames } from "./bench-mesh.ts";
 import type { Proxy as ProxyProcess } from "./path-stage.ts";
+
+/** The client's and the server's. */
+const NODES = ["a", "b"] as const;
+type NodeName = (typeof NODES)[number];
 
 /** Of the echo server behind every pod of the server's node. */
 export const ECHO_PORT = 8080;
@@ -42,7 +46,7 @@ export class PodsStage {
     const obstacle = requireNetns("iptables", "cc");
     if (obstacle !== false) throw new Error(obstacle);
     const { podsPerNode, enrolledPerNode = podsPerNode, servingCount = podsPerNode } = options;
-    const mesh = meshText(podsPerNode, podIp);
+    const mesh = meshText(NODES, podsPerNode, podIp);
     const node = (name: NodeName, ip: string): MeshNode => ({
       ip,
       mesh,

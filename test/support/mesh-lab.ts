@@ -36,7 +36,10 @@ export interface LabNodeOptions {
   readonly mesh: string;
   readonly pods: readonly LabPod[];
   readonly environment?: Readonly<Record<string, string>>;
-  /** Shell command of another daemon that takes the same environment; default: ours. */
+  /**
+   * Shell words that start another daemon, which takes the same environment; assignments may come
+   * first. Default: ours.
+   */
   readonly command?: string;
 }
 
@@ -208,7 +211,7 @@ export class MeshLab {
       environment,
       options.command === undefined
         ? [...OUR_COMMAND, "proxy", "ztunnel"]
-        : ["sh", "-c", `exec ${options.command}`],
+        : ["sh", "-c", `exec env ${options.command}`],
     );
     const node = new LabNode(host, agent, daemon);
     this.nodes.set(name, node);
