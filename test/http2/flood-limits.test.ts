@@ -108,7 +108,7 @@ const ATTACKS: readonly Attack[] = [
 
 describe("a flood of", () => {
   for (const { name, attack, rounds, round } of ATTACKS) {
-    it(`${name} ends the connection after ${rounds}`, () => {
+    it(`${name} ends the connection after ${rounds} (${attack.source})`, () => {
       const side = server();
       assert.equal(roundsUntilEnd(side, round), rounds);
       assert.equal(side.failure?.code, 11);
@@ -131,6 +131,16 @@ describe("a flood of", () => {
     const rounds = roundsUntilEnd(side, () => [{ type: "CONTINUATION", stream: 1, hex: part }]);
     assert.equal(rounds, 8);
     assert.match(side.failure?.message ?? "", /header block above 131072 bytes/);
+  });
+
+  it("header blocks that never end do not keep a connection from its end (CVE-2024-27983)", () => {
+    const side = server();
+    side.hear(encodeFrame({ ...connect(1), flags: 0 }));
+    side.hear(encodeFrame({ type: "CONTINUATION", stream: 1, hex: "" }).subarray(0, 5));
+    side.connection.terminate(0);
+    side.hear(encodeFrame({ type: "RST_STREAM", stream: 1, error: "CANCEL" }));
+    assert.deepEqual(side.events, ["settled"]);
+    assert.equal(side.connection.streamCount, 0);
   });
 
   it("empty header fields is cut off by the size of the list (CVE-2019-9516)", () => {
