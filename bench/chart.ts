@@ -10,50 +10,91 @@ export interface Panel {
   readonly rows: RegExp;
 }
 
-const PANELS: readonly Panel[] = [
-  {
-    title: "Bulk, Gbit/s (more is better)",
-    bench: "path/bulk",
-    unit: "Gbit/s",
-    rows: /^([^,]+)$/,
-  },
-  {
-    title: "Bulk, CPU s/GB of all proxies on the way (less is better)",
-    bench: "path/bulk",
-    unit: "CPU s/GB",
-    rows: /^([^,]+(?=, both proxies$)|[^,]+ past the mesh [^,]+)/,
-  },
-  {
-    title: "Echo, median round trip in µs (less is better)",
-    bench: "path/round-trip",
-    unit: "µs",
-    rows: /^([^,]+ on 1 connection), p50$/,
-  },
-  {
-    title: "Echo among many, CPU µs a message (less is better)",
-    bench: "path/round-trip",
-    unit: "CPU µs each",
-    rows: /^([^,]+ on 64 connections), both proxies$/,
-  },
-  {
-    title: "Connections a second (more is better)",
-    bench: "path/connect-rate",
-    unit: "1/s",
-    rows: /^\d+ connections ([^,]+)$/,
-  },
-  {
-    title: "Connections, CPU s per 1,000 (less is better)",
-    bench: "path/connect-rate",
-    unit: "CPU s per 1,000",
-    rows: /^\d+ connections ([^,]+), both proxies$/,
-  },
-  {
-    title: "Memory of the client's proxy, MB (less is better)",
-    bench: "path/footprint",
-    unit: "MB",
-    rows: /^resident memory (after the start|per 1,000 idle connections).*, client's proxy$/,
-  },
-];
+export interface Chart {
+  readonly title: string;
+  readonly panels: readonly Panel[];
+}
+
+/** Systems side by side. */
+export const COMPARISON: Chart = {
+  title: "Between two pods: nothing, ztunnel and other proxies",
+  panels: [
+    {
+      title: "Bulk, Gbit/s (more is better)",
+      bench: "path/bulk",
+      unit: "Gbit/s",
+      rows: /^([^,]+)$/,
+    },
+    {
+      title: "Bulk, CPU s/GB of all proxies on the way (less is better)",
+      bench: "path/bulk",
+      unit: "CPU s/GB",
+      rows: /^([^,]+(?=, both proxies$)|[^,]+ past the mesh [^,]+)/,
+    },
+    {
+      title: "Echo, median round trip in µs (less is better)",
+      bench: "path/round-trip",
+      unit: "µs",
+      rows: /^([^,]+ on 1 connection), p50$/,
+    },
+    {
+      title: "Echo among many, CPU µs a message (less is better)",
+      bench: "path/round-trip",
+      unit: "CPU µs each",
+      rows: /^([^,]+ on 64 connections), both proxies$/,
+    },
+    {
+      title: "Connections a second (more is better)",
+      bench: "path/connect-rate",
+      unit: "1/s",
+      rows: /^\d+ connections ([^,]+)$/,
+    },
+    {
+      title: "Connections, CPU s per 1,000 (less is better)",
+      bench: "path/connect-rate",
+      unit: "CPU s per 1,000",
+      rows: /^\d+ connections ([^,]+), both proxies$/,
+    },
+    {
+      title: "Memory of the client's proxy, MB (less is better)",
+      bench: "path/footprint",
+      unit: "MB",
+      rows: /^resident memory (after the start|per 1,000 idle connections).*, client's proxy$/,
+    },
+  ],
+};
+
+/** Ours under more and more of the same; flat is good. */
+export const SCALING: Chart = {
+  title:
+    "ztunnel with more connections and more pods: the client's proxy, and below it the server's",
+  panels: [
+    {
+      title: "The same bytes on more connections, CPU s/GB",
+      bench: "path/scaling",
+      unit: "CPU s/GB",
+      rows: /^bulk up (on [^,]+), /,
+    },
+    {
+      title: "The same bytes among more pods, CPU s/GB",
+      bench: "path/scaling",
+      unit: "CPU s/GB",
+      rows: /^bulk up (among [^,]+), /,
+    },
+    {
+      title: "New connections, more at a time, CPU s per 1,000",
+      bench: "path/scaling",
+      unit: "CPU s per 1,000",
+      rows: /^connections (\d+ at a time), /,
+    },
+    {
+      title: "New connections among more pods, CPU s per 1,000",
+      bench: "path/scaling",
+      unit: "CPU s per 1,000",
+      rows: /^connections (among [^,]+), /,
+    },
+  ],
+};
 
 /** On a light page, on a dark one. */
 const COLOURS: Readonly<Record<string, readonly [string, string]>> = {
@@ -78,11 +119,17 @@ const HEAD_HEIGHT = 78;
  * @param subtitle a line below the title: when, on what machine.
  * @returns the text of an SVG file; panels of which nothing was measured are left out.
  */
-export function drawChart(benches: readonly BenchMeasures[], subtitle: string): string {
-  const panels = PANELS.map((panel) => ({
-    title: panel.title,
-    rows: rowsOf(panel, benches),
-  })).filter(({ rows }) => rows.length > 0);
+export function drawChart(
+  chart: Chart,
+  benches: readonly BenchMeasures[],
+  subtitle: string,
+): string {
+  const panels = chart.panels
+    .map((panel) => ({
+      title: panel.title,
+      rows: rowsOf(panel, benches),
+    }))
+    .filter(({ rows }) => rows.length > 0);
   const bottoms = [HEAD_HEIGHT, HEAD_HEIGHT];
   const bodies = panels.map(({ title, rows }) => {
     // Where it ends highest.
@@ -101,7 +148,7 @@ export function drawChart(benches: readonly BenchMeasures[], subtitle: string): 
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="bench results">`,
     style(),
     `<rect class="page" width="${width}" height="${height}" rx="6"/>`,
-    text(MARGIN, 28, "head", "Between two pods: nothing, ztunnel and other proxies"),
+    text(MARGIN, 28, "head", chart.title),
     text(MARGIN, 46, "small", subtitle),
     ...systems.map((system, i) => legend(system, MARGIN + i * 100, 60)),
     ...bodies,

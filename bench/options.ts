@@ -6,6 +6,8 @@ export interface BenchOptions {
   readonly names: readonly string[];
   /** For shorter runs with rougher figures. */
   readonly isQuick: boolean;
+  /** Whether the soak, which takes minutes, runs although it is not named. */
+  readonly withSoak: boolean;
   readonly nodeCommands: NodeCommands;
 }
 
@@ -25,6 +27,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
     allowPositionals: true,
     options: {
       quick: { type: "boolean", default: false },
+      soak: { type: "boolean", default: false },
       "node-a": { type: "string" },
       "node-b": { type: "string" },
     },
@@ -34,6 +37,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
   return {
     names: positionals,
     isQuick: values.quick,
+    withSoak: values.soak,
     nodeCommands: { ...(a === undefined ? {} : { a }), ...(b === undefined ? {} : { b }) },
   };
 }

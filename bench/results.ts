@@ -1,10 +1,10 @@
 /**
- * What a run leaves behind: `bench.json`, and drawn from it one table and one chart. By itself
+ * What a run leaves behind: `bench.json`, and drawn from it one table and the charts. By itself
  * (`npm run bench:render`) it draws those of `bench/results/` anew.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { drawChart } from "./chart.ts";
+import { type Chart, COMPARISON, drawChart, SCALING } from "./chart.ts";
 import { type Machine, missingPeers } from "./machine.ts";
 import { type BenchMeasures, formatBenches, STEAL_SHARE_MAX } from "./measure.ts";
 import type { NodeCommands } from "./options.ts";
@@ -35,7 +35,7 @@ export function readRun(file: string): BenchRun {
   }
 }
 
-/** Writes `bench.json`, `table.md` and `chart.svg`. */
+/** Writes `bench.json`, `table.md`, `chart.svg` and `scaling.svg`. */
 export function writeRun(folder: string, run: BenchRun): void {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, "bench.json");
@@ -64,7 +64,7 @@ export function formatResults(run: BenchRun): string {
       ...run.failures.map((failure) => `Failed: ${failure}.`),
     ].join("\n")}`,
     explanation(),
-    "![chart](chart.svg)",
+    "![systems side by side](chart.svg)\n\n![ours with more and more to do](scaling.svg)",
     "## Targets",
     formatJudgements(judge(run.benches)),
     "## Figures",
@@ -72,9 +72,13 @@ export function formatResults(run: BenchRun): string {
   ].join("\n\n");
 }
 
-/** The run's chart with its head. */
-export function renderChart(run: BenchRun): string {
-  return drawChart(run.benches, `${summarize(run)}: medians, and lines from lowest to highest`);
+/** A chart of the run with its head. */
+export function renderChart(chart: Chart, run: BenchRun): string {
+  return drawChart(
+    chart,
+    run.benches,
+    `${summarize(run)}: medians, and lines from lowest to highest`,
+  );
 }
 
 /** How the figures of every table are made. */
@@ -109,7 +113,8 @@ function summarize({ startedAt, isQuick, machine }: BenchRun): string {
 
 function render(folder: string, run: BenchRun): void {
   writeFileSync(join(folder, "table.md"), formatResults(run));
-  writeFileSync(join(folder, "chart.svg"), renderChart(run));
+  writeFileSync(join(folder, "chart.svg"), renderChart(COMPARISON, run));
+  writeFileSync(join(folder, "scaling.svg"), renderChart(SCALING, run));
 }
 
 if (import.meta.main) render(RESULTS_FOLDER, readRun(join(RESULTS_FOLDER, "bench.json")));

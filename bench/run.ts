@@ -1,8 +1,9 @@
 /**
- * `npm run bench [-- NAME…] [--quick] [--node-a CMD] [--node-b CMD]`: every `*.bench.ts` whose path
- * contains one of the names (without a name all but the soak), each in a process of its own for a
- * fresh heap and fresh machine code. Prints the tables and how the run stands to the targets. A whole
- * run of our own nodes is written to `bench/results/`, any other to `bench/out/`.
+ * `npm run bench [-- NAME…] [--quick] [--soak] [--node-a CMD] [--node-b CMD]`: every `*.bench.ts`
+ * whose path contains one of the names (without a name all, the soak only with `--soak`), each in a
+ * process of its own for a fresh heap and fresh machine code. Prints the tables and how the run stands
+ * to the targets. A whole run of our own nodes is written to `bench/results/`, any other to
+ * `bench/out/`.
  */
 import { fork } from "node:child_process";
 import { globSync } from "node:fs";
@@ -14,16 +15,15 @@ import { type BenchRun, describeRun, explanation, RESULTS_FOLDER, writeRun } fro
 import { formatJudgements, judge } from "./targets.ts";
 
 const FOLDER = import.meta.dirname;
-/** Takes so long that it runs only when it is named. */
-const ON_REQUEST = "path/soak.bench.ts";
+const SOAK = "path/soak.bench.ts";
 /** Longer than any bench takes; a stage removes what it made when it is told to end. */
 const BENCH_MS_MAX = 480_000;
 
 const options = parseBenchOptions(process.argv.slice(2));
-const { names, isQuick, nodeCommands } = options;
+const { names, isQuick, withSoak, nodeCommands } = options;
 const files = globSync("**/*.bench.ts", { cwd: FOLDER })
   .filter((file) =>
-    names.length === 0 ? file !== ON_REQUEST : names.some((name) => file.includes(name)),
+    names.length === 0 ? withSoak || file !== SOAK : names.some((name) => file.includes(name)),
   )
   .sort();
 if (files.length === 0) throw new Error(`no bench is named ${names.join(" or ")}`);
@@ -63,8 +63,9 @@ const isOther = nodeCommands.a !== undefined || nodeCommands.b !== undefined;
 const isWhole = names.length === 0 && !isQuick && !isOther;
 const output = isWhole ? RESULTS_FOLDER : join(FOLDER, "out");
 writeRun(output, run());
-console.log(`\n## targets\n${formatJudgements(judge(benches))}`);
-console.log(`\nwritten to ${output}: bench.json, table.md, chart.svg`);
+const judged = judge(benches).filter(({ verdict }) => isWhole || verdict !== "not measured");
+if (judged.length > 0) console.log(`\n## targets\n${formatJudgements(judged)}`);
+console.log(`\nwritten to ${output}: bench.json, table.md, chart.svg, scaling.svg`);
 
 /** Settles when the process has ended. @throws when it failed, took too long or reported nothing. */
 function runBench(file: string, benchOptions: BenchOptions): Promise<readonly Measure[]> {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { drawChart } from "../../bench/chart.ts";
+import { COMPARISON, drawChart, SCALING } from "../../bench/chart.ts";
 import type { Measure } from "../../bench/measure.ts";
 import {
   type BenchRun,
@@ -65,7 +65,7 @@ test("the page names what is missing, what stood on other nodes and what failed"
 });
 
 test("bars are to scale and stay inside the chart, with words that are escaped", () => {
-  const chart = drawChart(RUN.benches, "Abacus <1>");
+  const chart = drawChart(COMPARISON, RUN.benches, "Abacus <1>");
   assert.match(chart, /Abacus &lt;1>/);
   const width = Number(/<svg [^>]*width="(\d+)"/.exec(chart)?.[1]);
   const bars = SYSTEMS.map((system) => {
@@ -83,14 +83,15 @@ test("bars are to scale and stay inside the chart, with words that are escaped",
 });
 
 test("the chart has colours for dark pages as well", () => {
-  const [, dark = ""] = drawChart(RUN.benches, "").split("prefers-color-scheme: dark");
+  const [, dark = ""] = drawChart(COMPARISON, RUN.benches, "").split("prefers-color-scheme: dark");
   for (const system of SYSTEMS) assert.match(dark, new RegExp(`\\.${system} \\{ fill: #`));
 });
 
-test("the published table and chart are drawn from the published run", () => {
+test("the published table and charts are drawn from the published run", () => {
   const run = readRun(join(RESULTS_FOLDER, "bench.json"));
   const published = (name: string): string => readFileSync(join(RESULTS_FOLDER, name), "utf8");
   const hint = "npm run bench:render";
   assert.equal(published("table.md"), formatResults(run), hint);
-  assert.equal(published("chart.svg"), renderChart(run), hint);
+  assert.equal(published("chart.svg"), renderChart(COMPARISON, run), hint);
+  assert.equal(published("scaling.svg"), renderChart(SCALING, run), hint);
 });
