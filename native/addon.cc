@@ -25,6 +25,7 @@ constexpr Export kExports[] = {
     {"receivePacket", ztunnel::ReceivePacket},
     {"sendPacket", ztunnel::SendPacket},
     {"watchReadable", ztunnel::WatchReadable},
+    {"releaseResidentMemory", ztunnel::ReleaseResidentMemory},
     {"createReactor", ztunnel::CreateReactor},
 };
 

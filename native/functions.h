@@ -33,6 +33,8 @@ napi_value SendPacket(napi_env env, napi_callback_info info);
 
 napi_value WatchReadable(napi_env env, napi_callback_info info);
 
+napi_value ReleaseResidentMemory(napi_env env, napi_callback_info info);
+
 napi_value CreateReactor(napi_env env, napi_callback_info info);
 
 }  // namespace ztunnel

@@ -105,6 +105,12 @@ export interface Native {
    * thread running. One watch per descriptor at a time, closed before the descriptor is.
    */
   watchReadable(fd: number, readable: () => void): NativeWatch;
+  /**
+   * Gives back what this process holds and does not need: free pieces of the C heap, and the pages of
+   * program files. Those come back one by one, from the page cache, when they are touched. Takes some
+   * milliseconds, during which other threads may wait for memory.
+   */
+  releaseResidentMemory(): void;
 }
 
 /** The addon, at the same relative place from src/net and dist/net. */

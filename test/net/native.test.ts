@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { connect as connectTcp, type Socket } from "node:net";
@@ -430,6 +431,15 @@ describe("in a worker thread", () => {
   });
 });
 
+test("memory that nobody needs is given back, and what it held is found again", () => {
+  const before = residentFileKilobytes();
+  native.releaseResidentMemory();
+  const after = residentFileKilobytes();
+  assert.ok(after < before / 2, `${before} kB, then ${after} kB`);
+  const digest = createHash("sha256").update("abc").digest("hex");
+  assert.match(digest, /^ba7816bf[0-9a-f]*f20015ad$/);
+});
+
 test("a thousand rounds leave nothing open", async () => {
   const leaks = new LeakCheck();
   const taken = native.socketInNamespace({ ...LOOPBACK, listenBacklog: 1 });
@@ -482,6 +492,11 @@ function exitCode(worker: Worker): Promise<number> {
   return new Promise((resolve, reject) => {
     worker.once("exit", resolve).once("error", reject);
   });
+}
+
+/** Pages of files that are mapped and present: program text, mostly. */
+function residentFileKilobytes(): number {
+  return Number(/^RssFile:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
 }
 
 function flagsOf(fd: number): number {
