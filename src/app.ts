@@ -12,13 +12,12 @@ import type { Config, DiscoveryConfig, IdentityConfig, ServerConfig } from "./co
 import { parseLocalMesh, readLocalMeshFile } from "./config/local-mesh-file.ts";
 import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
-import { InlineDataPlane } from "./dataplane/inline-data-plane.ts";
-import { makeEngine } from "./dataplane/make-engine.ts";
+import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
 import { makeLoopDelayFamily, setLoopDelays } from "./dataplane/metrics.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
+import type { CertificateAuthority } from "./identity/certificate-authority.ts";
 import { CertificateCache } from "./identity/certificate-cache.ts";
 import { certificateOrder } from "./identity/certificate-order.ts";
-import { IstioCaClient } from "./identity/istio-ca-client.ts";
 import { AccountWatch } from "./inpod/account-watch.ts";
 import { createInpodMetrics } from "./inpod/metrics.ts";
 import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
@@ -33,20 +32,21 @@ import { native } from "./net/native.ts";
 import { checkSharedModePrivileges } from "./net/privileges.ts";
 import { makeTrafficFamilies, mergeTraffic } from "./proxy/metrics.ts";
 import { systemClock } from "./runtime/clock.ts";
-import { measureLoopDelay } from "./runtime/loop-delay.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
-import { MeshState } from "./state/mesh-state.ts";
 import { buildInfo, registerBuildMetric } from "./telemetry/build-info.ts";
 import { LogDestination } from "./telemetry/log-destination.ts";
 import type { Logger } from "./telemetry/logger.ts";
 import { registerProcessMetrics } from "./telemetry/process-metrics.ts";
 import { makeRegistry, renderMetrics } from "./telemetry/registry.ts";
 import { createRootLogger, type RootLogger } from "./telemetry/root-logger.ts";
-import { MeshDiscovery } from "./xds/mesh-discovery.ts";
+import type { MeshDiscovery } from "./xds/mesh-discovery.ts";
 import { createDiscoveryMetrics } from "./xds/metrics.ts";
 
 const STDOUT_FD = 1;
+
+/** From ready on; by then the first certificates are there, and nothing is loaded any more. */
+const START_MEMORY_MS = 1000;
 
 /** A running daemon. */
 export interface App {
@@ -63,7 +63,10 @@ export interface App {
  *   privilege. Nothing is left running that would keep the process alive.
  */
 export async function startApp(config: Config): Promise<App> {
-  const daemon = new Daemon(config);
+  // What moves bytes is loaded on the thread that moves them.
+  const inline =
+    config.dataThreadCount === 0 ? await import("./dataplane/inline-data-plane.ts") : undefined;
+  const daemon = new Daemon(config, inline?.openInlineDataPlane);
   try {
     await daemon.start();
   } catch (error) {
@@ -83,6 +86,7 @@ class Daemon implements App {
   readonly #registry = makeRegistry();
   readonly #readiness: Readiness;
   readonly #certificates: CertificateCache;
+  readonly #ready = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<number>();
   readonly #agent = new AbortController();
   readonly #servers: { close(): Promise<void> }[] = [];
@@ -92,7 +96,8 @@ class Daemon implements App {
   readonly #discoveryEnd = new AbortController();
   #stopping = false;
 
-  constructor(config: Config) {
+  /** @param openInline given when there are no data threads. */
+  constructor(config: Config, openInline: typeof openInlineDataPlane | undefined) {
     this.#config = config;
     this.#sink = new LogDestination(
       { clock: this.#clock, dropped: (count) => this.#reportDropped(count) },
@@ -110,7 +115,7 @@ class Daemon implements App {
       (task, afterMs, pending) => this.#reportReady(task, afterMs, pending),
     );
     this.#certificates = this.#makeCertificates();
-    this.#dataPlane = this.#makeDataPlane();
+    this.#dataPlane = this.#makeDataPlane(openInline);
   }
 
   get ended(): Promise<number> {
@@ -168,6 +173,9 @@ class Daemon implements App {
     if (self !== undefined) await dataPlane.startSelf(self);
     this.#conversation = this.#learnMesh().then(() => this.#talkToAgent(reconciler));
     this.#readiness.complete("proxy");
+    void this.#ready.promise.then(() =>
+      this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory()),
+    );
   }
 
   shutDown(signal: string): void {
@@ -221,7 +229,8 @@ class Daemon implements App {
   async #learnMesh(): Promise<void> {
     const { discovery } = this.#config.mesh;
     if (discovery !== undefined) {
-      const mesh = this.#makeDiscovery(discovery);
+      const mesh = await this.#makeDiscovery(discovery);
+      if (this.#stopping) return;
       this.#discovery = mesh.run(this.#discoveryEnd.signal);
       await Promise.race([mesh.synced, aborted(this.#agent.signal)]);
       if (this.#stopping) return;
@@ -229,7 +238,8 @@ class Daemon implements App {
     this.#readiness.complete("state manager");
   }
 
-  #makeDiscovery(discovery: DiscoveryConfig): MeshDiscovery {
+  async #makeDiscovery(discovery: DiscoveryConfig): Promise<MeshDiscovery> {
+    const { MeshDiscovery } = await import("./xds/mesh-discovery.ts");
     const { identity, proxy } = this.#config;
     return new MeshDiscovery(
       {
@@ -267,14 +277,18 @@ class Daemon implements App {
   #makeCertificates(): CertificateCache {
     const { identity, proxy } = this.#config;
     const log = this.#log.target("ztunnel::identity");
-    const authority = new IstioCaClient(
-      { clock: this.#clock, log },
-      {
-        ...lineOptions(identity.authority, identity.headers, identity, proxy),
-        validitySeconds: Math.round(identity.certificateTtlMs / 1000),
-        impersonate: true,
-      },
-    );
+    const clock = this.#clock;
+    const authority = lateAuthority(async () => {
+      const { IstioCaClient } = await import("./identity/istio-ca-client.ts");
+      return new IstioCaClient(
+        { clock, log },
+        {
+          ...lineOptions(identity.authority, identity.headers, identity, proxy),
+          validitySeconds: Math.round(identity.certificateTtlMs / 1000),
+          impersonate: true,
+        },
+      );
+    });
     return new CertificateCache({
       fetch: certificateOrder({ authority, log }, { checkIdentity: true }),
       clock: this.#clock,
@@ -283,7 +297,7 @@ class Daemon implements App {
     });
   }
 
-  #makeDataPlane(): DataPlane {
+  #makeDataPlane(openInline: typeof openInlineDataPlane | undefined): DataPlane {
     const config = this.#config;
     const certificateFor: CertificateSource = (identity) =>
       this.#certificates.certificate(identity, "real-time");
@@ -291,19 +305,9 @@ class Daemon implements App {
       localNode: config.mesh.localNode,
       proxy: config.proxy,
     };
-    if (config.dataThreadCount === 0) {
-      return new InlineDataPlane(
-        {
-          engine: makeEngine(this.#clock, this.#log),
-          mesh: new MeshState({ localNode: config.mesh.localNode }),
-          certificateFor,
-          log: this.#log,
-          clock: this.#clock,
-          random: this.#random,
-          loopDelay: measureLoopDelay(),
-        },
-        options,
-      );
+    if (openInline !== undefined) {
+      const deps = { certificateFor, log: this.#log, clock: this.#clock, random: this.#random };
+      return openInline(deps, options);
     }
     return new WorkerDataPlane(
       {
@@ -337,10 +341,13 @@ class Daemon implements App {
 
   #apply(updates: readonly MeshUpdate[]): void {
     this.#dataPlane.apply(updates);
-    this.#prefetch(updates);
+    void this.#ready.promise.then(() => this.#prefetch(updates));
   }
 
-  /** Certificates of this node's workloads are there before their first connection. */
+  /**
+   * Certificates of this node's workloads are there before most first connections. What makes them
+   * takes longer to load than all else, so it waits until the pods have their listeners.
+   */
   #prefetch(updates: readonly MeshUpdate[]): void {
     for (const update of updates) {
       if (update.kind === "workload" && this.#isServedHere(update.workload)) {
@@ -373,6 +380,7 @@ class Daemon implements App {
   }
 
   #reportReady(task: string, afterMs: number, pending: number): void {
+    if (pending === 0) this.#ready.resolve();
     const rest = pending === 0 ? "marking server ready" : `still awaiting ${pending} tasks`;
     this.#log
       .target("ztunnel::readiness")
@@ -382,6 +390,17 @@ class Daemon implements App {
   #reportDropped(count: number): void {
     this.#log.write("warn", `dropped ${count} log lines because nobody read them`);
   }
+}
+
+/** gRPC is loaded with the first request for a certificate: nobody waits for it at the start. */
+function lateAuthority(open: () => Promise<CertificateAuthority>): CertificateAuthority {
+  let opened: Promise<CertificateAuthority> | undefined;
+  return {
+    async sign(identity, csrPem) {
+      opened ??= open();
+      return (await opened).sign(identity, csrPem);
+    },
+  };
 }
 
 function readMesh(config: Config): readonly MeshUpdate[] {

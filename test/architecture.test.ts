@@ -18,6 +18,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["config"],
   ["embedded"],
   ["app.ts"],
+  ["commands.ts"],
   ["main.ts"],
 ];
 
@@ -57,7 +58,11 @@ const DOORS: readonly {
     rooms: ["telemetry", "*/metrics.ts"],
     why: "metrics sit in files named for them",
   },
-  { module: /^yargs(\/|$)/, rooms: ["main.ts"], why: "one reader of the command line" },
+  {
+    module: /^yargs(\/|$)/,
+    rooms: ["commands.ts"],
+    why: "a plain start of the daemon loads none of it",
+  },
   { module: /^yaml$/, rooms: ["config", "embedded"], why: "files are read at the edge" },
 ];
 

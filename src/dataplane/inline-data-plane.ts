@@ -3,9 +3,24 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import { measureLoopDelay } from "../runtime/loop-delay.ts";
+import { MeshState } from "../state/mesh-state.ts";
 import { CertificateStore } from "./certificate-store.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import { DataThread, type DataThreadDeps, type DataThreadOptions } from "./data-thread.ts";
+import { makeEngine } from "./make-engine.ts";
+
+/** As the daemon runs it, with its own engine and an empty mesh. */
+export function openInlineDataPlane(
+  deps: Pick<DataThreadDeps, "log" | "clock" | "random"> & {
+    readonly certificateFor: CertificateSource;
+  },
+  options: DataThreadOptions,
+): DataPlane {
+  const engine = makeEngine(deps.clock, deps.log);
+  const mesh = new MeshState({ localNode: options.localNode });
+  return new InlineDataPlane({ ...deps, engine, mesh, loopDelay: measureLoopDelay() }, options);
+}
 
 export class InlineDataPlane implements DataPlane {
   readonly #thread: DataThread;

@@ -125,8 +125,9 @@ class WorkerThread {
 
   constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
     this.#deps = deps;
-    // The built output and the sources run alike: the entry stands beside this file.
-    const entry = import.meta.url.endsWith(".ts") ? "./data-worker.ts" : "./data-worker.js";
+    // The sources, what the compiler made of them and the bundle run alike.
+    const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
+    const entry = `../dataplane/data-worker.${extension}`;
     this.#worker = new Worker(new URL(entry, import.meta.url), {
       name,
       workerData: start,

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -35,6 +35,21 @@ import {
 const MAIN = resolve(import.meta.dirname, "../../dist/main.js");
 const skip = requireNetns("iptables");
 const timeout = 30_000;
+/** Of which Node itself takes 43. */
+const RESIDENT_MB_MAX = 75;
+
+describe("at rest", { skip, concurrency: false }, () => {
+  test("a daemon that has started holds little memory", { timeout }, () =>
+    withLab({}, async (lab) => {
+      const { pid } = lab.node("node-a").process;
+      const residentMb = (): number => {
+        const status = readFileSync(`/proc/${pid}/status`, "utf8");
+        return (Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024) / 1e6;
+      };
+      await waitUntil(() => residentMb() <= RESIDENT_MB_MAX, "it keeps what the start took", 5000);
+    }),
+  );
+});
 
 describe("going down", { skip, concurrency: false }, () => {
   test("with nothing open the daemon is gone at once", { timeout }, (t) =>

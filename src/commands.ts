@@ -1,0 +1,230 @@
+/**
+ * The commands, their options and their help. Not loaded by a plain `ztunnel proxy`: reading the
+ * command line takes as long as everything else until the daemon is ready, and 10 MB.
+ */
+import yargs from "yargs";
+import { CONFIG_OPTIONS } from "./config/config-option.ts";
+
+/** What commands may do with the process that they run in. */
+export interface Program {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  print(line: string): void;
+  /** Tells the person who typed the command, and ends the process with 1. */
+  fail(error: unknown): never;
+  /** Never settles: the process ends with the daemon. */
+  runProxy(): Promise<void>;
+  /** Runs a command until it ends by itself or the first SIGINT or SIGTERM asks it to. */
+  runUntilSignal(command: (signal: AbortSignal) => Promise<void>): Promise<void>;
+}
+
+/**
+ * Runs the command that the words name, or prints help.
+ *
+ * @param words the command line behind the program's name.
+ * @throws what the command throws.
+ */
+export async function runCommand(words: readonly string[], program: Program): Promise<void> {
+  const commands = yargs([...words])
+    .scriptName("ztunnel")
+    .usage("$0 <command>\n\nNode-level L4 zero-trust proxy for Istio's ambient mesh.")
+    .command(
+      ["proxy [role]", "$0"],
+      "run the proxy daemon of this node (configured by environment variables, see README.md)",
+      (builder) =>
+        builder
+          .positional("role", {
+            type: "string",
+            describe: "`ztunnel`, accepted for the original's arguments `proxy ztunnel`",
+          })
+          .check(({ _: given, role }) => {
+            if (role === undefined || role === "ztunnel") return true;
+            // Whatever is no command ends up here, as an argument of the default one.
+            throw new Error(
+              given.length === 0 ? `unknown command ${role}` : `the role is ztunnel, not ${role}`,
+            );
+          })
+          .epilogue(environmentHelp()),
+      () => program.runProxy(),
+    )
+    .command("version", "print the version", {}, async () => {
+      const { buildInfo } = await import("./telemetry/build-info.ts");
+      program.print(buildInfo(program.environment["ISTIO_META_ISTIO_VERSION"]));
+    })
+    .command(
+      "embedded-mesh",
+      "run a certificate authority for the workloads of one mesh file, on one machine",
+      (builder) =>
+        builder
+          .option("file", {
+            type: "string",
+            demandOption: true,
+            requiresArg: true,
+            describe: "the mesh: workloads, services, policies (YAML, format of LOCAL_XDS_PATH)",
+          })
+          .option("listen", {
+            type: "string",
+            default: "127.0.0.1:15012",
+            describe: "address of the Istio CA gRPC service",
+          })
+          .option("state-dir", {
+            type: "string",
+            default: "./embedded-mesh",
+            describe: "where the authority's key and root-cert.pem are kept",
+          })
+          .option("token-file", {
+            type: "string",
+            describe: "callers must present the token in this file (their AUTH_TOKEN)",
+          }),
+      async (argv) => {
+        const { runEmbeddedMesh } = await import("./embedded/embedded-mesh.ts");
+        await program.runUntilSignal((signal) =>
+          runEmbeddedMesh({
+            file: argv.file,
+            listen: argv.listen,
+            stateDir: argv["state-dir"],
+            ...(argv["token-file"] === undefined ? {} : { tokenFile: argv["token-file"] }),
+            signal,
+          }),
+        );
+      },
+    )
+    .command(
+      "node-agent",
+      "stand in for istio-cni: hand network namespaces to the proxy",
+      (builder) =>
+        builder
+          .option("control", {
+            type: "string",
+            default: "/var/run/ztunnel/node-agent.sock",
+            describe: "Unix socket on which the running agent takes commands",
+          })
+          .command(
+            ["run", "$0"],
+            "run the agent",
+            (run) =>
+              run.option("uds", {
+                type: "string",
+                default: "/var/run/ztunnel/ztunnel.sock",
+                describe: "Unix socket to which the proxy connects (its INPOD_UDS)",
+              }),
+            async (argv) => {
+              const { runNodeAgent } = await import("./embedded/node-agent.ts");
+              await program.runUntilSignal((signal) =>
+                runNodeAgent({ uds: argv.uds, control: argv.control, signal }),
+              );
+            },
+          )
+          .command(
+            "attach",
+            "put a network namespace into the mesh: redirect rules, then the proxy's listeners",
+            (attach) =>
+              attach
+                .option("netns", { type: "string", describe: "name under /run/netns, or a path" })
+                .option("pid", { type: "number", describe: "a process in the namespace" })
+                .option("workload", {
+                  type: "string",
+                  demandOption: true,
+                  describe: "NAMESPACE/NAME of the workload in the mesh file",
+                })
+                .option("service-account", {
+                  type: "string",
+                  demandOption: true,
+                  describe: "its service account",
+                })
+                .option("uid", { type: "string", describe: "pod uid; default: made up" })
+                .option("dns-capture", {
+                  type: "boolean",
+                  default: false,
+                  describe: "also redirect DNS to port 15053, where a resolver must listen",
+                })
+                .option("bypass-inbound-capture", {
+                  type: "boolean",
+                  default: false,
+                  describe: "leave plaintext that arrives alone; tunnels are still taken",
+                })
+                .conflicts("netns", "pid")
+                .check((argv) => {
+                  if (argv.netns === undefined && argv.pid === undefined)
+                    throw new Error("one of --netns and --pid is needed");
+                  return true;
+                }),
+            async (argv) => {
+              const agent = await import("./embedded/node-agent-client.ts");
+              program.print(
+                await agent.attach(argv.control, {
+                  netns: argv.netns,
+                  pid: argv.pid,
+                  workload: argv.workload,
+                  serviceAccount: argv["service-account"],
+                  uid: argv.uid,
+                  dnsCapture: argv["dns-capture"],
+                  bypassInboundCapture: argv["bypass-inbound-capture"],
+                }),
+              );
+            },
+          )
+          .command(
+            "detach",
+            "take a workload out of the mesh and remove its rules",
+            (detach) =>
+              detach.option("workload", {
+                type: "string",
+                demandOption: true,
+                describe: "NAMESPACE/NAME given to attach, or its uid",
+              }),
+            async (argv) => {
+              const agent = await import("./embedded/node-agent-client.ts");
+              program.print(await agent.detach(argv.control, argv.workload));
+            },
+          )
+          .command("list", "show the attached workloads", {}, async (argv) => {
+            const agent = await import("./embedded/node-agent-client.ts");
+            program.print(await agent.list(argv["control"] as string));
+          }),
+    )
+    .command(
+      "demo",
+      "two nodes and four pods on this machine: captured, tunnelled, authorised, counted",
+      (builder) =>
+        builder
+          .option("keep", {
+            type: "boolean",
+            default: false,
+            describe: "leave everything running and print the addresses",
+          })
+          .option("install", {
+            type: "boolean",
+            default: false,
+            describe: "as root on Debian: install missing system tools first",
+          }),
+      async (argv) => {
+        const { runDemo } = await import("./embedded/demo.ts");
+        await program.runUntilSignal((signal) =>
+          runDemo({
+            keep: argv.keep,
+            install: argv.install,
+            signal,
+            environment: program.environment,
+          }),
+        );
+      },
+    )
+    .version(false)
+    .strict()
+    .help()
+    .fail((message, error) => {
+      if (message === null || message === undefined) program.fail(error);
+      const reason = message.charAt(0).toLowerCase() + message.slice(1).replace(/\s+/g, " ");
+      program.fail(`${reason}, see --help`);
+    });
+
+  await commands.parseAsync();
+}
+
+/** One line for each variable, for `ztunnel proxy --help`. */
+function environmentHelp(): string {
+  const lines = CONFIG_OPTIONS.map(
+    ({ name, fallback, why }) => `  ${name} [${fallback}]\n      ${why}`,
+  );
+  return ["Environment:", ...lines].join("\n");
+}
