@@ -10,6 +10,7 @@ COPY native ./native
 COPY src ./src
 RUN node native/build.mjs
 RUN npx tsc -p src
+RUN node src/bundle.mjs
 RUN npm ci --ignore-scripts --omit=dev --omit=optional
 
 FROM node:26-bookworm-slim

@@ -85,7 +85,7 @@ function isBuilt() {
   if (!existsSync(STAMP)) return false;
   const builtAt = statSync(STAMP).mtimeMs;
   const folder = join(ROOT, "src");
-  const entries = ["tsconfig.json", "src"].map((name) => join(ROOT, name));
+  const entries = ["tsconfig.json", "package-lock.json", "src"].map((name) => join(ROOT, name));
   for (const name of readdirSync(folder, { recursive: true })) entries.push(join(folder, name));
   return entries.every((path) => statSync(path).mtimeMs <= builtAt);
 }
@@ -98,6 +98,7 @@ function build() {
   writeFileSync(fresh, "");
   try {
     run(join(MODULES, ".bin", "tsc"), ["-p", "src"], "tsc found errors in src/");
+    run(process.execPath, [join(ROOT, "src", "bundle.mjs")], "esbuild can't bundle dist/");
     renameSync(fresh, STAMP);
   } finally {
     rmSync(fresh, { force: true });
