@@ -18,6 +18,7 @@ const SETTINGS = {
   frameBytesMax: 1_048_576,
   headerListBytesMax: 65_536,
   streamsMax: 200,
+  floodPercent: 100,
 };
 const INPUT_BYTES = 1_048_576;
 const FRAME_COUNT = 64;

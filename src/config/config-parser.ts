@@ -260,6 +260,7 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
     streamWindowBytes: reader.integer("HTTP2_STREAM_WINDOW_SIZE", 4 * 2 ** 20, window),
     connectionWindowBytes: reader.integer("HTTP2_CONNECTION_WINDOW_SIZE", 16 * 2 ** 20, window),
     frameBytesMax: reader.integer("HTTP2_FRAME_SIZE", 2 ** 20, HTTP2_FRAME),
+    floodPercent: readLimit(reader, "floodAllowance"),
     pingIntervalMs: readLimit(reader, "pingInterval"),
     pingTimeoutMs: readLimit(reader, "pingTimeout"),
     handshakeTimeoutMs: readLimit(reader, "handshakeTimeout"),

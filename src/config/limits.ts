@@ -23,6 +23,7 @@ export type LimitName =
   | "clientHeaderList"
   | "serverHeaderList"
   | "serverStreams"
+  | "floodAllowance"
   | "httpHeaderTimeout"
   | "httpHeader"
   | "httpConnections"
@@ -92,6 +93,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 200,
     unit: "streams per tunnel",
     why: "twice what our own clients put on one tunnel; the original's number",
+  },
+  floodAllowance: {
+    variable: "HTTP2_FLOOD_ALLOWANCE",
+    value: 100,
+    unit: "% of what good peers send at most",
+    why: "far above what a peer in good faith needs; raise it when a log line names an attack where there is none",
   },
   httpHeaderTimeout: {
     variable: "ADMIN_HEADER_TIMEOUT",

@@ -128,6 +128,8 @@ export interface TunnelSettings {
   readonly headerListBytesMax: number;
   /** Server: SETTINGS_MAX_CONCURRENT_STREAMS. Client: assumed until the peer says its own. */
   readonly streamsMax: number;
+  /** How much of each kind of flood is let through, percent of the limits. */
+  readonly floodPercent: number;
   readonly pingIntervalMs: number;
   readonly pingTimeoutMs: number;
   /** From TCP connect to the end of the TLS handshake. */

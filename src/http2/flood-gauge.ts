@@ -58,9 +58,9 @@ export class FloodGauge {
   readonly #buckets = new Map<FloodKind, Bucket>();
   #now = 0;
 
-  /** @param share of the limits that is granted. */
-  constructor(share = 1) {
-    this.#share = share;
+  /** @param percent of the limits that is granted. */
+  constructor(percent = 100) {
+    this.#share = percent / 100;
   }
 
   /** @param now monotonic milliseconds. */

@@ -44,9 +44,9 @@ export interface Http2ConnectionOptions {
 export class Http2Connection<Owner> {
   readonly #isServer: boolean;
   readonly #settings: Http2Settings;
-  readonly #floods = new FloodGauge();
+  readonly #floods: FloodGauge;
   /** Half of what we grant the peer, which counts our acknowledgements of its changes, too. */
-  readonly #resizes = new FloodGauge(0.5);
+  readonly #resizes = new FloodGauge(50);
   readonly #reader: FrameReader;
   readonly #frames: FrameWriter;
   readonly #messages: MessageWriter;
@@ -60,7 +60,7 @@ export class Http2Connection<Owner> {
 
   constructor(deps: Http2ConnectionDeps<Owner>, { role, settings }: Http2ConnectionOptions) {
     const { listener } = deps;
-    const floods = this.#floods;
+    const floods = new FloodGauge(settings.floodPercent);
     const resizes = this.#resizes;
     const frames = new FrameWriter(deps.arena, deps.output);
     const messages = new MessageWriter(frames);
@@ -99,6 +99,7 @@ export class Http2Connection<Owner> {
       { role, settings },
     );
     this.#reader = new FrameReader(deps.arena, incoming, { role, ...settings });
+    this.#floods = floods;
     this.#isServer = role === "server";
     this.#settings = settings;
     this.#frames = frames;

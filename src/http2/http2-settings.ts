@@ -1,4 +1,4 @@
-/** Our numbers, RFC 9113 section 6.5.2. */
+/** Our numbers; most are those of RFC 9113 section 6.5.2. */
 export interface Http2Settings {
   /** SETTINGS_INITIAL_WINDOW_SIZE, bytes. */
   readonly streamWindowBytes: number;
@@ -10,4 +10,6 @@ export interface Http2Settings {
   readonly headerListBytesMax: number;
   /** Server: SETTINGS_MAX_CONCURRENT_STREAMS. Client: the most it opens, whatever the peer allows. */
   readonly streamsMax: number;
+  /** How much of each kind of flood is let through, percent of the limits. */
+  readonly floodPercent: number;
 }

@@ -49,6 +49,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     streamWindowBytes: 4_194_304,
     connectionWindowBytes: 16_777_216,
     frameBytesMax: 1_048_576,
+    floodPercent: 100,
     pingIntervalMs: 10_000,
     pingTimeoutMs: 20_000,
     handshakeTimeoutMs: 10_000,

@@ -36,6 +36,7 @@ export const SETTINGS: TunnelSettings = {
   frameBytesMax: 1024 * 1024,
   headerListBytesMax: 65_536,
   streamsMax: 200,
+  floodPercent: 100,
   pingIntervalMs: 10_000,
   pingTimeoutMs: 20_000,
   handshakeTimeoutMs: 10_000,

@@ -203,6 +203,13 @@ describe("good use", () => {
 });
 
 describe("the allowance", () => {
+  it("of an operator counts for all kinds", () => {
+    const side = new Side("server", { floodPercent: 300 });
+    side.hear(PREFACE);
+    const rounds = roundsUntilEnd(side, () => [SETTINGS_FRAME]);
+    assert.equal(rounds, 3 * FLOOD_LIMITS.settings.burst + 1);
+  });
+
   it("of a kind does not touch that of another, and refills to its start", () => {
     const gauge = new FloodGauge();
     const { burst, perSecond } = FLOOD_LIMITS.ping;

@@ -15,6 +15,7 @@ export const SETTINGS: Http2Settings = {
   frameBytesMax: 1_048_576,
   headerListBytesMax: 65_536,
   streamsMax: 200,
+  floodPercent: 100,
 };
 
 const INPUT_BYTES = 262_144;

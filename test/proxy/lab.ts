@@ -38,6 +38,7 @@ const TUNNEL: TunnelSettings = {
   frameBytesMax: 1_048_576,
   headerListBytesMax: 65_536,
   streamsMax: 100,
+  floodPercent: 100,
   pingIntervalMs: 10_000,
   pingTimeoutMs: 20_000,
   handshakeTimeoutMs: 30_000,
