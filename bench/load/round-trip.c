@@ -1,17 +1,21 @@
 /*
  * Sends a message on each connection, waits for its echo, sends the next.
  *
- *   round-trip BYTES CONNECTIONS MILLISECONDS IP PORT
+ *   round-trip BYTES CONNECTIONS MILLISECONDS IP PORT [gates]
  *
  * Every connection is opened and used once before the clock starts. Every byte is compared. Prints
- * the percentiles of all round trips.
+ * the percentiles of all round trips. With `gates` it says "open" and waits for a line on stdin
+ * before the first of them, and keeps the connections until stdin ends, so that neither opening nor
+ * closing is measured.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -47,9 +51,18 @@ static int receive_echo(struct connection *connection, unsigned char *buffer) {
   return connection->received == message_bytes;
 }
 
+/* Whether more came; waits for it. */
+static int read_stdin(void) {
+  char ignored;
+  return read(STDIN_FILENO, &ignored, 1) > 0;
+}
+
 int main(int argc, char **argv) {
-  if (argc != 6) fail("usage: see the head of round-trip.c");
+  if (argc != 6 && argc != 7) fail("usage: see the head of round-trip.c");
+  int has_gates = argc == 7;
+  if (has_gates && strcmp(argv[6], "gates") != 0) fail("the last word is gates");
   limit_seconds(SECONDS_MAX);
+  raise_file_limit();
   message_bytes = parse_count(argv[1]);
   size_t count = parse_count(argv[2]);
   uint64_t duration_ns = parse_count(argv[3]) * 1000000u;
@@ -71,6 +84,11 @@ int main(int argc, char **argv) {
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, connections[i].peer, &event) != 0) fail("epoll");
   }
 
+  if (has_gates) {
+    puts("open");
+    fflush(stdout);
+    read_stdin();
+  }
   struct samples samples = {0};
   struct epoll_event events[EVENTS_MAX];
   uint64_t start = now_ns(), end = start + duration_ns;
@@ -90,5 +108,7 @@ int main(int argc, char **argv) {
     }
   }
   print_samples(&samples, now_ns() - start);
+  fflush(stdout);
+  while (has_gates && read_stdin()) continue;
   return 0;
 }

@@ -53,6 +53,45 @@ export function startLoad(
   };
 }
 
+/** Round trips on connections that are open already. */
+export interface GatedRoundTrips {
+  /** Goes round and round for the time that it was made for; the connections stay open. */
+  run(): Promise<LoadResult>;
+  /** Closes the connections. */
+  release(): Promise<void>;
+}
+
+/** Opens connections for round trips; settles when each has made one. */
+export async function openRoundTrips(
+  host: LabHost,
+  load: { readonly bytes: number; readonly connections: number; readonly durationMs: number },
+  server: { readonly ip: string; readonly port: number },
+): Promise<GatedRoundTrips> {
+  const { bytes, connections, durationMs } = load;
+  const args = [bytes, connections, durationMs, server.ip, server.port, "gates"];
+  const child = spawn("nsenter", command(host, "round-trip", args), {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const ended = once(child, "exit");
+  await firstWords(child);
+  return {
+    async run() {
+      const told = once(child.stdout, "data");
+      child.stdin.write("\n");
+      const failed = ended.then(() => {
+        throw new Error(`the round trips of ${host.netns} ended early`);
+      });
+      failed.catch(() => {});
+      const [line] = (await Promise.race([told, failed])) as [Buffer];
+      return JSON.parse(line.toString());
+    },
+    async release() {
+      child.stdin.end();
+      await ended;
+    },
+  };
+}
+
 /** Idle connections that are open. */
 export interface HeldConnections {
   /** Checks each with one more byte, then closes them. @throws when one was lost. */
