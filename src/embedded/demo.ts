@@ -130,6 +130,6 @@ async function chooseUnshare(): Promise<readonly string[]> {
     reason = tried.stderr.trim();
   }
   throw new Error(
-    `the demo needs root, or unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0): ${reason}`,
+    `the demo needs root, or unprivileged user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0): ${reason}`,
   );
 }
