@@ -70,28 +70,28 @@ export const SCALING: Chart = {
     "ztunnel with more connections and more pods: the client's proxy, and below it the server's",
   panels: [
     {
-      title: "The same bytes on more connections, CPU s/GB",
+      title: "Bytes on more connections, CPU s/GB",
       bench: "path/scaling",
       unit: "CPU s/GB",
-      rows: /^bulk up (on [^,]+), /,
+      rows: /^messages of 16 KiB (on [^,]+), /,
     },
     {
-      title: "The same bytes among more pods, CPU s/GB",
+      title: "Bytes among more pods, CPU s/GB",
       bench: "path/scaling",
       unit: "CPU s/GB",
-      rows: /^bulk up (among [^,]+), /,
+      rows: /^messages of 16 KiB (among [^,]+), /,
     },
     {
       title: "New connections, more at a time, CPU s per 1,000",
       bench: "path/scaling",
       unit: "CPU s per 1,000",
-      rows: /^connections (\d+ at a time), /,
+      rows: /^new connections (\d+ at a time), /,
     },
     {
       title: "New connections among more pods, CPU s per 1,000",
       bench: "path/scaling",
       unit: "CPU s per 1,000",
-      rows: /^connections (among [^,]+), /,
+      rows: /^new connections (among [^,]+), /,
     },
   ],
 };

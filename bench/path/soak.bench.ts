@@ -28,10 +28,12 @@ const samples = new Samples();
 const stage = await PodsStage.start({ podsPerNode: POD_COUNT });
 try {
   const { proxies } = stage;
+  note("resident before", "MB", proxies.map(residentMb));
   await connect(CONNECTS_PER_SECOND / 4, WARM_UP_MS);
+  await sleep(REST_MS);
+  // Tunnels, which stay, are open now.
   const startFds = proxies.map(openFdCount);
   note("descriptors before", "count", startFds);
-  note("resident before", "MB", proxies.map(residentMb));
 
   let settledMb: readonly number[] = [];
   const soak = connect(CONNECTS_PER_SECOND, SOAK_MS);
