@@ -1,27 +1,21 @@
 // The export table.
+#include <fcntl.h>
+
 #include <cerrno>
 
 #include "functions.h"
 #include "napi_support.h"
-#include "netns.h"
 
 namespace {
 
-struct Export {
-  const char* name;
-  napi_callback function;
-};
-
-constexpr Export kExports[] = {
+constexpr ztunnel::Method kFunctions[] = {
     {"socketInNamespace", ztunnel::SocketInNamespace},
-    {"setSocketOptions", ztunnel::SetSocketOptions},
-    {"acceptConnection", ztunnel::AcceptConnection},
+    {"accept", ztunnel::Accept},
     {"originalDestination", ztunnel::OriginalDestination},
     {"localAddress", ztunnel::LocalAddress},
     {"peerAddress", ztunnel::PeerAddress},
     {"connectSeqpacket", ztunnel::ConnectSeqpacket},
     {"listenSeqpacket", ztunnel::ListenSeqpacket},
-    {"acceptSeqpacket", ztunnel::AcceptSeqpacket},
     {"receivePacket", ztunnel::ReceivePacket},
     {"sendPacket", ztunnel::SendPacket},
     {"watchReadable", ztunnel::WatchReadable},
@@ -36,15 +30,10 @@ void DeleteEnvironment(napi_env, void* data, void*) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  auto* environment = new ztunnel::Environment{ztunnel::OpenHomeNetns()};
+  constexpr char kHome[] = "/proc/thread-self/ns/net";
+  auto* environment = new ztunnel::Environment{ztunnel::UniqueFd(open(kHome, O_RDONLY | O_CLOEXEC))};
   napi_set_instance_data(env, environment, DeleteEnvironment, nullptr);
-  if (!environment->home.IsOpen()) {
-    return ztunnel::ThrowErrno(env, errno, "open", "/proc/thread-self/ns/net");
-  }
-  for (const Export& item : kExports) {
-    napi_value function = nullptr;
-    napi_create_function(env, item.name, NAPI_AUTO_LENGTH, item.function, nullptr, &function);
-    ztunnel::SetProperty(env, exports, item.name, function);
-  }
+  if (!environment->home.IsOpen()) return ztunnel::ThrowErrno(env, errno, "open", kHome);
+  ztunnel::AddMethods(env, exports, kFunctions);
   return exports;
 }

@@ -1,4 +1,4 @@
-// What the addon exports; src/net/native.ts tells what each function takes and answers.
+// What the addon exports; src/net/native.ts and reactor.ts tell what each function takes and answers.
 #pragma once
 
 #include <node_api.h>
@@ -18,16 +18,14 @@ struct Environment {
 };
 
 napi_value SocketInNamespace(napi_env env, napi_callback_info info);
-napi_value SetSocketOptions(napi_env env, napi_callback_info info);
 
-napi_value AcceptConnection(napi_env env, napi_callback_info info);
+napi_value Accept(napi_env env, napi_callback_info info);
 napi_value OriginalDestination(napi_env env, napi_callback_info info);
 napi_value LocalAddress(napi_env env, napi_callback_info info);
 napi_value PeerAddress(napi_env env, napi_callback_info info);
 
 napi_value ConnectSeqpacket(napi_env env, napi_callback_info info);
 napi_value ListenSeqpacket(napi_env env, napi_callback_info info);
-napi_value AcceptSeqpacket(napi_env env, napi_callback_info info);
 napi_value ReceivePacket(napi_env env, napi_callback_info info);
 napi_value SendPacket(napi_env env, napi_callback_info info);
 

@@ -63,28 +63,50 @@ std::optional<std::string> ReadText(napi_env env, napi_value value, const char* 
   return std::nullopt;
 }
 
+std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
+                                      int64_t max) {
+  std::optional<int64_t> number = ReadInteger(env, value, name, max);
+  if (!number) ThrowType(env, name, ("an integer from 0 to " + std::to_string(max)).c_str());
+  return number;
+}
+
 std::optional<int> RequireFd(napi_env env, napi_value value, const char* name) {
-  std::optional<int64_t> fd = ReadInteger(env, value, name, INT_MAX);
-  if (fd) return static_cast<int>(*fd);
-  if (!Pending(env)) ThrowType(env, name, "a descriptor");
-  return std::nullopt;
+  return RequireInteger(env, value, name, INT_MAX);
 }
 
 std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name) {
   std::optional<std::string> text = ReadText(env, value, name);
-  if (!text && !Pending(env)) ThrowType(env, name, "a string");
+  if (!text) ThrowType(env, name, "a string");
   return text;
 }
 
 bool RequireObject(napi_env env, napi_value value, const char* name) {
   if (TypeOf(env, value) == napi_object) return true;
-  if (!Pending(env)) ThrowType(env, name, "an object");
+  ThrowType(env, name, "an object");
   return false;
 }
 
 napi_value FromInteger(napi_env env, int64_t value) {
   napi_value result = nullptr;
   napi_create_int64(env, value, &result);
+  return result;
+}
+
+napi_value FromFlag(napi_env env, bool value) {
+  napi_value result = nullptr;
+  napi_get_boolean(env, value, &result);
+  return result;
+}
+
+napi_value FromText(napi_env env, const std::string& text) {
+  napi_value result = nullptr;
+  napi_create_string_utf8(env, text.data(), text.size(), &result);
+  return result;
+}
+
+napi_value NewObject(napi_env env) {
+  napi_value result = nullptr;
+  napi_create_object(env, &result);
   return result;
 }
 
@@ -105,13 +127,10 @@ napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::s
   if (capability != nullptr && (error == EPERM || error == EACCES)) {
     text += std::string(" (needs ") + capability + ")";
   }
-  napi_value code = nullptr, message = nullptr, name = nullptr, result = nullptr;
-  napi_create_string_utf8(env, uv_err_name(-error), NAPI_AUTO_LENGTH, &code);
-  napi_create_string_utf8(env, text.c_str(), text.size(), &message);
-  napi_create_string_utf8(env, syscall, NAPI_AUTO_LENGTH, &name);
-  napi_create_error(env, code, message, &result);
+  napi_value result = nullptr;
+  napi_create_error(env, FromText(env, uv_err_name(-error)), FromText(env, text), &result);
   SetProperty(env, result, "errno", FromInteger(env, -error));
-  SetProperty(env, result, "syscall", name);
+  SetProperty(env, result, "syscall", FromText(env, syscall));
   napi_throw(env, result);
   return nullptr;
 }

@@ -14,9 +14,7 @@
 
 namespace ztunnel {
 
-// Descriptors that may ride on one packet that we send.
-constexpr size_t kSentFdsMax = 4;
-constexpr size_t kArgumentsMax = 2 + kSentFdsMax;
+constexpr size_t kArgumentsMax = 6;
 
 // The arguments of a call; those left out are `undefined`.
 struct Arguments {
@@ -36,13 +34,32 @@ std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name);
 std::optional<std::string> ReadText(napi_env env, napi_value value, const char* name);
 
 // As above, but `undefined` is a TypeError too.
+std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
+                                      int64_t max);
 std::optional<int> RequireFd(napi_env env, napi_value value, const char* name);
 std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name);
 bool RequireObject(napi_env env, napi_value value, const char* name);
 
 napi_value FromInteger(napi_env env, int64_t value);
+napi_value FromFlag(napi_env env, bool value);
+napi_value FromText(napi_env env, const std::string& text);
+napi_value NewObject(napi_env env);
 napi_value FromFd(napi_env env, UniqueFd fd);
 void SetProperty(napi_env env, napi_value object, const char* name, napi_value value);
+
+struct Method {
+  const char* name;
+  napi_callback function;
+};
+
+template <size_t N>
+void AddMethods(napi_env env, napi_value object, const Method (&methods)[N]) {
+  for (const Method& method : methods) {
+    napi_value function = nullptr;
+    napi_create_function(env, method.name, NAPI_AUTO_LENGTH, method.function, nullptr, &function);
+    SetProperty(env, object, method.name, function);
+  }
+}
 
 // All throw and return nullptr, to be returned in turn. `detail` is what the call was about;
 // `capability` is named when the kernel refused for want of it.

@@ -33,18 +33,4 @@ struct ConnectionCall {
 // errorText.
 void AddConnectionMethods(napi_env env, napi_value reactor);
 
-struct Method {
-  const char* name;
-  napi_callback function;
-};
-
-template <size_t N>
-void AddMethods(napi_env env, napi_value reactor, const Method (&methods)[N]) {
-  for (const Method& method : methods) {
-    napi_value function = nullptr;
-    napi_create_function(env, method.name, NAPI_AUTO_LENGTH, method.function, nullptr, &function);
-    SetProperty(env, reactor, method.name, function);
-  }
-}
-
 }  // namespace ztunnel

@@ -1,7 +1,5 @@
 #include <uv.h>
 
-#include <new>
-
 #include "functions.h"
 #include "napi_support.h"
 
@@ -13,32 +11,22 @@ struct Watch {
   uv_poll_t poll = {};
   napi_env env = nullptr;
   napi_ref callback = nullptr;
-  napi_async_context context = nullptr;
   napi_async_cleanup_hook_handle cleanup = nullptr;
 };
 
 // Tells our objects from those of others when close() is called on something else.
 constexpr napi_type_tag kWatchTag = {0x7a74756e6e656c57, 0x6174636852656164};
 
-uv_handle_t* HandleOf(Watch* watch) { return reinterpret_cast<uv_handle_t*>(&watch->poll); }
-
-void Released(uv_handle_t* handle) {
-  auto* watch = static_cast<Watch*>(handle->data);
-  if (watch->cleanup != nullptr) napi_remove_async_cleanup_hook(watch->cleanup);
-  delete watch;
-}
-
 void Stop(Watch* watch) {
+  auto* handle = reinterpret_cast<uv_handle_t*>(&watch->poll);
   // The environment may end between close() and libuv's answer.
-  if (uv_is_closing(HandleOf(watch))) return;
-  uv_poll_stop(&watch->poll);
+  if (uv_is_closing(handle)) return;
   napi_delete_reference(watch->env, watch->callback);
-  napi_async_destroy(watch->env, watch->context);
-  uv_close(HandleOf(watch), Released);
-}
-
-void EnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
-  Stop(static_cast<Watch*>(data));
+  uv_close(handle, [](uv_handle_t* closed) {
+    auto* watch = static_cast<Watch*>(closed->data);
+    napi_remove_async_cleanup_hook(watch->cleanup);
+    delete watch;
+  });
 }
 
 // An error of the poll is reported as readable: the read that follows tells what it is.
@@ -51,7 +39,7 @@ void Readable(uv_poll_t* poll, int, int) {
   napi_get_reference_value(env, watch->callback, &callback);
   napi_get_global(env, &receiver);
   // The callback may close the watch, so it is not touched any more.
-  if (napi_make_callback(env, watch->context, receiver, callback, 0, nullptr, nullptr) ==
+  if (napi_make_callback(env, nullptr, receiver, callback, 0, nullptr, nullptr) ==
       napi_pending_exception) {
     napi_value error = nullptr;
     napi_get_and_clear_last_exception(env, &error);
@@ -71,6 +59,8 @@ napi_value CloseWatch(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+constexpr Method kMethods[] = {{"close", CloseWatch}};
+
 }  // namespace
 
 napi_value WatchReadable(napi_env env, napi_callback_info info) {
@@ -83,25 +73,23 @@ napi_value WatchReadable(napi_env env, napi_callback_info info) {
   uv_loop_t* loop = nullptr;
   napi_get_uv_event_loop(env, &loop);
   auto* watch = new Watch;
+  watch->poll.data = watch;
+  watch->env = env;
   int status = uv_poll_init(loop, &watch->poll, *fd);
   if (status != 0) {
     delete watch;
     return ThrowErrno(env, -status, "uv_poll_init", "fd " + std::to_string(*fd));
   }
-  watch->poll.data = watch;
-  watch->env = env;
-
-  napi_value result = nullptr, close = nullptr, name = nullptr;
-  napi_create_object(env, &result);
-  napi_create_string_utf8(env, "ReadableWatch", NAPI_AUTO_LENGTH, &name);
   napi_create_reference(env, arguments.values[1], 1, &watch->callback);
-  napi_async_init(env, nullptr, name, &watch->context);
-  napi_add_async_cleanup_hook(env, EnvironmentEnds, watch, &watch->cleanup);
+  napi_add_async_cleanup_hook(
+      env, [](napi_async_cleanup_hook_handle, void* data) { Stop(static_cast<Watch*>(data)); },
+      watch, &watch->cleanup);
+  uv_poll_start(&watch->poll, UV_READABLE, Readable);
+
+  napi_value result = NewObject(env);
   napi_type_tag_object(env, result, &kWatchTag);
   napi_wrap(env, result, watch, nullptr, nullptr, nullptr);
-  napi_create_function(env, "close", NAPI_AUTO_LENGTH, CloseWatch, nullptr, &close);
-  SetProperty(env, result, "close", close);
-  uv_poll_start(&watch->poll, UV_READABLE, Readable);
+  AddMethods(env, result, kMethods);
   return result;
 }
 

@@ -1,6 +1,8 @@
+// Packets with descriptors, as ZDS speaks them.
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -14,8 +16,24 @@ namespace {
 
 // One is expected; the second shows that there were more.
 constexpr size_t kReceivedFdsMax = 2;
+constexpr size_t kSentFdsMax = kArgumentsMax - 2;
 // Longest packet that can be asked for; the kernel's own limit for Unix sockets is about 200 KiB.
 constexpr int64_t kPacketBytesMax = 1 << 20;
+
+// A message of one piece, with room for descriptors.
+template <size_t kFdsMax>
+struct Packet {
+  Packet(void* bytes, size_t length) : part{bytes, length} {
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+  }
+
+  iovec part;
+  alignas(cmsghdr) char control[CMSG_SPACE(kFdsMax * sizeof(int))] = {};
+  msghdr message = {};
+};
 
 // Makes a socket and hands it with the address to `use`, which is connect() or bind().
 UniqueFd SeqpacketAt(napi_env env, napi_value path_value, const char* syscall,
@@ -24,35 +42,17 @@ UniqueFd SeqpacketAt(napi_env env, napi_value path_value, const char* syscall,
   if (!path) return UniqueFd();
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
+  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  memcpy(address.sun_path, path->data(), std::min(path->size(), sizeof(address.sun_path)));
   if (path->empty() || path->size() >= sizeof(address.sun_path)) {
     ThrowErrno(env, path->empty() ? ENOENT : ENAMETOOLONG, syscall, *path);
-    return UniqueFd();
-  }
-  memcpy(address.sun_path, path->data(), path->size());
-  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd.IsOpen()) {
-    ThrowErrno(env, errno, "socket");
-  } else if (use(fd.Get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+  } else if (!fd.IsOpen() ||
+             use(fd.Get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
     ThrowErrno(env, errno, syscall, *path);
-    return UniqueFd();
+  } else {
+    return fd;
   }
-  return fd;
-}
-
-// Takes over the descriptors that came with the message.
-std::vector<UniqueFd> TakeFds(msghdr* message) {
-  std::vector<UniqueFd> fds;
-  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr;
-       header = CMSG_NXTHDR(message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; i++) {
-      int fd = -1;
-      memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-      fds.emplace_back(fd);
-    }
-  }
-  return fds;
+  return UniqueFd();
 }
 
 }  // namespace
@@ -65,53 +65,41 @@ napi_value ConnectSeqpacket(napi_env env, napi_callback_info info) {
 
 napi_value ListenSeqpacket(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
-  std::optional<int64_t> backlog = ReadInteger(env, arguments.values[1], "backlog", INT_MAX);
-  if (!backlog) return ThrowType(env, "backlog", "an integer");
+  std::optional<int64_t> backlog = RequireInteger(env, arguments.values[1], "backlog", INT_MAX);
+  if (!backlog) return nullptr;
   UniqueFd fd = SeqpacketAt(env, arguments.values[0], "bind", bind);
   if (!fd.IsOpen()) return nullptr;
   if (listen(fd.Get(), static_cast<int>(*backlog)) != 0) return ThrowErrno(env, errno, "listen");
   return FromFd(env, std::move(fd));
 }
 
-napi_value AcceptSeqpacket(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  std::optional<int> listener = RequireFd(env, arguments.values[0], "listenFd");
-  if (!listener) return nullptr;
-  UniqueFd fd(accept4(*listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (!fd.IsOpen()) return errno == EAGAIN ? nullptr : ThrowErrno(env, errno, "accept4");
-  return FromFd(env, std::move(fd));
-}
-
 napi_value ReceivePacket(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
-  if (!fd) return nullptr;
-  auto bytes_max = ReadInteger(env, arguments.values[1], "bytesMax", kPacketBytesMax);
-  if (!bytes_max) return ThrowType(env, "bytesMax", "an integer");
-
+  auto bytes_max = RequireInteger(env, arguments.values[1], "bytesMax", kPacketBytesMax);
+  if (!fd || !bytes_max) return nullptr;
   std::vector<uint8_t> bytes(static_cast<size_t>(*bytes_max));
-  alignas(cmsghdr) char control[CMSG_SPACE(kReceivedFdsMax * sizeof(int))] = {};
-  iovec part = {bytes.data(), bytes.size()};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof(control);
-  ssize_t length = recvmsg(*fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  Packet<kReceivedFdsMax> packet(bytes.data(), bytes.size());
+  ssize_t length = recvmsg(*fd, &packet.message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (length < 0) return errno == EAGAIN ? nullptr : ThrowErrno(env, errno, "recvmsg");
-  std::vector<UniqueFd> fds = TakeFds(&message);
 
-  napi_value result = nullptr, data = nullptr, fd_array = nullptr, truncated = nullptr;
-  napi_create_object(env, &result);
+  napi_value data = nullptr, fds = nullptr;
   napi_create_buffer_copy(env, static_cast<size_t>(length), bytes.data(), nullptr, &data);
-  napi_get_boolean(env, (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0, &truncated);
-  napi_create_array(env, &fd_array);
-  for (size_t i = 0; i < fds.size(); i++) {
-    napi_set_element(env, fd_array, static_cast<uint32_t>(i), FromFd(env, std::move(fds[i])));
+  napi_create_array(env, &fds);
+  // The kernel puts all descriptors of a packet into one header.
+  const cmsghdr* header = CMSG_FIRSTHDR(&packet.message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+    for (uint32_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= header->cmsg_len; i++) {
+      int received = -1;
+      memcpy(&received, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+      napi_set_element(env, fds, i, FromFd(env, UniqueFd(received)));
+    }
   }
+  napi_value result = NewObject(env);
   SetProperty(env, result, "data", data);
-  SetProperty(env, result, "fds", fd_array);
-  SetProperty(env, result, "truncated", truncated);
+  SetProperty(env, result, "fds", fds);
+  const bool truncated = (packet.message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+  SetProperty(env, result, "truncated", FromFlag(env, truncated));
   return result;
 }
 
@@ -120,32 +108,27 @@ napi_value SendPacket(napi_env env, napi_callback_info info) {
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
   if (!fd) return nullptr;
   napi_typedarray_type type = napi_int8_array;
-  iovec part = {};
-  if (napi_get_typedarray_info(env, arguments.values[1], &type, &part.iov_len, &part.iov_base,
-                               nullptr, nullptr) != napi_ok ||
+  void* bytes = nullptr;
+  size_t length = 0;
+  if (napi_get_typedarray_info(env, arguments.values[1], &type, &length, &bytes, nullptr,
+                               nullptr) != napi_ok ||
       type != napi_uint8_array) {
     return ThrowType(env, "data", "a Uint8Array");
   }
   if (arguments.count > kArgumentsMax) return ThrowType(env, "passFds", "at most 4 descriptors");
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(kSentFdsMax * sizeof(int))] = {};
-  size_t fd_count = 0;
-  auto* header = reinterpret_cast<cmsghdr*>(control);
-  for (size_t i = 2; i < arguments.count && i < kArgumentsMax; i++) {
+  Packet<kSentFdsMax> packet(bytes, length);
+  auto* header = reinterpret_cast<cmsghdr*>(packet.control);
+  *header = {CMSG_LEN(0), SOL_SOCKET, SCM_RIGHTS};
+  for (size_t i = 2; i < arguments.count; i++) {
     std::optional<int> passed = RequireFd(env, arguments.values[i], "passFds");
     if (!passed) return nullptr;
-    memcpy(CMSG_DATA(header) + fd_count++ * sizeof(int), &*passed, sizeof(int));
+    memcpy(packet.control + header->cmsg_len, &*passed, sizeof(int));
+    header->cmsg_len += sizeof(int);
   }
-  if (fd_count > 0) {
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+  packet.message.msg_controllen = header->cmsg_len == CMSG_LEN(0) ? 0 : header->cmsg_len;
+  if (sendmsg(*fd, &packet.message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+    ThrowErrno(env, errno, "sendmsg");
   }
-  if (sendmsg(*fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) ThrowErrno(env, errno, "sendmsg");
   return nullptr;
 }
 

@@ -1,58 +1,152 @@
+// Sockets with their options, made inside a namespace; NativeSocketOptions in src/net/native.ts.
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
+#include "address.h"
 #include "functions.h"
-#include "napi_support.h"
-#include "netns.h"
-#include "socket_options.h"
 
 namespace ztunnel {
 namespace {
 
-struct Kind {
-  int family;
-  int type;
-  int protocol;
+struct Choice {
+  const char* text;
+  int value;
 };
 
-std::optional<Kind> ReadKind(napi_env env, napi_value options) {
-  std::optional<std::string> family = RequireText(env, Property(env, options, "family"), "family");
-  std::optional<std::string> type = RequireText(env, Property(env, options, "type"), "type");
-  std::optional<int64_t> protocol =
-      ReadInteger(env, Property(env, options, "protocol"), "protocol", UINT16_MAX);
-  if (!family || !type || Pending(env)) return std::nullopt;
+constexpr Choice kFamilies[] = {{"ipv4", AF_INET}, {"ipv6", AF_INET6}, {"packet", AF_PACKET}};
+constexpr Choice kTypes[] = {{"stream", SOCK_STREAM}, {"dgram", SOCK_DGRAM}, {"raw", SOCK_RAW}};
+constexpr Choice kTransparency[] = {{"required", true}, {"try", false}};
 
-  Kind kind = {};
-  if (*family == "ipv4") kind.family = AF_INET;
-  else if (*family == "ipv6") kind.family = AF_INET6;
-  else if (*family == "packet") kind.family = AF_PACKET;
-  else ThrowType(env, "family", "\"ipv4\", \"ipv6\" or \"packet\"");
+// What the kernel calls an option of ours.
+struct Option {
+  const char* property;
+  napi_valuetype type;
+  int level;
+  int name;
+  const char* text;
+  const char* capability = nullptr;
+  // 0: of every family.
+  int family = 0;
+  // 1: the kernel's flag says the opposite.
+  unsigned flip = 0;
+};
 
-  if (*type == "stream") kind.type = SOCK_STREAM;
-  else if (*type == "dgram") kind.type = SOCK_DGRAM;
-  else if (*type == "raw") kind.type = SOCK_RAW;
-  else ThrowType(env, "type", "\"stream\", \"dgram\" or \"raw\"");
+#define KERNEL(level, name) level, name, #name
+constexpr Option kOptions[] = {
+    {"mark", napi_number, KERNEL(SOL_SOCKET, SO_MARK), "CAP_NET_ADMIN"},
+    {"noDelay", napi_boolean, KERNEL(SOL_TCP, TCP_NODELAY)},
+    {"userTimeoutMs", napi_number, KERNEL(SOL_TCP, TCP_USER_TIMEOUT)},
+    {"keepAlive", napi_boolean, KERNEL(SOL_SOCKET, SO_KEEPALIVE)},
+    {"keepAliveIdleSeconds", napi_number, KERNEL(SOL_TCP, TCP_KEEPIDLE)},
+    {"keepAliveIntervalSeconds", napi_number, KERNEL(SOL_TCP, TCP_KEEPINTVL)},
+    {"keepAliveProbes", napi_number, KERNEL(SOL_TCP, TCP_KEEPCNT)},
+    {"reusePort", napi_boolean, KERNEL(SOL_SOCKET, SO_REUSEPORT)},
+    {"reuseAddress", napi_boolean, KERNEL(SOL_SOCKET, SO_REUSEADDR)},
+    {"freebind", napi_boolean, KERNEL(SOL_IP, IP_FREEBIND)},
+    {"freebind", napi_boolean, KERNEL(SOL_IPV6, IPV6_FREEBIND), nullptr, AF_INET6},
+    {"bindAddressNoPort", napi_boolean, KERNEL(SOL_IP, IP_BIND_ADDRESS_NO_PORT)},
+    {"dualStack", napi_boolean, KERNEL(SOL_IPV6, IPV6_V6ONLY), nullptr, 0, 1},
+};
+#undef KERNEL
 
-  kind.type |= SOCK_NONBLOCK | SOCK_CLOEXEC;
-  if (kind.family == AF_PACKET) kind.protocol = htons(static_cast<uint16_t>(protocol.value_or(0)));
-  if (Pending(env)) return std::nullopt;
-  return kind;
+bool Set(int fd, int level, int name, unsigned value) {
+  return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
 }
 
-// Throws and returns one that is not open on failure.
-UniqueFd MakeSocket(napi_env env, const Kind& kind, std::optional<int> netns) {
+// Answers nullopt for `undefined`, and with an exception for any other text.
+template <size_t N>
+std::optional<int> Choose(napi_env env, napi_value options, const char* property,
+                          const Choice (&choices)[N], const char* expected) {
+  std::optional<std::string> text = ReadText(env, Property(env, options, property), property);
+  for (const Choice& choice : choices) {
+    if (text == choice.text) return choice.value;
+  }
+  if (text) ThrowType(env, property, expected);
+  return std::nullopt;
+}
+
+// The steps to a socket throw on failure; who calls them asks Pending().
+
+UniqueFd MakeSocket(napi_env env, napi_value options, int family) {
+  constexpr char kExpected[] = "\"stream\", \"dgram\" or \"raw\"";
+  std::optional<int> type = Choose(env, options, "type", kTypes, kExpected);
+  auto protocol = ReadInteger(env, Property(env, options, "protocol"), "protocol", UINT16_MAX);
+  auto netns = ReadInteger(env, Property(env, options, "netnsFd"), "netnsFd", INT_MAX);
+  if (!type) ThrowType(env, "type", kExpected);
+  if (Pending(env)) return UniqueFd();
+
   Environment* environment = nullptr;
   napi_get_instance_data(env, reinterpret_cast<void**>(&environment));
-  if (netns && !EnterNetns(*netns)) {
+  if (netns && setns(static_cast<int>(*netns), CLONE_NEWNET) != 0) {
     ThrowErrno(env, errno, "setns", "fd " + std::to_string(*netns), "CAP_SYS_ADMIN");
     return UniqueFd();
   }
-  UniqueFd fd(socket(kind.family, kind.type, kind.protocol));
-  if (netns) ReturnToNetns(environment->home.Get());
-  if (!fd.IsOpen()) ThrowErrno(env, errno, "socket", "", "CAP_NET_RAW");
+  UniqueFd fd(socket(family, *type | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                     family == AF_PACKET ? htons(static_cast<uint16_t>(protocol.value_or(0))) : 0));
+  const int error = errno;
+  // A thread that can't return must not run JavaScript.
+  if (netns && setns(environment->home.Get(), CLONE_NEWNET) != 0) {
+    fprintf(stderr, "ztunnel: can't return to the home network namespace: %s\n", strerror(errno));
+    abort();
+  }
+  if (!fd.IsOpen()) ThrowErrno(env, error, "socket", "", "CAP_NET_RAW");
   return fd;
+}
+
+void ApplyOptions(napi_env env, int fd, int family, napi_value options) {
+  for (const Option& option : kOptions) {
+    napi_value given = Property(env, options, option.property);
+    std::optional<int64_t> value = option.type == napi_boolean
+                                       ? ReadFlag(env, given, option.property)
+                                       : ReadInteger(env, given, option.property, UINT_MAX);
+    if (Pending(env)) return;
+    if (!value || (option.family != 0 && option.family != family)) continue;
+    if (!Set(fd, option.level, option.name, static_cast<unsigned>(*value) ^ option.flip)) {
+      ThrowErrno(env, errno, "setsockopt", option.text, option.capability);
+      return;
+    }
+  }
+}
+
+// Answers whether IP_TRANSPARENT is set.
+bool BecomeTransparent(napi_env env, int fd, int family, napi_value options) {
+  std::optional<int> required =
+      Choose(env, options, "transparent", kTransparency, "\"required\" or \"try\"");
+  if (!required) return false;
+  if (Set(fd, SOL_IP, IP_TRANSPARENT, 1) &&
+      (family != AF_INET6 || Set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1))) {
+    return true;
+  }
+  if (*required) {
+    ThrowErrno(env, errno, "setsockopt", "IP_TRANSPARENT", "CAP_NET_ADMIN or CAP_NET_RAW");
+  }
+  return false;
+}
+
+void Bind(napi_env env, int fd, int family, napi_value to) {
+  if (TypeOf(env, to) == napi_undefined || !RequireObject(env, to, "bind")) return;
+  std::optional<std::string> ip = RequireText(env, Property(env, to, "ip"), "bind.ip");
+  auto port = RequireInteger(env, Property(env, to, "port"), "bind.port", UINT16_MAX);
+  if (!ip || !port) return;
+  Address address;
+  if (!ParseAddress(family, *ip, static_cast<uint16_t>(*port), &address)) {
+    ThrowType(env, "bind.ip", "an address of the socket's family");
+  } else if (bind(fd, address.Raw(), address.length) != 0) {
+    ThrowErrno(env, errno, "bind", *ip + " port " + std::to_string(*port), "CAP_NET_BIND_SERVICE");
+  }
+}
+
+void Listen(napi_env env, int fd, napi_value given) {
+  std::optional<int64_t> backlog = ReadInteger(env, given, "listenBacklog", INT_MAX);
+  if (backlog && listen(fd, static_cast<int>(*backlog)) != 0) ThrowErrno(env, errno, "listen");
 }
 
 }  // namespace
@@ -61,35 +155,22 @@ napi_value SocketInNamespace(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   napi_value options = arguments.values[0];
   if (!RequireObject(env, options, "options")) return nullptr;
-  std::optional<Kind> kind = ReadKind(env, options);
-  if (!kind) return nullptr;
-  napi_value given = Property(env, options, "netnsFd");
-  std::optional<int> netns;
-  if (TypeOf(env, given) != napi_undefined) netns = RequireFd(env, given, "netnsFd");
+  constexpr char kExpected[] = "\"ipv4\", \"ipv6\" or \"packet\"";
+  std::optional<int> family = Choose(env, options, "family", kFamilies, kExpected);
+  if (!family) return ThrowType(env, "family", kExpected);
+
+  UniqueFd fd = MakeSocket(env, options, *family);
+  bool transparent = false;
+  if (!Pending(env)) ApplyOptions(env, fd.Get(), *family, options);
+  if (!Pending(env)) transparent = BecomeTransparent(env, fd.Get(), *family, options);
+  if (!Pending(env)) Bind(env, fd.Get(), *family, Property(env, options, "bind"));
+  if (!Pending(env)) Listen(env, fd.Get(), Property(env, options, "listenBacklog"));
   if (Pending(env)) return nullptr;
 
-  UniqueFd fd = MakeSocket(env, *kind, netns);
-  bool transparent = false;
-  if (!fd.IsOpen() || !ApplyLiveOptions(env, fd.Get(), options) ||
-      !ApplyBindOptions(env, fd.Get(), kind->family, options, &transparent) ||
-      !BindAndListen(env, fd.Get(), kind->family, options)) {
-    return nullptr;
-  }
-
-  napi_value result = nullptr, is_transparent = nullptr;
-  napi_create_object(env, &result);
-  napi_get_boolean(env, transparent, &is_transparent);
-  SetProperty(env, result, "transparent", is_transparent);
+  napi_value result = NewObject(env);
+  SetProperty(env, result, "transparent", FromFlag(env, transparent));
   SetProperty(env, result, "fd", FromFd(env, std::move(fd)));
   return result;
-}
-
-napi_value SetSocketOptions(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
-  if (!fd || !RequireObject(env, arguments.values[1], "options")) return nullptr;
-  ApplyLiveOptions(env, *fd, arguments.values[1]);
-  return nullptr;
 }
 
 }  // namespace ztunnel

@@ -102,9 +102,9 @@ export class ZdsServer {
 
   #accept(): void {
     const { native } = this.#deps;
-    for (let fd = native.acceptSeqpacket(this.#listenFd); fd !== undefined; ) {
+    for (let fd = native.accept(this.#listenFd); fd !== undefined; ) {
       void this.#serve(new ZdsPeer(new SeqpacketConnection(native, fd), this.#deps.clock));
-      fd = native.acceptSeqpacket(this.#listenFd);
+      fd = native.accept(this.#listenFd);
     }
   }
 

@@ -5,18 +5,25 @@ import type { NativeAddress, NativeSocketOptions } from "../net/native.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { KeepAliveOptions } from "./engine.ts";
 
-/** Options that every connection gets, accepted or made. */
-export function connectionOptions(
-  keepAlive: KeepAliveOptions | undefined,
-): Pick<NativeSocketOptions, "noDelay" | "keepAlive" | "userTimeoutMs"> {
+type ConnectionOptions = Pick<
+  NativeSocketOptions,
+  | "noDelay"
+  | "keepAlive"
+  | "keepAliveIdleSeconds"
+  | "keepAliveIntervalSeconds"
+  | "keepAliveProbes"
+  | "userTimeoutMs"
+>;
+
+/** Options that every connection gets; those of a listener are inherited by what it accepts. */
+export function connectionOptions(keepAlive: KeepAliveOptions | undefined): ConnectionOptions {
   if (keepAlive === undefined) return { noDelay: true };
   return {
     noDelay: true,
-    keepAlive: {
-      idleSeconds: toSeconds(keepAlive.idleMs),
-      intervalSeconds: toSeconds(keepAlive.intervalMs),
-      probes: keepAlive.probes,
-    },
+    keepAlive: true,
+    keepAliveIdleSeconds: toSeconds(keepAlive.idleMs),
+    keepAliveIntervalSeconds: toSeconds(keepAlive.intervalMs),
+    keepAliveProbes: keepAlive.probes,
     ...(keepAlive.userTimeoutMs === undefined ? {} : { userTimeoutMs: keepAlive.userTimeoutMs }),
   };
 }

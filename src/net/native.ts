@@ -27,7 +27,10 @@ export interface NativeSocketOptions {
   /** `ipv6` only: also take IPv4 (IPV6_V6ONLY off). */
   readonly dualStack?: boolean;
   readonly noDelay?: boolean;
-  readonly keepAlive?: NativeKeepAlive;
+  readonly keepAlive?: boolean;
+  readonly keepAliveIdleSeconds?: number;
+  readonly keepAliveIntervalSeconds?: number;
+  readonly keepAliveProbes?: number;
   /** TCP_USER_TIMEOUT, milliseconds. */
   readonly userTimeoutMs?: number;
   readonly bind?: { readonly ip: string; readonly port: number };
@@ -35,23 +38,10 @@ export interface NativeSocketOptions {
   readonly listenBacklog?: number;
 }
 
-/** Whole seconds, as the kernel takes them. */
-export interface NativeKeepAlive {
-  readonly idleSeconds: number;
-  readonly intervalSeconds: number;
-  readonly probes: number;
-}
-
 /** IPv4-mapped IPv6 addresses are given as IPv4. */
 export interface NativeAddress {
   readonly ip: string;
   readonly port: number;
-}
-
-export interface NativeAccepted {
-  readonly fd: number;
-  readonly peer: NativeAddress;
-  readonly local: NativeAddress;
 }
 
 export interface NativePacket {
@@ -75,13 +65,12 @@ export interface Native {
     readonly fd: number;
     readonly transparent: boolean;
   };
-  /** Options on a socket that exists (an accepted one). */
-  setSocketOptions(
-    fd: number,
-    options: Pick<NativeSocketOptions, "noDelay" | "keepAlive" | "userTimeoutMs" | "mark">,
-  ): void;
-  /** @returns `undefined` when no connection waits. */
-  acceptConnection(listenFd: number): NativeAccepted | undefined;
+  /**
+   * From a listener of any kind; options that the kernel hands on are inherited from it.
+   *
+   * @returns `undefined` when nobody waits.
+   */
+  accept(listenFd: number): number | undefined;
   /** SO_ORIGINAL_DST, then its IPv6 twin; `undefined` when neither is known. */
   originalDestination(fd: number): NativeAddress | undefined;
   localAddress(fd: number): NativeAddress;
@@ -90,8 +79,6 @@ export interface Native {
   /** SOCK_SEQPACKET over a Unix path. */
   connectSeqpacket(path: string): number;
   listenSeqpacket(path: string, backlog: number): number;
-  /** @returns `undefined` when no peer waits. */
-  acceptSeqpacket(listenFd: number): number | undefined;
   /** @returns `undefined` when nothing is there; empty `data` at the end of the conversation. */
   receivePacket(fd: number, bytesMax: number): NativePacket | undefined;
   /**

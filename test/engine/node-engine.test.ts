@@ -54,11 +54,11 @@ describe("NodeEngine", () => {
     let failures = 1;
     const exhausted: Native = {
       ...native,
-      acceptConnection(listenFd) {
+      accept(listenFd) {
         if (failures-- > 0) {
           throw Object.assign(new Error("accept4"), { code: "EMFILE", syscall: "accept4" });
         }
-        return native.acceptConnection(listenFd);
+        return native.accept(listenFd);
       },
     };
     const engine = new NodeEngine({ native: exhausted, clock });

@@ -94,7 +94,7 @@ test("the recorded dialogue gets the recorded answers, byte by byte", async (t) 
 
 async function accept(listenFd: number, signal: AbortSignal): Promise<SeqpacketConnection> {
   for (;;) {
-    const fd = native.acceptSeqpacket(listenFd);
+    const fd = native.accept(listenFd);
     if (fd !== undefined) return new SeqpacketConnection(native, fd);
     signal.throwIfAborted();
     await new Promise<void>((resolve) => {

@@ -26,7 +26,7 @@ function pair(): Pair {
   const path = join(folder, "zds.sock");
   const listenFd = native.listenSeqpacket(path, 1);
   const proxy = SeqpacketConnection.dial(native, path);
-  const agentFd = native.acceptSeqpacket(listenFd);
+  const agentFd = native.accept(listenFd);
   closeSync(listenFd);
   rmSync(folder, { recursive: true });
   assert.ok(agentFd !== undefined);

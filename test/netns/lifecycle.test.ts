@@ -249,7 +249,7 @@ describe("a daemon that can't go on", { skip }, () => {
       const exited = exitOf(daemon);
       let fd: number | undefined;
       await waitUntil(() => {
-        fd = native.acceptSeqpacket(listenFd);
+        fd = native.accept(listenFd);
         return fd !== undefined;
       }, "the daemon never dialled its agent");
       const connection = new SeqpacketConnection(native, fd as unknown as number);

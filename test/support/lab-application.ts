@@ -2,6 +2,7 @@
 import { closeSync, openSync } from "node:fs";
 import { isIPv6, Socket } from "node:net";
 import { native } from "../../src/net/native.ts";
+import { acceptConnection } from "./accept-connection.ts";
 import type { LabHost } from "./netns-lab.ts";
 
 /** What a client saw, in the words of the recorded `clients.json`. */
@@ -74,14 +75,15 @@ export function listenOn(
   let isClosed = false;
   const watch = native.watchReadable(fd, () => {
     for (;;) {
-      const accepted = native.acceptConnection(fd);
+      const accepted = acceptConnection(fd);
       if (accepted === undefined) return;
+      const { peer } = accepted;
       const socket = new Socket({ fd: accepted.fd, allowHalfOpen: true });
       sockets.add(socket);
       socket.on("close", () => sockets.delete(socket));
       socket.on("error", () => {});
-      peers.push(`${accepted.peer.ip}:${accepted.peer.port}`);
-      connected(socket, accepted.peer);
+      peers.push(`${peer.ip}:${peer.port}`);
+      connected(socket, peer);
     }
   });
   return {

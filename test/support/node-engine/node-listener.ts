@@ -56,6 +56,8 @@ export class NodeListener implements Listener {
         ...(options.transparent === "off" ? {} : { transparent: options.transparent }),
         reuseAddress: true,
         reusePort: options.reusePort,
+        // Inherited by what is accepted.
+        ...connectionOptions(options.keepAlive),
         bind: { ip, port },
         listenBacklog: options.backlog,
       });
@@ -105,22 +107,22 @@ export class NodeListener implements Listener {
   /** @returns `undefined` when no connection waits. */
   #accept(): NodeSocketEnd | undefined {
     const { native, pool } = this.#deps;
-    const connection = native.acceptConnection(this.#fd);
-    if (connection === undefined) return undefined;
-    const { fd } = connection;
+    const fd = native.accept(this.#fd);
+    if (fd === undefined) return undefined;
     try {
-      native.setSocketOptions(fd, connectionOptions(this.#options.keepAlive));
-      const local = toSocketAddress(connection.local);
+      const local = toSocketAddress(native.localAddress(fd));
       const original = this.#options.originalDestination
         ? native.originalDestination(fd)
         : undefined;
       return NodeSocketEnd.ofDescriptor(fd, pool, {
         local,
-        peer: toSocketAddress(connection.peer),
+        peer: toSocketAddress(native.peerAddress(fd)),
         originalDestination: original === undefined ? local : toSocketAddress(original),
       });
     } catch (error) {
       closeSync(fd);
+      // It was reset while it waited.
+      if (errnoOf(error) === "ENOTCONN") return this.#accept();
       throw error;
     }
   }
