@@ -10,7 +10,12 @@ import {
   type TLSSocket,
   connect as tlsConnect,
 } from "node:tls";
-import type { ClientTunnel, TlsOptions, TunnelRequest } from "../../src/engine/engine.ts";
+import type {
+  ClientTunnel,
+  TlsOptions,
+  TunnelRequest,
+  TunnelSettings,
+} from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
 import type { SocketAddress } from "../../src/mesh/socket-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
@@ -71,6 +76,39 @@ function echo(lab: TunnelLab, application: RawServer): (request: TunnelRequest) 
   };
 }
 
+/** 150 kB both ways on each of three streams. */
+async function exchange(lab: TunnelLab, client: Partial<TunnelSettings>): Promise<void> {
+  const application = await RawServer.listen();
+  lab.requested = echo(lab, application);
+  const tunnel = await lab.dial({ settings: client });
+  await Promise.all(
+    [1, 2, 3].map(async (seed) => {
+      const server = application.accept();
+      const { peer, outcome } = await attach(lab, tunnel);
+      const far = await server;
+      const [up, down] = await Promise.all([
+        peer.sendPattern(150_000, seed),
+        far.sendPattern(150_000, -seed),
+        peer.received(150_000),
+        far.received(150_000),
+      ]);
+      peer.end();
+      far.end();
+      assert.equal((await outcome).error, undefined);
+      await Promise.all([peer.closed, far.closed]);
+      return [up, down, far.digest(), peer.digest()];
+    }),
+  ).then((all) => {
+    const sorted = (pick: readonly number[]): unknown[] =>
+      all.flatMap((digests) => pick.map((i) => digests[i])).sort();
+    // Streams may reach the application in another order than they were opened in.
+    assert.deepEqual(sorted([0]), sorted([2]));
+    assert.deepEqual(sorted([1]), sorted([3]));
+  });
+  tunnel.destroy();
+  application.close();
+}
+
 /** A stream of the tunnel as a TCP connection of the test. */
 async function attach(lab: TunnelLab, tunnel: ClientTunnel, authority = "10.0.0.1:80") {
   const answer = await tunnel.open(authority, []);
@@ -115,6 +153,18 @@ function streams(withLab: WithLab): void {
       assert.equal(tunnel.usable, true);
       application.close();
     }));
+
+  const sizes: Readonly<Record<string, Partial<TunnelSettings>>> = {
+    "whose windows are smaller than a frame": { streamWindowBytes: 1000 },
+    "whose streams share the smallest window": { connectionWindowBytes: 65_535 },
+    "that takes the smallest frames": { frameBytesMax: 16_384 },
+    "that takes the largest frames": { frameBytesMax: 2 ** 24 - 1 },
+  };
+  for (const [title, peer] of Object.entries(sizes)) {
+    it(`carries bytes to and from a server ${title}`, () =>
+      withLab((lab) => exchange(lab, {}), { settings: { ...SETTINGS, ...peer } }));
+    it(`carries bytes to and from a client ${title}`, () => withLab((lab) => exchange(lab, peer)));
+  }
 
   it("hands over method, authority and header fields, and brings the answer's back", () =>
     withLab(async (lab) => {
