@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { closeSync } from "node:fs";
 import { before } from "node:test";
 import { setImmediate as nextLoop } from "node:timers/promises";
 import fc from "fast-check";
@@ -117,6 +118,52 @@ fuzz(
       }
     },
   ),
+);
+
+const anything = fc.oneof(
+  int32,
+  fc.nat(40),
+  fc.double(),
+  fc.constantFrom(undefined, null, "1", true, false, Number.NaN, {}),
+);
+const call = record({
+  method: fc.constantFrom(
+    ...(["fdOf", "release", "startTls", "peerLeaf", "alpn", "errorText"] as const),
+    ...(["freeContext", "flush", "makeContext", "stats"] as const),
+  ),
+  /** One of the connections, alive or not, or anything. */
+  target: fc.oneof({ weight: 9, arbitrary: fc.nat(40) }, { weight: 1, arbitrary: fc.constant(-1) }),
+  more: fc.array(anything, { maxLength: 3 }),
+});
+
+fuzz(
+  "any calls are answered or refused",
+  fc.asyncProperty(fc.array(call, { maxLength: 60 }), async (calls) => {
+    const lab = new ReactorLab(TIGHT);
+    try {
+      const listener = lab.listen();
+      // Contexts have small numbers, which `more` hits too.
+      const ids = [listener.id, contextOf(lab), contextOf(lab)];
+      for (let i = 0; i < 3; i++) {
+        const { near, far } = await lab.pair(listener);
+        ids.push(near, far);
+      }
+      const methods = lab.reactor as unknown as Record<string, (...args: unknown[]) => unknown>;
+      for (const { method, target, more } of calls) {
+        const given = target === -1 ? more : [ids[target % ids.length], ...more];
+        try {
+          const answer = methods[method]?.(...given);
+          if (method === "release") closeSync(Number(answer));
+        } catch (error) {
+          assert(error instanceof Error, String(error));
+        }
+        await nextLoop();
+      }
+      assert.equal(lab.reactor.stats().queuedBytes, 0);
+    } finally {
+      lab.close();
+    }
+  }),
 );
 
 for (const role of ["server", "client"] as const) {
