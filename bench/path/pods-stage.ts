@@ -12,6 +12,7 @@ import type { Proxy as ProxyProcess } from "./path-stage.ts";
 
 /** The client's and the server's. */
 const NODES = ["a", "b"] as const;
+const SERVER_NODE = "b";
 type NodeName = (typeof NODES)[number];
 
 /** Of the echo server behind every pod of the server's node. */
@@ -22,10 +23,8 @@ export const BULK_PORT = 8081;
 export interface PodsStageOptions {
   /** Up to 250. */
   readonly podsPerNode: number;
-  /** How many the daemons get at the start; default all. More come with {@link PodsStage.enrol}. */
+  /** How many there are at the start; default all. More come with {@link PodsStage.enrol}. */
   readonly enrolledPerNode?: number;
-  /** Server pods that run applications; default all. */
-  readonly servingCount?: number;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -45,16 +44,12 @@ export class PodsStage {
   static async start(options: PodsStageOptions): Promise<PodsStage> {
     const obstacle = requireNetns("iptables", "cc");
     if (obstacle !== false) throw new Error(obstacle);
-    const { podsPerNode, enrolledPerNode = podsPerNode, servingCount = podsPerNode } = options;
+    const { podsPerNode, enrolledPerNode = podsPerNode } = options;
     const mesh = meshText(NODES, podsPerNode, podIp);
     const node = (name: NodeName, ip: string): MeshNode => ({
       ip,
       mesh,
-      pods: podNames(name, podsPerNode).map((pod, i) => ({
-        name: pod,
-        ip: podIp(name, i),
-        enrolled: i < enrolledPerNode,
-      })),
+      pods: podNames(name, enrolledPerNode).map((pod, i) => ({ name: pod, ip: podIp(name, i) })),
       ...(options.environment === undefined ? {} : { environment: options.environment }),
     });
     const lab = await MeshLab.start({
@@ -67,7 +62,7 @@ export class PodsStage {
     });
     const stage = new PodsStage(lab, podsPerNode, enrolledPerNode);
     try {
-      for (let i = 0; i < servingCount; i++) await stage.#serve(stage.server(i));
+      for (let i = 0; i < enrolledPerNode; i++) await stage.#serve(stage.server(i));
       await stage.#serve(stage.directServer);
       stage.#forgetLines();
       return stage;
@@ -103,17 +98,19 @@ export class PodsStage {
     });
   }
 
-  /** Hands the daemons more pods, until each has so many. */
+  /** Makes more pods, until each node has so many, and hands them to the daemons. */
   async enrol(perNode: number): Promise<void> {
     for (const name of NODES) {
       const node = this.lab.node(`node-${name}`);
       const pods = podNames(name, Math.min(perNode, this.#podsPerNode));
       for (const [index, pod] of pods.entries()) {
         if (index < this.#enrolledPerNode) continue;
-        const netnsFd = node.openNetns(this.lab.host(pod));
-        await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
         const one = { name: pod, ip: podIp(name, index) };
+        const host = this.lab.addHost(one.name, one.ip);
+        const netnsFd = node.openNetns(host);
+        await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
         await node.agent.add(enrolment(one, `node-${name}`, index), netnsFd);
+        if (name === SERVER_NODE) await this.#serve(host);
       }
     }
     this.#enrolledPerNode = Math.max(this.#enrolledPerNode, perNode);

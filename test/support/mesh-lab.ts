@@ -161,6 +161,17 @@ export class MeshLab {
     return required(this.hosts, name);
   }
 
+  /** A host on the bridge, removed with the lab. */
+  addHost(name: string, ip: string, ipv6?: string): LabHost {
+    const host = this.net.addHost(name, {
+      ipv4: `${ip}/${this.#options.prefixLength}`,
+      ...(ipv6 === undefined ? {} : { ipv6: `${ipv6}/64` }),
+      routes: [`default via ${this.#options.gatewayIp}`],
+    });
+    this.hosts.set(name, host);
+    return host;
+  }
+
   /** Ends the daemons, then removes everything. Idempotent. */
   async close(): Promise<void> {
     for (const node of this.nodes.values()) node.close();
@@ -171,8 +182,8 @@ export class MeshLab {
   async #start(): Promise<void> {
     const { nodes, outsiders, controlIp, authorityMesh } = this.#options;
     this.#addGateway();
-    this.#addHost("control", controlIp);
-    for (const [name, ip] of Object.entries(outsiders ?? {})) this.#addHost(name, ip);
+    this.addHost("control", controlIp);
+    for (const [name, ip] of Object.entries(outsiders ?? {})) this.addHost(name, ip);
     await this.#startAuthority(authorityMesh);
     await Promise.all(Object.entries(nodes).map(([name, node]) => this.#startNode(name, node)));
   }
@@ -193,7 +204,7 @@ export class MeshLab {
   }
 
   async #startNode(name: string, options: LabNodeOptions): Promise<void> {
-    const host = this.#addHost(name, options.ip);
+    const host = this.addHost(name, options.ip);
     const meshFile = join(this.folder, `${name}.yaml`);
     const uds = join(this.folder, `${name}.sock`);
     writeFileSync(meshFile, options.mesh);
@@ -217,7 +228,7 @@ export class MeshLab {
     this.nodes.set(name, node);
     await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
     for (const [index, pod] of options.pods.entries()) {
-      const podHost = this.#addHost(pod.name, pod.ip, pod.ipv6);
+      const podHost = this.addHost(pod.name, pod.ip, pod.ipv6);
       if (pod.enrolled === false) continue;
       const netnsFd = node.openNetns(podHost);
       await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
@@ -240,16 +251,6 @@ export class MeshLab {
       routes: ["blackhole 10.98.0.0/16", "unreachable 10.99.0.0/16"],
     });
     this.net.exec(gateway, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
-  }
-
-  #addHost(name: string, ip: string, ipv6?: string): LabHost {
-    const host = this.net.addHost(name, {
-      ipv4: `${ip}/${this.#options.prefixLength}`,
-      ...(ipv6 === undefined ? {} : { ipv6: `${ipv6}/64` }),
-      routes: [`default via ${this.#options.gatewayIp}`],
-    });
-    this.hosts.set(name, host);
-    return host;
   }
 
   #spawn(
