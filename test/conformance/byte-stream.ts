@@ -252,7 +252,7 @@ function cases(options: ByteStreamSuiteOptions, makeRoute: MakeRoute, kind: "pla
         }
         const carried = (at: 0 | 1): number =>
           joined.reduce((sum, { relays }) => sum + (relays[at]?.relay.bytesSent ?? 0), 0);
-        for (let before = -1; before !== carried(0); ) {
+        for (let before = 0; before === 0 || before !== carried(0); ) {
           before = carried(0);
           await options.delay(2 * STILL_MS);
         }
