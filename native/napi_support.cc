@@ -8,7 +8,7 @@
 namespace ztunnel {
 
 Arguments::Arguments(napi_env env, napi_callback_info info) {
-  napi_get_cb_info(env, info, &count, values, &receiver, nullptr);
+  napi_get_cb_info(env, info, &count, values, &receiver, &data);
 }
 
 bool Pending(napi_env env) {

@@ -23,6 +23,8 @@ struct Arguments {
   size_t count = kArgumentsMax;
   napi_value values[kArgumentsMax] = {};
   napi_value receiver = nullptr;
+  // What the function was made with.
+  void* data = nullptr;
 };
 
 bool Pending(napi_env env);

@@ -31,7 +31,8 @@ int Reactor::Prepare(napi_env env, const ReactorOptions& options, napi_value tur
   encrypted_ =
       static_cast<uint8_t*>(malloc(std::max(options.cipher_send_bytes, kCipherRecordBytes)));
   bio_method_ = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "reactor");
-  if (memory_ == nullptr || slots_ == nullptr || received_ == nullptr || encrypted_ == nullptr ||
+  handle_ = new (std::nothrow) Handle{this, 1};
+  if (handle_ == nullptr || memory_ == nullptr || slots_ == nullptr || received_ == nullptr || encrypted_ == nullptr ||
       bio_method_ == nullptr) {
     return ENOMEM;
   }
@@ -85,6 +86,7 @@ int Reactor::JoinLoop() {
 }
 
 Reactor::~Reactor() {
+  if (handle_ != nullptr) LeaveHandle(handle_);
   if (memory_ != nullptr) memory_->Release();
   if (bio_method_ != nullptr) BIO_meth_free(bio_method_);
   for (size_t i = 0; i < spare_stage_count_; ++i) free(spare_stages_[i]);
@@ -96,10 +98,10 @@ Reactor::~Reactor() {
 void Reactor::Close() {
   if (closed_) return;
   closed_ = true;
+  handle_->reactor = nullptr;
   for (uint32_t slot = 1; slot <= slots_used_; ++slot) {
     if (Connection* connection = slots_[slot].connection) {
-      close(connection->fd);
-      Forget(connection);
+      Close(connection);
     }
   }
   LetGo(reinterpret_cast<uv_handle_t*>(&idle_));
@@ -111,6 +113,10 @@ void Reactor::Close() {
   }
   // A batch that is running still stands on them.
   if (!in_batch_) DropReferences();
+}
+
+void Reactor::LeaveHandle(Handle* handle) {
+  if (--handle->owners == 0) delete handle;
 }
 
 void Reactor::LetGo(uv_handle_t* handle) {

@@ -28,17 +28,24 @@ class Reactor {
  public:
   // Returns nullptr with an exception on failure.
   static Reactor* Make(napi_env env, const ReactorOptions& options, napi_value turn);
+  // What JavaScript's functions are made with; outlives the reactor.
+  struct Handle {
+    Reactor* reactor;
+    size_t owners;
+  };
+  Handle* JoinHandle() {
+    ++handle_->owners;
+    return handle_;
+  }
+  static void LeaveHandle(Handle* handle);
   // Closes everything; deletes the reactor when libuv has let go of it.
   void Close();
 
   // Return the new id, or 0 with errno; the descriptor is the reactor's on success only.
   int32_t Listen(int fd) { return Take(fd, Connection::kListener); }
-  int32_t Adopt(int fd) { return Take(fd, 0); }
   int32_t Connect(int fd, const Address& address);
 
   Connection* Find(int32_t id) const;
-  // Gives the descriptor back.
-  int Detach(Connection* connection);
   // Returns false when OpenSSL refuses; its errors tell why.
   bool StartTls(Connection* connection, SSL_CTX* context, bool server);
   void Perform(uint32_t operation_count);
@@ -49,7 +56,6 @@ class Reactor {
   SharedMemory* Memory() const { return memory_; }
   const ReactorOptions& Options() const { return options_; }
   uint64_t StaleOperations() const { return stale_operations_; }
-  uint64_t QueuedBytes() const { return queued_bytes_; }
 
   enum Block { kArena, kEvents, kOperations, kPending, kCredit };
 
@@ -92,6 +98,7 @@ class Reactor {
   void UpdateInterest(Connection* connection);
   void LeaveSet(Connection* connection);
   void Fail(Connection* connection, int failure, int detail = 0, const std::string& words = "");
+  void Close(Connection* connection);
   void Forget(Connection* connection);
   void Enqueue(Connection* connection, const uint8_t* bytes, size_t count);
   void FlushQueue(Connection* connection);
@@ -116,6 +123,7 @@ class Reactor {
   void ReadTunnel(Connection* connection);
   void Decrypt(Connection* connection);
   bool WriteTunnel(Connection* connection, const uint8_t* bytes, size_t count);
+  bool Stage(Connection* connection, const uint8_t* bytes, size_t count);
   void Encrypt(Connection* connection, const uint8_t* bytes, size_t count);
   void EndTunnel(Connection* connection);
   void AlertTunnel(Connection* connection, int alert);
@@ -143,6 +151,7 @@ class Reactor {
   UniqueFd epoll_;
 
   ReactorOptions options_ = {};
+  Handle* handle_ = nullptr;
   SharedMemory* memory_ = nullptr;
   size_t arena_used_ = 0;
   uint32_t event_count_ = 0;
@@ -155,7 +164,6 @@ class Reactor {
   Connection* dirty_ = nullptr;
   Connection* failed_ = nullptr;
   uint64_t stale_operations_ = 0;
-  uint64_t queued_bytes_ = 0;
 
   TlsContexts contexts_;
   BIO_METHOD* bio_method_ = nullptr;

@@ -127,7 +127,6 @@ void Reactor::Fail(Connection* connection, int failure, int detail, const std::s
   connection->failure = failure;
   connection->failure_detail = detail;
   if (!words.empty()) connection->words = strdup(words.c_str());
-  queued_bytes_ -= connection->queue.Size();
   connection->queue.Clear();
   TellPending(*connection);
   LeaveSet(connection);
@@ -146,7 +145,6 @@ void Reactor::Forget(Connection* connection) {
     sender_ = nullptr;
     encrypted_bytes_ = 0;
   }
-  queued_bytes_ -= connection->queue.Size();
   if (connection->ssl != nullptr) SSL_free(connection->ssl);
   free(connection->stage);
   free(connection->words);
@@ -159,11 +157,10 @@ void Reactor::Forget(Connection* connection) {
   delete connection;
 }
 
-int Reactor::Detach(Connection* connection) {
-  LeaveSet(connection);
-  int fd = connection->fd;
+void Reactor::Close(Connection* connection) {
+  // Leaves the set by itself.
+  close(connection->fd);
   Forget(connection);
-  return fd;
 }
 
 void Reactor::Enqueue(Connection* connection, const uint8_t* bytes, size_t count) {
@@ -171,7 +168,6 @@ void Reactor::Enqueue(Connection* connection, const uint8_t* bytes, size_t count
     return Fail(connection, ENOBUFS);
   }
   if (!connection->queue.Append(bytes, count)) return Fail(connection, ENOMEM);
-  queued_bytes_ += count;
   TellPending(*connection);
 }
 
@@ -182,7 +178,6 @@ void Reactor::FlushQueue(Connection* connection) {
     if (errno != EAGAIN && errno != EINTR) Fail(connection, errno);
     return;
   }
-  queued_bytes_ -= static_cast<size_t>(sent);
   connection->queue.Consume(static_cast<size_t>(sent));
   TellPending(*connection);
   FinishEnding(connection);

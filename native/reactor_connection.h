@@ -10,7 +10,7 @@
 namespace ztunnel {
 
 enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
-enum Operation { kWrite = 1, kEnd, kClose, kReset, kPause, kResume, kAlert };
+enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert };
 // First number of an ERROR that is no errno.
 enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
 
@@ -29,6 +29,7 @@ struct Connection {
     // A tunnel whose handshake is not done.
     kHandshake = 4,
     kServer = 8,
+    // A listener that ran out of something.
     kPaused = 16,
     // The peer sends no more.
     kAtEnd = 32,

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "reactor_methods.h"
+#include "tcp_info.h"
 
 namespace ztunnel {
 namespace {
@@ -13,13 +14,12 @@ napi_value Taken(napi_env env, int32_t id, const char* syscall, int fd) {
   return FromInteger(env, id);
 }
 
-template <int32_t (Reactor::*take)(int)>
-napi_value Take(napi_env env, napi_callback_info info) {
+napi_value Listen(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   Reactor* reactor = ReactorOf(env, arguments);
   std::optional<int> fd;
   if (reactor == nullptr || !(fd = RequireFd(env, arguments.values[0], "fd"))) return nullptr;
-  return Taken(env, (reactor->*take)(*fd), "epoll_ctl", *fd);
+  return Taken(env, reactor->Listen(*fd), "epoll_ctl", *fd);
 }
 
 napi_value Connect(napi_env env, napi_callback_info info) {
@@ -28,8 +28,7 @@ napi_value Connect(napi_env env, napi_callback_info info) {
   if (reactor == nullptr) return nullptr;
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
   std::optional<std::string> ip = RequireText(env, arguments.values[1], "ip");
-  std::optional<int64_t> port = ReadInteger(env, arguments.values[2], "port", UINT16_MAX);
-  if (!port) ThrowType(env, "port", "an integer from 0 to 65535");
+  std::optional<int64_t> port = RequireInteger(env, arguments.values[2], "port", UINT16_MAX);
   if (Pending(env)) return nullptr;
   int family = 0;
   socklen_t length = sizeof(family);
@@ -44,16 +43,6 @@ napi_value Connect(napi_env env, napi_callback_info info) {
   napi_value id = Taken(env, reactor->Connect(*fd, address), "connect", *fd);
   reactor->WakeUp();
   return id;
-}
-
-napi_value ReleaseConnection(napi_env env, napi_callback_info info) {
-  ConnectionCall call(env, info);
-  if (call.connection == nullptr) return nullptr;
-  if (call.connection->ssl != nullptr || call.connection->queue.Size() > 0) {
-    napi_throw_error(env, nullptr, "only a plain connection with nothing queued can be released");
-    return nullptr;
-  }
-  return FromInteger(env, call.reactor->Detach(call.connection));
 }
 
 napi_value FdOf(napi_env env, napi_callback_info info) {
@@ -104,18 +93,9 @@ napi_value PeerLeaf(napi_env env, napi_callback_info info) {
   return array;
 }
 
-napi_value Alpn(napi_env env, napi_callback_info info) {
+napi_value TcpInfo(napi_env env, napi_callback_info info) {
   ConnectionCall call(env, info);
-  if (call.connection == nullptr) return nullptr;
-  const unsigned char* name = nullptr;
-  unsigned length = 0;
-  if (call.connection->ssl != nullptr) {
-    SSL_get0_alpn_selected(call.connection->ssl, &name, &length);
-  }
-  napi_value text = nullptr;
-  napi_create_string_latin1(env, name == nullptr ? "" : reinterpret_cast<const char*>(name), length,
-                            &text);
-  return text;
+  return call.connection == nullptr ? nullptr : ReadTcpInfo(env, call.connection->fd);
 }
 
 napi_value ErrorText(napi_env env, napi_callback_info info) {
@@ -125,21 +105,19 @@ napi_value ErrorText(napi_env env, napi_callback_info info) {
   const char* words = connection.words != nullptr  ? connection.words
                       : connection.failure > 0     ? uv_err_name(-connection.failure)
                                                    : "";
-  napi_value text = nullptr;
-  napi_create_string_utf8(env, words, NAPI_AUTO_LENGTH, &text);
-  return text;
+  return FromText(env, words);
 }
 
 constexpr Method kMethods[] = {
-    {"listen", Take<&Reactor::Listen>}, {"adopt", Take<&Reactor::Adopt>},
-    {"connect", Connect},               {"release", ReleaseConnection},
-    {"fdOf", FdOf},                     {"startTls", StartTls},
-    {"peerLeaf", PeerLeaf},             {"alpn", Alpn},
+    {"listen", Listen},     {"connect", Connect},   {"fdOf", FdOf},
+    {"startTls", StartTls}, {"peerLeaf", PeerLeaf}, {"tcpInfo", TcpInfo},
     {"errorText", ErrorText},
 };
 
 }  // namespace
 
-void AddConnectionMethods(napi_env env, napi_value reactor) { AddMethods(env, reactor, kMethods); }
+void AddConnectionMethods(napi_env env, napi_value object, Reactor* reactor) {
+  for (const Method& method : kMethods) AddMethod(env, object, reactor, method);
+}
 
 }  // namespace ztunnel

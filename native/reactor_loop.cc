@@ -138,10 +138,9 @@ void Reactor::Deliver() {
 }
 
 bool Reactor::ReadCount(napi_value result, uint32_t* count) {
-  std::optional<int64_t> given = ReadInteger(env_, result, "the number of operations",
-                                             static_cast<int64_t>(options_.operations_max));
+  std::optional<int64_t> given = RequireInteger(env_, result, "the number of operations",
+                                                static_cast<int64_t>(options_.operations_max));
   if (given) *count = static_cast<uint32_t>(*given);
-  if (!given && !Pending(env_)) ThrowType(env_, "the number of operations", "an integer");
   return given.has_value();
 }
 

@@ -25,10 +25,10 @@ constexpr NumberOption kNumberOptions[] = {
     {"cipherSendBytes", &ReactorOptions::cipher_send_bytes, 1, 1 << 29},
     {"acceptsPerTurn", &ReactorOptions::accepts_per_turn, 1, INT_MAX},
     {"queueBytesMax", &ReactorOptions::queue_bytes_max, 1, INT_MAX},
+    {"rekeyBytes", &ReactorOptions::rekey_bytes, 1, int64_t{1} << 40},
 };
 // What the arena must hold beside a read: headroom, alignment, a record that came in pieces.
 constexpr size_t kArenaSpareBytes = 32 << 10;
-constexpr int64_t kRekeyBytes = int64_t{64} << 30;
 
 // Answers nullopt with an exception.
 std::optional<ReactorOptions> ReadOptions(napi_env env, napi_value given) {
@@ -44,10 +44,6 @@ std::optional<ReactorOptions> ReadOptions(napi_env env, napi_value given) {
     }
     options.*option.field = static_cast<size_t>(*value);
   }
-  std::optional<int64_t> rekey =
-      ReadInteger(env, Property(env, given, "rekeyBytes"), "rekeyBytes", int64_t{1} << 53);
-  if (Pending(env)) return std::nullopt;
-  options.rekey_bytes = static_cast<size_t>(rekey.value_or(kRekeyBytes));
   if (std::max(options.plain_read_bytes, options.cipher_read_bytes) + kArenaSpareBytes >
       options.arena_bytes) {
     ThrowType(env, "arenaBytes", "32 KiB more than plainReadBytes and cipherReadBytes");
@@ -94,44 +90,33 @@ napi_value Flush(napi_env env, napi_callback_info info) {
   Reactor* reactor = ReactorOf(env, arguments);
   if (reactor == nullptr) return nullptr;
   std::optional<int64_t> count =
-      ReadInteger(env, arguments.values[0], "operationCount",
-                  static_cast<int64_t>(reactor->Options().operations_max));
-  if (!count) return ThrowType(env, "operationCount", "an integer");
+      RequireInteger(env, arguments.values[0], "operationCount",
+                     static_cast<int64_t>(reactor->Options().operations_max));
+  if (!count) return nullptr;
   reactor->Perform(static_cast<uint32_t>(*count));
   reactor->WakeUp();
   return nullptr;
 }
 
-napi_value Stats(napi_env env, napi_callback_info info) {
+napi_value StaleOperations(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   Reactor* reactor = ReactorOf(env, arguments);
   if (reactor == nullptr) return nullptr;
-  napi_value result = nullptr;
-  napi_create_object(env, &result);
-  auto set = [&](const char* name, uint64_t value) {
-    SetProperty(env, result, name, FromInteger(env, static_cast<int64_t>(value)));
-  };
-  set("staleOperations", reactor->StaleOperations());
-  set("queuedBytes", reactor->QueuedBytes());
-  return result;
+  return FromInteger(env, static_cast<int64_t>(reactor->StaleOperations()));
 }
 
 napi_value CloseReactor(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  bool ours = false;
-  if (TypeOf(env, arguments.receiver) == napi_object) {
-    napi_check_object_type_tag(env, arguments.receiver, &kReactorTag, &ours);
-  }
-  void* reactor = nullptr;
-  if (ours && napi_remove_wrap(env, arguments.receiver, &reactor) == napi_ok) {
-    static_cast<Reactor*>(reactor)->Close();
-  }
+  auto* handle = static_cast<Reactor::Handle*>(Arguments(env, info).data);
+  if (handle->reactor != nullptr) handle->reactor->Close();
   return nullptr;
 }
 
 constexpr Method kMethods[] = {
-    {"makeContext", MakeContext}, {"freeContext", FreeContext}, {"flush", Flush},
-    {"stats", Stats},             {"close", CloseReactor},
+    {"makeContext", MakeContext},
+    {"freeContext", FreeContext},
+    {"flush", Flush},
+    {"staleOperations", StaleOperations},
+    {"close", CloseReactor},
 };
 
 struct Array {
@@ -150,18 +135,24 @@ constexpr Array kArrays[] = {
 
 }  // namespace
 
-// The reactor that a method was called on. Answers nullptr with an exception.
+// The reactor whose method was called. Answers nullptr with an exception.
 Reactor* ReactorOf(napi_env env, const Arguments& arguments) {
-  bool ours = false;
-  void* reactor = nullptr;
-  if (TypeOf(env, arguments.receiver) == napi_object) {
-    napi_check_object_type_tag(env, arguments.receiver, &kReactorTag, &ours);
-  }
-  if (ours && napi_unwrap(env, arguments.receiver, &reactor) == napi_ok) {
-    return static_cast<Reactor*>(reactor);
-  }
-  ThrowType(env, "this", "a reactor that is not closed");
-  return nullptr;
+  Reactor* reactor = static_cast<Reactor::Handle*>(arguments.data)->reactor;
+  if (reactor == nullptr) ThrowType(env, "the reactor", "one that is not closed");
+  return reactor;
+}
+
+void AddMethod(napi_env env, napi_value object, Reactor* reactor, const Method& method) {
+  Reactor::Handle* handle = reactor->JoinHandle();
+  napi_value function = nullptr;
+  napi_create_function(env, method.name, NAPI_AUTO_LENGTH, method.function, handle, &function);
+  napi_add_finalizer(
+      env, function, handle,
+      [](napi_env, void* data, void*) {
+        Reactor::LeaveHandle(static_cast<Reactor::Handle*>(data));
+      },
+      nullptr, nullptr);
+  SetProperty(env, object, method.name, function);
 }
 
 napi_value CreateReactor(napi_env env, napi_callback_info info) {
@@ -179,12 +170,9 @@ napi_value CreateReactor(napi_env env, napi_callback_info info) {
   Reactor* reactor = Reactor::Make(env, *options, arguments.values[1]);
   if (reactor == nullptr) return nullptr;
 
-  napi_value result = nullptr;
-  napi_create_object(env, &result);
-  napi_type_tag_object(env, result, &kReactorTag);
-  napi_wrap(env, result, reactor, nullptr, nullptr, nullptr);
-  AddMethods(env, result, kMethods);
-  AddConnectionMethods(env, result);
+  napi_value result = NewObject(env);
+  for (const Method& method : kMethods) AddMethod(env, result, reactor, method);
+  AddConnectionMethods(env, result, reactor);
   for (const Array& array : kArrays) {
     napi_value value = reactor->Memory()->ToArray(env, array.block, array.type);
     if (value == nullptr) {

@@ -8,10 +8,7 @@
 
 namespace ztunnel {
 
-// Tells our objects from those of others when a method is called on something else.
-inline constexpr napi_type_tag kReactorTag = {0x7a74756e6e656c52, 0x656163746f722e31};
-
-// The reactor that a method was called on. Answers nullptr with an exception.
+// The reactor whose method was called. Answers nullptr with an exception.
 Reactor* ReactorOf(napi_env env, const Arguments& arguments);
 
 // A call about one connection.
@@ -29,8 +26,8 @@ struct ConnectionCall {
   Connection* connection = nullptr;
 };
 
-// Methods about one connection: listen, adopt, connect, release, fdOf, startTls, peerLeaf, alpn,
-// errorText.
-void AddConnectionMethods(napi_env env, napi_value reactor);
+void AddMethod(napi_env env, napi_value object, Reactor* reactor, const Method& method);
+// Those about one connection.
+void AddConnectionMethods(napi_env env, napi_value object, Reactor* reactor);
 
 }  // namespace ztunnel

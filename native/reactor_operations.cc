@@ -43,7 +43,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
     case kReset: {
       const linger now = {1, 0};
       setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-      close(Detach(connection));
+      Close(connection);
       return true;
     }
     case kAlert:
@@ -56,11 +56,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
         // What the peer sent meanwhile must not turn our last words into an RST.
         recv(connection->fd, nullptr, options_.cipher_read_bytes, MSG_TRUNC | MSG_DONTWAIT);
       }
-      close(Detach(connection));
-      return true;
-    case kPause:
-      connection->flags |= Connection::kPaused;
-      UpdateInterest(connection);
+      Close(connection);
       return true;
     case kResume:
       connection->flags &= static_cast<uint16_t>(~Connection::kPaused);

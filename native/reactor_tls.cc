@@ -59,7 +59,6 @@ bool Reactor::StartTls(Connection* connection, SSL_CTX* context, bool server) {
   server ? SSL_set_accept_state(ssl) : SSL_set_connect_state(ssl);
   connection->ssl = ssl;
   connection->flags |= static_cast<uint16_t>(Connection::kHandshake | (server ? Connection::kServer : 0));
-  connection->flags &= static_cast<uint16_t>(~Connection::kPaused);
   if (!server && !connection->Is(Connection::kConnecting)) {
     Handshake(connection);
     FlushTunnel(connection);

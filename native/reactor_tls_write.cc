@@ -18,18 +18,26 @@ bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t c
   if (connection->Is(Connection::kHandshake | Connection::kEnding | Connection::kFailed)) {
     return false;
   }
-  if (count == 0) return true;
-  MarkDirty(connection);
-  if (connection->staged_bytes + count > kRecordBytes || count >= kStagedMax) {
+  if (count > 0) MarkDirty(connection);
+  // Whole records, so that the header of a frame is no record of its own.
+  if (connection->staged_bytes > 0 && connection->staged_bytes + count > kRecordBytes) {
+    const size_t head = kRecordBytes - connection->staged_bytes;
+    Stage(connection, bytes, head);
     FlushStage(connection);
+    bytes += head;
+    count -= head;
   }
-  if (count < kStagedMax && connection->stage == nullptr) {
+  const bool shares = count < kStagedMax || connection->staged_bytes > 0;
+  if (count > 0 && !(shares && Stage(connection, bytes, count))) Encrypt(connection, bytes, count);
+  return true;
+}
+
+// Returns false when there is no memory.
+bool Reactor::Stage(Connection* connection, const uint8_t* bytes, size_t count) {
+  if (connection->stage == nullptr) {
     connection->stage = spare_stage_count_ > 0 ? spare_stages_[--spare_stage_count_]
                                                : static_cast<uint8_t*>(malloc(kRecordBytes));
-  }
-  if (count >= kStagedMax || connection->stage == nullptr) {
-    Encrypt(connection, bytes, count);
-    return true;
+    if (connection->stage == nullptr) return false;
   }
   memcpy(connection->stage + connection->staged_bytes, bytes, count);
   connection->staged_bytes += count;

@@ -48,6 +48,8 @@ const REACTOR_SIZES: ReactorOptions = {
   acceptsPerTurn: 64,
   // More than every window of a tunnel allows.
   queueBytesMax: 64 * 1024 * 1024,
+  // A sixth of what AES-GCM allows.
+  rekeyBytes: 64 * 1024 ** 3,
 };
 
 export interface BatchEngineDeps {

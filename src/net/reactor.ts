@@ -6,8 +6,8 @@
  * {@link Reactor.operations}. All bytes lie in {@link Reactor.arena}. Nothing here decides anything.
  *
  * Every event and operation is four numbers: kind, connection id, a, b. An id dies with `CLOSE`,
- * `RESET`, `ALERT` or {@link Reactor.release}, never by itself: also a connection that failed must be
- * closed. Operations on dead ids are ignored and counted.
+ * `RESET` or `ALERT`, never by itself: also a connection that failed must be closed. Operations on
+ * dead ids are ignored and counted.
  */
 import { createRequire } from "node:module";
 
@@ -43,12 +43,10 @@ export const OPERATION = {
   CLOSE: 3,
   /** Closes with RST. */
   RESET: 4,
-  /** Stops reading, or accepting. */
-  PAUSE: 5,
-  /** Reads again. Also needed after raising `credit` from 0, which is not noticed by itself. */
-  RESUME: 6,
+  /** Reads again after raising `credit` from 0, which is not noticed by itself; accepts again. */
+  RESUME: 5,
   /** a: number of a TLS alert (RFC 8446 section 6), sent as fatal before the connection is closed. */
-  ALERT: 7,
+  ALERT: 6,
 } as const;
 
 /** Negative values of `a` in an ERROR event. */
@@ -89,10 +87,10 @@ export interface ReactorOptions {
   /** What one connection may hold beyond the kernel's buffer; more is ERROR `ENOBUFS`. */
   readonly queueBytesMax: number;
   /**
-   * Bytes that a tunnel encrypts with one key before it moves to the next (RFC 8446 section 4.6.3).
-   * Left out: 64 GiB, a sixth of what AES-GCM allows.
+   * Bytes that a tunnel encrypts with one key before it moves to the next (RFC 8446 section 4.6.3);
+   * at most 1 TiB.
    */
-  readonly rekeyBytes?: number;
+  readonly rekeyBytes: number;
 }
 
 /** How tunnels prove who they are and whom they trust; for both roles. */
@@ -109,6 +107,30 @@ export interface ReactorTlsOptions {
    * optional ones, marked by `?` and last in the list, are left out.
    */
   readonly groups: string;
+}
+
+/**
+ * What the kernel knows about one TCP connection, up to this socket's peer (tcp(7), TCP_INFO). Older
+ * kernels leave at 0 what they do not count.
+ */
+export interface TcpInfo {
+  /** Smoothed; 0 before the first acknowledgement (RFC 6298). */
+  readonly roundTripUs: number;
+  readonly roundTripVariationUs: number;
+  /** The shortest of the last minutes. */
+  readonly roundTripMinUs: number;
+  /** Congestion window: how many segments may be under way. */
+  readonly windowSegments: number;
+  /** Payload of a full segment. */
+  readonly segmentBytes: number;
+  /** Under way now. */
+  readonly unackedSegments: number;
+  /** Of those under way, taken for lost. */
+  readonly lostSegments: number;
+  /** Since the connection began, also those sent again for nothing. */
+  readonly retransmittedSegments: number;
+  readonly ackedBytes: number;
+  readonly receivedBytes: number;
 }
 
 /**
@@ -129,16 +151,12 @@ export interface Reactor {
   readonly credit: Int32Array;
   /** Takes a listening socket. Connections inherit its options, TCP_NODELAY and keep-alive too. */
   listen(fd: number): number;
-  /** Takes a connected socket. There is no OPEN for it. */
-  adopt(fd: number): number;
   /**
    * Takes an unconnected socket and connects it: OPEN or ERROR follows.
    *
    * @param ip of the socket's family.
    */
   connect(fd: number, ip: string, port: number): number;
-  /** Gives the descriptor back. Throws for tunnels and when bytes are queued. */
-  release(id: number): number;
   /** For questions to the kernel; the descriptor stays the reactor's. */
   fdOf(id: number): number;
   /** Makes a tunnel of a plain connection that nothing was written to. */
@@ -149,8 +167,8 @@ export interface Reactor {
   freeContext(context: number): void;
   /** DER; empty before OPEN. */
   peerLeaf(id: number): Uint8Array;
-  /** What was agreed on in the handshake: `h2` or empty. */
-  alpn(id: number): string;
+  /** @throws an error of the system. */
+  tcpInfo(id: number): TcpInfo;
   /**
    * What ERROR was about: `ECONNRESET`, `alert certificate_unknown`, `wrong version number`,
    * `certificate verify failed: certificate has expired`. Empty before.
@@ -158,13 +176,8 @@ export interface Reactor {
   errorText(id: number): string;
   /** Performs operations now: when the list is full, or outside of a turn. */
   flush(operationCount: number): void;
-  /** Since the reactor was made. */
-  stats(): {
-    /** Ignored because their id was dead, their range not in the arena or their moment wrong. */
-    readonly staleOperations: number;
-    /** Held now by all connections beyond the kernel's buffers. */
-    readonly queuedBytes: number;
-  };
+  /** How many were ignored because their id was dead, their range not in the arena or their moment wrong. */
+  staleOperations(): number;
   /** Closes every connection and stops keeping the thread running. Idempotent. */
   close(): void;
 }

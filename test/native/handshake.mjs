@@ -29,6 +29,7 @@ function tunnel(groups) {
         cipherSendBytes: 64 * 1024,
         acceptsPerTurn: 4,
         queueBytesMax: 1024 * 1024,
+        rekeyBytes: 1024 * 1024,
       },
       (count) => {
         for (let i = 0; i < count; i++) handle(...reactor.events.subarray(4 * i, 4 * i + 4));

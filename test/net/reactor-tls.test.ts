@@ -92,10 +92,6 @@ describe("a tunnel", () => {
     const { near, far } = await openTunnel();
     assert.deepEqual(Buffer.from(lab.reactor.peerLeaf(near)), leafDer(bob));
     assert.deepEqual(Buffer.from(lab.reactor.peerLeaf(far)), leafDer(alice));
-    assert.deepEqual(
-      [near, far].map((id) => lab.reactor.alpn(id)),
-      ["h2", "h2"],
-    );
   });
 
   test("opens once when TLS was asked for before the connection was there", async () => {
@@ -120,7 +116,10 @@ describe("a tunnel", () => {
     const [up, down] = await Promise.all([lab.read(far, sent.length), lab.read(near, sent.length)]);
     assert.deepEqual(up, sent);
     assert.deepEqual(down, sent);
-    assert.equal(lab.reactor.stats().queuedBytes, 0);
+    assert.deepEqual(
+      [near, far].map((id) => lab.pending(id)),
+      [0, 0],
+    );
   });
 
   test("carries writes of every size in order, small ones together", async () => {
@@ -476,7 +475,6 @@ describe("Node's TLS", () => {
     const far = (await lab.expect(listener.id, "ACCEPT")).a;
     lab.reactor.startTls(far, contextOf(bob), true);
     await lab.expect(far, "OPEN");
-    assert.equal(lab.reactor.alpn(far), "");
     socket.destroy();
   });
 });

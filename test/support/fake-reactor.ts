@@ -12,6 +12,7 @@ export const FAKE_REACTOR_OPTIONS: ReactorOptions = {
   cipherSendBytes: 4096,
   acceptsPerTurn: 4,
   queueBytesMax: 65_536,
+  rekeyBytes: 1_000_000,
 };
 
 const ENTRY_LENGTH = 4;
@@ -61,16 +62,8 @@ export class FakeReactor implements Reactor {
     return 1;
   }
 
-  adopt(): number {
-    throw new Error("nothing is adopted");
-  }
-
   connect(): number {
     throw new Error("nothing is connected");
-  }
-
-  release(): number {
-    throw new Error("nothing is released");
   }
 
   fdOf(): number {
@@ -91,12 +84,12 @@ export class FakeReactor implements Reactor {
     return new Uint8Array();
   }
 
-  alpn(): string {
-    return "";
+  tcpInfo(): never {
+    throw new Error("there is no TCP");
   }
 
-  stats(): { readonly staleOperations: number; readonly queuedBytes: number } {
-    return { staleOperations: 0, queuedBytes: 0 };
+  staleOperations(): number {
+    return 0;
   }
 
   #perform(count: number): void {

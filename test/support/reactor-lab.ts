@@ -42,6 +42,7 @@ export const LAB_OPTIONS: ReactorOptions = {
   cipherSendBytes: 64 * KIB,
   acceptsPerTurn: 16,
   queueBytesMax: 64 * KIB * KIB,
+  rekeyBytes: KIB ** 4,
 };
 
 const NAMES = new Map<number, EventName>(
