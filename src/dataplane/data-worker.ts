@@ -1,9 +1,12 @@
 /** The entry of a data thread: takes commands from the main thread, runs one {@link DataThread}. */
+import { getHeapStatistics } from "node:v8";
 import { parentPort, workerData } from "node:worker_threads";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import { native } from "../net/native.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
+import { QuietMemory } from "../runtime/quiet-memory.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
@@ -38,6 +41,21 @@ function run(start: ThreadStart): void {
     },
     start.options,
   );
+
+  new QuietMemory({
+    clock: systemClock,
+    cpuMs: () => {
+      const { user, system } = process.threadCpuUsage();
+      return (user + system) / 1000;
+    },
+    heapBytes: () => getHeapStatistics().total_heap_size,
+    collect: () => {
+      // The first frees objects, the second the pages that they leave half empty.
+      globalThis.gc?.();
+      globalThis.gc?.();
+      native.releaseResidentMemory();
+    },
+  });
 
   const settle = async (call: number, work: Promise<void>): Promise<void> => {
     try {
