@@ -100,24 +100,26 @@ export class PodsStage {
 
   /** Makes more pods, until each node has so many, and hands them to the daemons. */
   async enrol(perNode: number): Promise<void> {
-    for (const name of NODES) {
-      const node = this.lab.node(`node-${name}`);
-      const pods = podNames(name, Math.min(perNode, this.#podsPerNode));
-      for (const [index, pod] of pods.entries()) {
-        if (index < this.#enrolledPerNode) continue;
-        const one = { name: pod, ip: podIp(name, index) };
-        const host = this.lab.addHost(one.name, one.ip);
-        const netnsFd = node.openNetns(host);
-        await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
-        await node.agent.add(enrolment(one, `node-${name}`, index), netnsFd);
-        if (name === SERVER_NODE) await this.#serve(host);
-      }
-    }
+    await Promise.all(NODES.map((name) => this.#enrolOn(name, perNode)));
     this.#enrolledPerNode = Math.max(this.#enrolledPerNode, perNode);
   }
 
   close(): Promise<void> {
     return this.lab.close();
+  }
+
+  async #enrolOn(name: NodeName, count: number): Promise<void> {
+    const node = this.lab.node(`node-${name}`);
+    const pods = podNames(name, Math.min(count, this.#podsPerNode));
+    for (const [index, pod] of pods.entries()) {
+      if (index < this.#enrolledPerNode) continue;
+      const one = { name: pod, ip: podIp(name, index) };
+      const host = this.lab.addHost(one.name, one.ip);
+      const netnsFd = node.openNetns(host);
+      await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
+      await node.agent.add(enrolment(one, `node-${name}`, index), netnsFd);
+      if (name === SERVER_NODE) await this.#serve(host);
+    }
   }
 
   /** The daemons' lines are read, but a long run has more of them than anybody wants to keep. */
