@@ -278,6 +278,7 @@ describe("a daemon that can't go on", { skip }, () => {
         ENABLE_ORIG_SRC: "perhaps",
         CONNECTION_TERMINATION_DEADLINE: "soon",
         CA_ADDRESS: "http://ca:1",
+        XDS_ADDRESS: "",
       },
     });
     assert.equal(status, 1, stderr);
