@@ -1,6 +1,8 @@
 // Bytes that wait for the kernel to take them.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -28,11 +30,7 @@ class ByteQueue {
       start_ = 0;
     }
     if (count > capacity_ - end_) {
-      size_t wanted = std::max({end_ + count, capacity_ * 2, kCapacityMin});
-      void* grown = realloc(data_, wanted);
-      if (grown == nullptr) return false;
-      data_ = static_cast<uint8_t*>(grown);
-      capacity_ = wanted;
+      if (!Grow(std::max({end_ + count, capacity_ * 2, kCapacityMin}))) return false;
     }
     memcpy(data_ + end_, bytes, count);
     end_ += count;
@@ -46,13 +44,37 @@ class ByteQueue {
   }
 
   void Clear() {
-    free(data_);
+    if (capacity_ < kMappedMin) {
+      free(data_);
+    } else {
+      munmap(data_, capacity_);
+    }
     data_ = nullptr;
     start_ = end_ = capacity_ = 0;
   }
 
  private:
   static constexpr size_t kCapacityMin = 16 << 10;
+  // From here on a mapping of its own: the heap of a worker thread keeps what was freed, all that a
+  // burst once needed. Below, the heap is faster than the page faults of a new mapping.
+  static constexpr size_t kMappedMin = 1 << 20;
+
+  bool Grow(size_t capacity) {
+    void* grown = nullptr;
+    if (capacity < kMappedMin) {
+      grown = realloc(data_, capacity);
+    } else if (capacity_ >= kMappedMin) {
+      grown = mremap(data_, capacity_, capacity, MREMAP_MAYMOVE);
+    } else {
+      grown = mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (grown != MAP_FAILED && end_ > 0) memcpy(grown, data_, end_);
+      if (grown != MAP_FAILED) free(data_);
+    }
+    if (grown == nullptr || grown == MAP_FAILED) return false;
+    data_ = static_cast<uint8_t*>(grown);
+    capacity_ = capacity;
+    return true;
+  }
 
   uint8_t* data_ = nullptr;
   // 0 <= start_ <= end_ <= capacity_
