@@ -29,8 +29,9 @@ const stage = await PodsStage.start({
   enrolledPerNode: 1,
 });
 try {
-  await measureConnections();
+  // First what makes memory grow little by little, then what fills it at once.
   await measurePods();
+  await measureConnections();
   report(samples.measures());
 } finally {
   await stage.close();
@@ -51,7 +52,6 @@ async function measureConnections(): Promise<void> {
 
 /** Each pod with its partner. */
 async function measurePods(): Promise<void> {
-  let fewer = { count: 1, residentMb: stage.proxies.map(residentMb) };
   for (const count of POD_COUNTS) {
     await stage.enrol(count);
     const pods = Array.from({ length: count }, (_, i) => i);
@@ -59,18 +59,12 @@ async function measurePods(): Promise<void> {
     // Certificates and tunnels are there before the clock starts.
     await connects(pods, count, 1);
     await sleep(SETTLE_MS);
-    const now = stage.proxies.map(residentMb);
-    if (count > fewer.count) {
-      const added = now.map((mb, i) => mb - (fewer.residentMb[i] ?? 0));
-      const each = added.map((mb) => (mb * 1000) / (count - fewer.count));
-      note(`resident per pod, from ${fewer.count} to ${count} per node`, "KB", each, 0);
-    }
+    note(`resident ${name}`, "MB", stage.proxies.map(residentMb), 0);
     for (let round = 0; round < ROUNDS; round++) await noteBytes(name, pods, 1);
     await noteConnects(name, pods, CONNECT_COUNT, BUSY_PODS);
     const idle = await spent(() => sleep(IDLE_MS));
     const perSecond = idle.seconds.map((one) => (one * 1e6) / (IDLE_MS + SETTLE_MS));
     note(`idle ${name}`, "CPU ms/s", perSecond, idle.stealShare);
-    fewer = { count, residentMb: stage.proxies.map(residentMb) };
   }
 }
 
