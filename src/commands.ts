@@ -52,19 +52,20 @@ export async function runCommand(words: readonly string[], program: Program): Pr
     })
     .command(
       "embedded-mesh",
-      "run a certificate authority for the workloads of one mesh file, on one machine",
+      "run a control plane for the mesh of one file: discovery and certificates, on one machine",
       (builder) =>
         builder
           .option("file", {
             type: "string",
             demandOption: true,
             requiresArg: true,
-            describe: "the mesh: workloads, services, policies (YAML, format of LOCAL_XDS_PATH)",
+            describe:
+              "the mesh: workloads, services, policies (YAML, format of LOCAL_XDS_PATH); followed",
           })
           .option("listen", {
             type: "string",
             default: "127.0.0.1:15012",
-            describe: "address of the Istio CA gRPC service",
+            describe: "address of both gRPC services, discovery and the Istio CA",
           })
           .option("state-dir", {
             type: "string",
@@ -73,7 +74,18 @@ export async function runCommand(words: readonly string[], program: Program): Pr
           })
           .option("token-file", {
             type: "string",
+            requiresArg: true,
             describe: "callers must present the token in this file (their AUTH_TOKEN)",
+          })
+          .option("node-token", {
+            type: "string",
+            array: true,
+            requiresArg: true,
+            default: [] as string[],
+            defaultDescription: "none",
+            describe:
+              "NODE=FILE, again for each node: who presents the token in the file may only be the proxy of that node",
+            coerce: (pairs: readonly string[]) => readNodeTokens(pairs),
           }),
       async (argv) => {
         const { runEmbeddedMesh } = await import("./embedded/embedded-mesh.ts");
@@ -82,7 +94,8 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             file: argv.file,
             listen: argv.listen,
             stateDir: argv["state-dir"],
-            ...(argv["token-file"] === undefined ? {} : { tokenFile: argv["token-file"] }),
+            tokenFile: argv["token-file"],
+            nodeTokenFiles: argv["node-token"],
             signal,
           }),
         );
@@ -219,6 +232,19 @@ export async function runCommand(words: readonly string[], program: Program): Pr
     });
 
   await commands.parseAsync();
+}
+
+/** @throws Error for what is not NODE=FILE. */
+function readNodeTokens(pairs: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(
+    pairs.map((pair) => {
+      const [, node, file] = /^([^=]+)=(.+)$/.exec(pair) ?? [];
+      if (node === undefined || file === undefined) {
+        throw new Error(`node-token must be NODE=FILE, not ${pair}`);
+      }
+      return [node, file];
+    }),
+  );
 }
 
 /** One line for each variable, for `ztunnel proxy --help`. */

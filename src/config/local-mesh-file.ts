@@ -55,13 +55,20 @@ export class LocalMeshError extends Error {
  * @throws LocalMeshError when it can't be read or has mistakes.
  */
 export function readLocalMeshFile(path: string): readonly MeshUpdate[] {
-  let text: string;
+  return parseLocalMesh(readLocalMeshText(path), path);
+}
+
+/**
+ * The text of such a file.
+ *
+ * @throws LocalMeshError when it can't be read.
+ */
+export function readLocalMeshText(path: string): string {
   try {
-    text = readFileSync(path, "utf8");
+    return readFileSync(path, "utf8");
   } catch (error) {
     throw new LocalMeshError([`cannot read ${path}: ${(error as Error).message}`], error);
   }
-  return parseLocalMesh(text, path);
 }
 
 /**

@@ -5,6 +5,8 @@
  * @see spec control-plane 1.3 and 1.7, corrections A1, A5, B1 to B12.
  */
 import { isIP } from "node:net";
+import type { Clock } from "../runtime/clock.ts";
+import { formatTimestamp } from "../runtime/timestamp.ts";
 import {
   ADDRESS_TYPE,
   AUTHORIZATION_TYPE,
@@ -34,7 +36,7 @@ export class NodeError extends Error {
   override readonly name = "NodeError";
 }
 
-/** `undefined` in `subscribed`: everything. */
+/** What a client has to do with one type. */
 interface Subscription {
   /** Keys that were asked for; `undefined`: everything, whatever its name. */
   asked: Set<string> | undefined;
@@ -60,14 +62,14 @@ const ALL = "*";
 
 export class DiscoveryConversation {
   readonly #subscriptions = new Map<string, Subscription>();
-  readonly #now: () => Date;
+  readonly #clock: Clock;
   #snapshot: MeshSnapshot;
   #node: DiscoveryNode | undefined;
   #pushes = 0;
 
-  constructor(snapshot: MeshSnapshot, now: () => Date) {
+  constructor(snapshot: MeshSnapshot, clock: Clock) {
     this.#snapshot = snapshot;
-    this.#now = now;
+    this.#clock = clock;
   }
 
   /** Known after the first request. */
@@ -147,11 +149,7 @@ export class DiscoveryConversation {
       const everything = [...this.#wanted(typeUrl, subscription).values()];
       return this.#respond(typeUrl, subscription, everything, []);
     }
-    if (resourceNamesUnsubscribe.length > 0) {
-      const all = [...subscription.sent.keys(), ...resourceNamesUnsubscribe];
-      asked.clear();
-      return this.#respond(typeUrl, subscription, [], [...new Set(all)]);
-    }
+    if (resourceNamesUnsubscribe.length > 0) this.#forget(subscription, request);
     const fresh = resourceNamesSubscribe.filter((key) => !asked.has(key));
     if (fresh.length === 0) return undefined;
     for (const key of fresh) asked.add(key);
@@ -164,7 +162,18 @@ export class DiscoveryConversation {
     );
   }
 
-  #wanted(typeUrl: string, { asked }: Subscription): ReadonlyMap<string, MeshResource> {
+  /** Not answered; changes of what nobody wants any more are not told either. */
+  #forget({ asked, sent }: Subscription, request: DeltaDiscoveryRequest): void {
+    const { typeUrl, resourceNamesUnsubscribe } = request;
+    for (const key of resourceNamesUnsubscribe) asked?.delete(key);
+    const wanted = this.#wanted(typeUrl, { asked });
+    for (const name of sent.keys()) if (!wanted.has(name)) sent.delete(name);
+  }
+
+  #wanted(
+    typeUrl: string,
+    { asked }: Pick<Subscription, "asked">,
+  ): ReadonlyMap<string, MeshResource> {
     if (typeUrl === AUTHORIZATION_TYPE) return this.#snapshot.authorizations;
     if (typeUrl !== ADDRESS_TYPE) return new Map();
     if (asked === undefined) return this.#snapshot.addresses;
@@ -198,7 +207,7 @@ export class DiscoveryConversation {
   ): DeltaDiscoveryResponse {
     for (const { name, version } of resources) subscription.sent.set(name, version);
     for (const name of gone) subscription.sent.delete(name);
-    const version = `${this.#now().toISOString().replace(/\.\d+/, "")}/${++this.#pushes}`;
+    const version = `${formatTimestamp(this.#clock.now()).replace(/\.\d+/, "")}/${++this.#pushes}`;
     subscription.nonce = `${version}${crypto.randomUUID()}`;
     return {
       systemVersionInfo: version,
@@ -234,7 +243,8 @@ function readNode(node: DeltaDiscoveryRequest["node"]): DiscoveryNode {
   const metadata: Readonly<Record<string, unknown>> = node.metadata ?? {};
   for (const name of TEXT_METADATA) {
     if (typeof (metadata[name] ?? "") === "string") continue;
-    throw new NodeError(`failed to unmarshal node metadata (${JSON.stringify(metadata)})`);
+    const sorted = Object.fromEntries(Object.entries(metadata).toSorted());
+    throw new NodeError(`failed to unmarshal node metadata (${JSON.stringify(sorted)})`);
   }
   const text = (name: string): string => String(metadata[name] ?? "");
   if (![ip, ...text("INSTANCE_IPS").split(",")].some((address) => isIP(address) !== 0)) {

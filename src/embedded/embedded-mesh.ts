@@ -1,25 +1,29 @@
 /**
- * The command `ztunnel embedded-mesh`: what stands in for istiod on one machine. For now that is
- * its certificate authority; the daemons read the same mesh file themselves.
+ * The command `ztunnel embedded-mesh`: what stands in for istiod on one machine. It serves discovery
+ * and certificates on one port, for the mesh of one file, which it follows.
  */
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { readLocalMeshFile } from "../config/local-mesh-file.ts";
-import { formatSpiffeId } from "../mesh/identity.ts";
-import { workloadIdentity } from "../mesh/workload.ts";
 import { systemClock } from "../runtime/clock.ts";
-import { CaServer } from "./ca-server.ts";
+import { CaService } from "./ca-service.ts";
+import { CallerCheck } from "./caller-check.ts";
 import { EmbeddedAuthority, ROOT_FILE } from "./certificate-authority.ts";
+import { ControlPlaneServer } from "./control-plane-server.ts";
+import { DiscoveryService } from "./discovery-service.ts";
+import { MeshFile } from "./mesh-file.ts";
+import type { MeshSnapshot } from "./mesh-snapshot.ts";
 
 export interface EmbeddedMeshOptions {
   /** The mesh: format of LOCAL_XDS_PATH. Only identities of its workloads are signed. */
   readonly file: string;
-  /** `host:port` of the CA service. */
+  /** `host:port` of both services. */
   readonly listen: string;
   /** Where the authority's key and `root-cert.pem` are kept; made if it is not there. */
   readonly stateDir: string;
-  /** Callers have to show this file's text as their bearer token; `undefined`: anyone may call. */
+  /** Whoever shows this file's text as bearer token may speak for every node. */
   readonly tokenFile?: string | undefined;
+  /** Node → file with the token of its proxy. Without any file at all, anyone may call. */
+  readonly nodeTokenFiles?: ReadonlyMap<string, string> | undefined;
   /** Stops the mesh. */
   readonly signal: AbortSignal;
   /** Takes what there is to say, line by line; default standard output. */
@@ -30,61 +34,66 @@ export interface EmbeddedMeshOptions {
 const CLUSTER_ID = "Kubernetes";
 
 /**
- * Runs until the signal. Says in one line where it listens as soon as it does, and then what it
- * signs and refuses.
+ * Runs until the signal. Says in one line where it listens as soon as it does, and then who comes,
+ * what is pushed, signed and refused.
  *
  * @throws LocalMeshError, or Error when the state directory or the address can't be used.
  */
 export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<void> {
   const report = options.report ?? ((line: string) => console.log(line));
-  let identities = identitiesOf(options.file);
-  const host = options.listen.slice(0, options.listen.lastIndexOf(":"));
+  const file = new MeshFile(options.file);
   const authority = await EmbeddedAuthority.open(systemClock, options.stateDir);
-  const server = await CaServer.start(
-    {
-      authority,
-      isKnown(identity) {
-        const id = formatSpiffeId(identity);
-        if (identities.has(id)) return true;
-        // Perhaps the file has been edited: whoever adds a workload need not restart the mesh.
-        identities = reread(options.file, report) ?? identities;
-        return identities.has(id);
-      },
-      report,
-    },
+  const callers = new CallerCheck({
+    tokenFile: options.tokenFile,
+    nodeTokenFiles: options.nodeTokenFiles ?? new Map(),
+    clusterId: CLUSTER_ID,
+  });
+  const discovery = new DiscoveryService({
+    callers,
+    snapshot: file.snapshot,
+    clock: systemClock,
+    report,
+  });
+  const ca = new CaService({
+    authority,
+    callers,
+    hasIdentity: (identity, node) => file.snapshot.hasIdentity(identity, node),
+    report,
+  });
+  const host = options.listen.slice(0, options.listen.lastIndexOf(":"));
+  const server = await ControlPlaneServer.start(
+    { authority, services: [discovery, ca] },
     {
       listen: options.listen,
       names: [...localAddresses(), host.replace(/^\[(.*)\]$/, "$1")],
-      tokenFile: options.tokenFile,
-      clusterId: CLUSTER_ID,
     },
   );
+  const address = `https://${host}:${server.port}`;
   const root = join(options.stateDir, ROOT_FILE);
   report(
-    `certificate authority for ${identities.size} identities: ` +
-      `CA_ADDRESS=https://${host}:${server.port} CA_ROOT_CA=${root}`,
+    `mesh of ${describe(file.snapshot)}: XDS_ADDRESS=${address} XDS_ROOT_CA=${root} ` +
+      `CA_ADDRESS=${address} CA_ROOT_CA=${root}`,
   );
+  file.follow({
+    clock: systemClock,
+    changed(snapshot) {
+      report(`the mesh has changed: ${describe(snapshot)}`);
+      discovery.update(snapshot);
+    },
+    refused(mistakes) {
+      for (const mistake of mistakes) report(`keeping the former mesh: ${mistake}`);
+    },
+  });
   await aborted(options.signal);
+  file.close();
   server.close();
 }
 
-function identitiesOf(file: string): ReadonlySet<string> {
-  const identities = new Set<string>();
-  for (const update of readLocalMeshFile(file)) {
-    if (update.kind === "workload")
-      identities.add(formatSpiffeId(workloadIdentity(update.workload)));
-  }
-  return identities;
-}
-
-/** @returns `undefined` while the file has mistakes; it may be half written. */
-function reread(file: string, report: (line: string) => void): ReadonlySet<string> | undefined {
-  try {
-    return identitiesOf(file);
-  } catch (error) {
-    report(`keeping the former mesh: ${error instanceof Error ? error.message : error}`);
-    return undefined;
-  }
+function describe({ addresses, authorizations, identityCount }: MeshSnapshot): string {
+  return (
+    `${addresses.size} workloads and services, ${authorizations.size} policies, ` +
+    `${identityCount} identities`
+  );
 }
 
 /** By any of its addresses a proxy on this machine, or in a namespace of it, may call. */

@@ -4,8 +4,10 @@
  */
 import { createHash } from "node:crypto";
 import { policyKey } from "../mesh/authorization.ts";
+import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import { serviceKey } from "../mesh/service.ts";
+import { workloadIdentity } from "../mesh/workload.ts";
 import { type AddressResource, decodeAddress, encodeAddress } from "../wire/address-resource.ts";
 import { encodeAuthorization } from "../wire/authorization-resource.ts";
 
@@ -32,6 +34,8 @@ export class MeshSnapshot {
   readonly #byAlias = new Map<string, AddressEntry>();
   /** `namespace/hostname` → the workloads behind the service. */
   readonly #byService = new Map<string, AddressEntry[]>();
+  /** SPIFFE URI → the nodes of the workloads that have the identity. */
+  readonly #nodesByIdentity = new Map<string, Set<string>>();
 
   /** @param addresses name → bytes of an `istio.workload.Address`, others likewise. */
   constructor(
@@ -75,6 +79,17 @@ export class MeshSnapshot {
       : [entry];
   }
 
+  /** How many different identities workloads have. */
+  get identityCount(): number {
+    return this.#nodesByIdentity.size;
+  }
+
+  /** Whether a workload has the identity. @param node only workloads on it count, if given. */
+  hasIdentity(identity: Identity, node?: string): boolean {
+    const nodes = this.#nodesByIdentity.get(formatSpiffeId(identity));
+    return nodes !== undefined && (node === undefined || nodes.has(node));
+  }
+
   #index(entry: AddressEntry): void {
     for (const alias of entry.aliases) {
       const [network, address] = alias.split("/");
@@ -85,7 +100,12 @@ export class MeshSnapshot {
       }
     }
     if (entry.resource.kind === "service") return;
-    for (const key of entry.resource.workload.services.keys()) {
+    const { workload } = entry.resource;
+    const identity = formatSpiffeId(workloadIdentity(workload));
+    const nodes = this.#nodesByIdentity.get(identity);
+    if (nodes === undefined) this.#nodesByIdentity.set(identity, new Set([workload.node]));
+    else nodes.add(workload.node);
+    for (const key of workload.services.keys()) {
       const behind = this.#byService.get(key);
       if (behind === undefined) this.#byService.set(key, [entry]);
       else behind.push(entry);

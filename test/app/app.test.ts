@@ -85,6 +85,11 @@ const MISTAKES: readonly Mistake[] = [
     says: ["arguments netns and pid are mutually exclusive, see --help"],
   },
   {
+    title: "a token of no node",
+    args: ["embedded-mesh", "--file", "mesh.yaml", "--node-token", "token"],
+    says: ["node-token must be NODE=FILE, not token, see --help"],
+  },
+  {
     title: "a mesh file that is not there",
     args: ["embedded-mesh", "--file", "nowhere.yaml"],
     says: ["cannot read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'"],

@@ -1,5 +1,7 @@
-import { CaServer } from "../../src/embedded/ca-server.ts";
+import { CaService } from "../../src/embedded/ca-service.ts";
+import { CallerCheck } from "../../src/embedded/caller-check.ts";
 import { EmbeddedAuthority } from "../../src/embedded/certificate-authority.ts";
+import { ControlPlaneServer } from "../../src/embedded/control-plane-server.ts";
 import { certificateOrder } from "../../src/identity/certificate-order.ts";
 import { IdentityError } from "../../src/identity/identity-error.ts";
 import { IstioCaClient } from "../../src/identity/istio-ca-client.ts";
@@ -30,9 +32,15 @@ certificateAuthoritySuite("the fake", async () => {
 certificateAuthoritySuite("the client of the Istio CA service", async () => {
   const authority = await EmbeddedAuthority.inMemory(systemClock);
   let isRefusing = false;
-  const server = await CaServer.start(
-    { authority, isKnown: () => !isRefusing, report() {} },
-    { listen: "127.0.0.1:0", names: [], tokenFile: undefined, clusterId: "Kubernetes" },
+  const callers = new CallerCheck({
+    tokenFile: undefined,
+    nodeTokenFiles: new Map(),
+    clusterId: "Kubernetes",
+  });
+  const hasIdentity = (): boolean => !isRefusing;
+  const server = await ControlPlaneServer.start(
+    { authority, services: [new CaService({ authority, callers, hasIdentity, report() {} })] },
+    { listen: "127.0.0.1:0", names: [] },
   );
   const client = new IstioCaClient(
     { clock: systemClock, log: silentLogger },

@@ -4,13 +4,18 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { CaServer, type CaServerOptions } from "../../src/embedded/ca-server.ts";
+import { CaService } from "../../src/embedded/ca-service.ts";
+import { CallerCheck, type CallerTokens } from "../../src/embedded/caller-check.ts";
 import { EmbeddedAuthority } from "../../src/embedded/certificate-authority.ts";
+import {
+  ControlPlaneServer,
+  type ControlPlaneServerOptions,
+} from "../../src/embedded/control-plane-server.ts";
 import { type EmbeddedMeshOptions, runEmbeddedMesh } from "../../src/embedded/embedded-mesh.ts";
 import { certificateOrder } from "../../src/identity/certificate-order.ts";
 import { IdentityError } from "../../src/identity/identity-error.ts";
 import { IstioCaClient, type IstioCaClientOptions } from "../../src/identity/istio-ca-client.ts";
-import { sameIdentity } from "../../src/mesh/identity.ts";
+import { type Identity, sameIdentity } from "../../src/mesh/identity.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
 import { createCertificateRequest } from "../../src/tls/csr.ts";
@@ -28,10 +33,25 @@ const authority = await EmbeddedAuthority.inMemory(systemClock);
 const tokenFile = join(scratch, "token");
 await writeFile(tokenFile, "s3cret\n");
 
-async function serve(options: Partial<CaServerOptions> = {}, by = authority): Promise<CaServer> {
-  const server = await CaServer.start(
-    { authority: by, isKnown: (identity) => sameIdentity(identity, cart), report: () => {} },
-    { listen: "127.0.0.1:0", names: [], tokenFile: undefined, clusterId: "Kubernetes", ...options },
+async function serve(
+  options: Partial<ControlPlaneServerOptions & CallerTokens> = {},
+  by = authority,
+): Promise<ControlPlaneServer> {
+  const callers = new CallerCheck({
+    tokenFile: undefined,
+    nodeTokenFiles: new Map(),
+    clusterId: "Kubernetes",
+    ...options,
+  });
+  // `cart` runs on node-a.
+  const hasIdentity = (identity: Identity, node = "node-a"): boolean =>
+    sameIdentity(identity, cart) && node === "node-a";
+  const server = await ControlPlaneServer.start(
+    {
+      authority: by,
+      services: [new CaService({ authority: by, callers, hasIdentity, report() {} })],
+    },
+    { listen: "127.0.0.1:0", names: [], ...options },
   );
   cleanUps.push(() => server.close());
   return server;
@@ -274,7 +294,7 @@ test("the embedded mesh signs for the workloads of its file, also for late ones"
   const stateDir = join(scratch, "state");
   await writeFile(file, MESH);
   const lines: string[] = [];
-  const started = Promise.withResolvers<string>();
+  let reported = Promise.withResolvers<string>();
   const abort = new AbortController();
   const options: EmbeddedMeshOptions = {
     file,
@@ -283,26 +303,62 @@ test("the embedded mesh signs for the workloads of its file, also for late ones"
     signal: abort.signal,
     report(line) {
       lines.push(line);
-      started.resolve(line);
+      reported.resolve(line);
+      reported = Promise.withResolvers();
     },
   };
   const running = runEmbeddedMesh(options);
-  const [, address, path] = /CA_ADDRESS=(\S+) CA_ROOT_CA=(\S+)/.exec(await started.promise) ?? [];
+  const [, address, path] = /CA_ADDRESS=(\S+) CA_ROOT_CA=(\S+)/.exec(await reported.promise) ?? [];
   assert.equal(path, join(stateDir, "root-cert.pem"));
   const roots = { kind: "file", path: path as string } as const;
   const caller = client(0, { address: address as string, roots });
 
+  const said = async (text: string): Promise<void> => {
+    while (!lines.some((line) => line.includes(text))) await reported.promise;
+  };
   await caller.sign(cart, csrPem);
   await assert.rejects(caller.sign(pay, csrPem), signingError(/impersonation/));
   await writeFile(file, `${MESH}  broken`);
-  await assert.rejects(caller.sign(pay, csrPem), signingError(/impersonation/));
+  await said(`keeping the former mesh: ${file}:`);
+  await caller.sign(cart, csrPem);
   await writeFile(file, MESH.replace("serviceAccount: cart", "serviceAccount: pay"));
+  await said("the mesh has changed: 1 workloads and services, 0 policies, 1 identities");
   await caller.sign(pay, csrPem);
   await assert.rejects(caller.sign(cart, csrPem), signingError(/impersonation/));
   abort.abort();
   await running;
 
-  assert.match(lines[0] as string, /^certificate authority for 1 identities: /);
+  assert.match(lines[0] as string, /^mesh of 1 workloads and services, 0 policies, 1 identities: /);
   assert.ok(lines.includes("signed a certificate for spiffe://cluster.local/ns/shop/sa/cart"));
-  assert.ok(lines.some((line) => line.startsWith("keeping the former mesh: ")));
+});
+
+test("who has the token of a node gets the identities of its workloads and no others", async () => {
+  const nodeTokenFiles = new Map([
+    ["node-a", join(scratch, "node-a")],
+    ["node-b", join(scratch, "node-b")],
+    ["node-c", join(scratch, "not-yet")],
+  ]);
+  await writeFile(join(scratch, "node-a"), "token-a\n");
+  await writeFile(join(scratch, "node-b"), "token-b\n");
+  const { port } = await serve({ nodeTokenFiles, tokenFile });
+  const by = (token: string): IstioCaClient => client(port, { token: { kind: "literal", token } });
+  await by("token-a").sign(cart, csrPem);
+  await by("s3cret").sign(cart, csrPem);
+  await assert.rejects(
+    by("token-b").sign(cart, csrPem),
+    signingError(`${UNAUTHENTICATED}: request impersonation authentication failure`),
+  );
+  await assert.rejects(
+    by("token-c").sign(cart, csrPem),
+    signingError(`${UNAUTHENTICATED}: request authenticate failure`),
+  );
+});
+
+test("who names no cluster may not impersonate", async () => {
+  const headers = [["authorization", "Bearer s3cret"]] as const;
+  await assert.rejects(
+    client(guarded.port, { headers }).sign(cart, csrPem),
+    signingError(`${UNAUTHENTICATED}: request impersonation authentication failure`),
+  );
+  await client(guarded.port, { headers, impersonate: false }).sign(cart, csrPem);
 });

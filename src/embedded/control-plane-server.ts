@@ -1,0 +1,114 @@
+/**
+ * One port with everything that a proxy asks istiod for, over gRPC and TLS. What is served is told
+ * by the services that it is given.
+ *
+ * @see spec control-plane 1.1, corrections B4 and B23.
+ */
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import { ipAddressToBytes, parseIpAddress } from "../mesh/ip-address.ts";
+import type { EmbeddedAuthority } from "./certificate-authority.ts";
+import type { AlternativeName } from "./certificate-builder.ts";
+
+/** Methods and what answers them. */
+export interface GrpcService {
+  readonly definition: ServiceDefinition;
+  readonly implementation: UntypedServiceImplementation;
+}
+
+export interface ControlPlaneServerOptions {
+  /** `host:port`; port 0 chooses one. */
+  readonly listen: string;
+  /** Host names and IP addresses by which clients call, beside those of istiod and this machine. */
+  readonly names: readonly string[];
+  /** Connections are ended at this age, milliseconds; default 30 min, as istiod. */
+  readonly connectionAgeMsMax?: number;
+}
+
+const OWN_NAMES = ["istiod.istio-system.svc", "istiod", "localhost", "127.0.0.1", "::1"];
+
+/** All as istiod's. */
+const REQUEST_BYTES_MAX = 4 * 2 ** 20;
+const STREAMS_PER_CONNECTION_MAX = 100_000;
+const KEEPALIVE_MS = 30_000;
+const KEEPALIVE_TIMEOUT_MS = 10_000;
+const CONNECTION_AGE_MS = 30 * 60_000;
+const CONNECTION_AGE_GRACE_MS = 10_000;
+
+export class ControlPlaneServer {
+  readonly #server: Server;
+  #port = 0;
+
+  private constructor(connectionAgeMs: number) {
+    this.#server = new Server({
+      "grpc.keepalive_time_ms": KEEPALIVE_MS,
+      "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+      "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
+      "grpc.max_connection_age_grace_ms": CONNECTION_AGE_GRACE_MS,
+      "grpc.max_connection_age_ms": connectionAgeMs,
+      "grpc.max_receive_message_length": REQUEST_BYTES_MAX,
+      "grpc.max_send_message_length": -1,
+    });
+  }
+
+  /** @throws Error when the address can't be listened on. */
+  static async start(
+    deps: { readonly authority: EmbeddedAuthority; readonly services: readonly GrpcService[] },
+    options: ControlPlaneServerOptions,
+  ): Promise<ControlPlaneServer> {
+    const server = new ControlPlaneServer(options.connectionAgeMsMax ?? CONNECTION_AGE_MS);
+    for (const { definition, implementation } of deps.services) {
+      server.#server.addService(definition, implementation);
+    }
+    await server.#listen(deps.authority, options);
+    return server;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  /** Ends at once, calls under way too. Idempotent. */
+  close(): void {
+    this.#server.forceShutdown();
+  }
+
+  async #listen(
+    authority: EmbeddedAuthority,
+    { listen, names }: ControlPlaneServerOptions,
+  ): Promise<void> {
+    const tls = await authority.issueServer(
+      [...new Set([...OWN_NAMES, ...names])].map(alternativeName),
+    );
+    const credentials = ServerCredentials.createSsl(null, [
+      {
+        cert_chain: Buffer.from(tls.certificatePem),
+        private_key: Buffer.from(tls.privateKeyPem),
+      },
+    ]);
+    this.#port = await new Promise<number>((resolve, reject) => {
+      this.#server.bindAsync(listen, credentials, (error, port) =>
+        error === null ? resolve(port) : reject(error),
+      );
+    });
+  }
+}
+
+/** Headers that every answer begins with, so that the content type is istiod's. */
+export function answerHeaders(): Metadata {
+  const headers = new Metadata();
+  headers.set("content-type", "application/grpc");
+  return headers;
+}
+
+function alternativeName(name: string): AlternativeName {
+  const ip = parseIpAddress(name);
+  return ip === undefined
+    ? { kind: "dns", hostname: name }
+    : { kind: "ip", bytes: ipAddressToBytes(ip) };
+}
