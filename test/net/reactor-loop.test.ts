@@ -7,10 +7,6 @@ import { setTimeout as delay, setImmediate as immediate } from "node:timers/prom
 import { MessageChannel, Worker } from "node:worker_threads";
 import { ReactorLab } from "../support/reactor-lab.ts";
 
-/** Four times on each connection: far more than the kernel takes. */
-const BURST_BYTES = 4 * 1024 * 1024;
-const BURST_CONNECTIONS = 16;
-
 let lab: ReactorLab;
 
 beforeEach(() => {
@@ -129,34 +125,6 @@ test("a thread ends when its reactor is closed and nothing else is left", async 
     );`;
   const [status] = await once(new Worker(code, { eval: true }), "exit");
   assert.equal(status, 0);
-});
-
-test("what waited for the kernel in bursts is given back, also in a thread", async () => {
-  const code = `
-    const { parentPort } = require("node:worker_threads");
-    import(${JSON.stringify(new URL("../support/reactor-lab.ts", import.meta.url).href)}).then(
-      async ({ ReactorLab }) => {
-        const lab = new ReactorLab();
-        const listener = lab.listen();
-        const bytes = new Uint8Array(${BURST_BYTES});
-        const before = process.memoryUsage.rss();
-        let peak = 0;
-        for (let burst = 0; burst < 4; burst++) {
-          const nears = [];
-          for (let i = 0; i < ${BURST_CONNECTIONS}; i++) nears.push((await lab.pair(listener)).near);
-          // In turn, so that what belongs to one lies between what belongs to others.
-          for (let i = 0; i < 4; i++) for (const near of nears) lab.write(near, bytes);
-          peak = Math.max(peak, process.memoryUsage.rss());
-          for (const near of nears) lab.perform("RESET", near);
-        }
-        parentPort.postMessage({ peak: peak - before, after: process.memoryUsage.rss() - before });
-        lab.close();
-      },
-    );`;
-  const [{ peak, after }] = await once(new Worker(code, { eval: true }), "message");
-  const mb = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
-  assert(peak > 2 * BURST_BYTES * BURST_CONNECTIONS, `only ${mb(peak)} waited`);
-  assert(after < peak / 8, `${mb(after)} of ${mb(peak)} stay`);
 });
 
 /** Sends a byte to and fro without end. @returns what stops it. */
