@@ -339,6 +339,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "log policy matches at level info instead of debug",
   },
   {
+    name: "UNKNOWN_POLICY",
+    type: "deny or allow",
+    fallback: "deny",
+    why: "connections to a workload that names a policy nobody sends, or one that was refused; the original allows",
+  },
+  {
     name: "PROXY_CONFIG",
     type: "YAML or JSON",
     fallback: "empty",

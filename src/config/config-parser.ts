@@ -301,6 +301,8 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
     postQuantumOnly: reader.oneOf("COMPLIANCE_POLICY", ["pqc"], undefined) !== undefined,
     responseBaggage: reader.flag("ENABLE_RESPONSE_BAGGAGE", true),
     policyInfoLogging: reader.flag("AUTHZ_POLICY_INFO_LOGGING", false),
+    unknownPolicy: reader.oneOf("UNKNOWN_POLICY", ["deny", "allow"], "deny"),
+    unknownPolicyWaitMs: readLimit(reader, "unknownPolicyWait"),
   };
 }
 

@@ -28,6 +28,7 @@ export type LimitName =
   | "httpHeader"
   | "httpConnections"
   | "logBuffer"
+  | "unknownPolicyWait"
   | "discoveryConnect"
   | "discoveryFirstAnswer"
   | "discoveryOffer";
@@ -123,6 +124,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 16_777_216,
     unit: "bytes",
     why: "a minute of access lines at 500 connections per second; a reader that stalls longer loses lines, not connections",
+  },
+  unknownPolicyWait: {
+    variable: "UNKNOWN_POLICY_TIMEOUT",
+    value: 1000,
+    unit: "ms",
+    why: "a control plane sends a workload some milliseconds before its policies, a busy one later; then UNKNOWN_POLICY decides",
   },
   discoveryConnect: {
     variable: "XDS_CONNECT_TIMEOUT",

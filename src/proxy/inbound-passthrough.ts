@@ -89,7 +89,7 @@ export class InboundPassthrough implements ConnectionOwner {
       startedAt,
     );
     connection.opened(report);
-    const denied = enforcer.admit(
+    const denied = await enforcer.admit(
       connection,
       {
         source: end.peer,
@@ -101,6 +101,7 @@ export class InboundPassthrough implements ConnectionOwner {
       undefined,
       (stateLog) => stateLog,
     );
+    if (connection.ended) return;
     if (denied !== undefined) return connection.fail(denied);
     try {
       const client = transparent ? end.peer.ip : undefined;

@@ -255,7 +255,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
       destination: target.target,
       destinationNetwork: this.#options.network,
     };
-    const denied = enforcer.admit(connection, rbac, workload, host, span);
+    const denied = await enforcer.admit(connection, rbac, workload, host, span);
+    if (connection.ended) return;
     if (denied !== undefined) {
       unanswered.status = 401;
       return connection.fail(denied);

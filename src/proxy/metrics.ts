@@ -16,6 +16,7 @@ export interface TrafficFamilies {
   readonly sentBytes: Counter<TrafficLabel>;
   readonly failed: Counter<TrafficLabel>;
   readonly socketsOpen: Gauge<"reporter">;
+  readonly unknownPolicies: Counter<"decision">;
 }
 
 /** Makes the families in a registry; they have no sample until traffic is merged. */
@@ -49,6 +50,12 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
       labelNames: ["reporter"],
       registers: [registry],
     }),
+    unknownPolicies: new Counter({
+      name: "ztunnel_unknown_policy_connections_total",
+      help: "Connections decided by UNKNOWN_POLICY because a policy of their workload was unknown.",
+      labelNames: ["decision"],
+      registers: [registry],
+    }),
   };
 }
 
@@ -58,7 +65,7 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
  * An open connection has byte counters from its first moment, if only of 0.
  */
 export function mergeTraffic(families: TrafficFamilies, samples: readonly TrafficSample[]): void {
-  for (const { series, socketsOpen } of samples) {
+  for (const { series, socketsOpen, unknownPolicies } of samples) {
     for (const delta of series) {
       const { labels } = delta;
       if (delta.opened + delta.receivedBytes + delta.sentBytes > 0) {
@@ -70,5 +77,9 @@ export function mergeTraffic(families: TrafficFamilies, samples: readonly Traffi
       if (delta.failed > 0) families.failed.labels(...labels).inc(delta.failed);
     }
     for (const { reporter, change } of socketsOpen) families.socketsOpen.inc({ reporter }, change);
+    for (const decision of ["deny", "allow"] as const) {
+      const count = unknownPolicies[decision];
+      if (count > 0) families.unknownPolicies.inc({ decision }, count);
+    }
   }
 }

@@ -57,6 +57,10 @@ export interface ProxyOptions {
   readonly responseBaggage: boolean;
   /** Log policy matches at info instead of debug. */
   readonly policyInfoLogging: boolean;
+  /** What becomes of connections to a workload with a policy that is still unknown after the wait. */
+  readonly unknownPolicy: "deny" | "allow";
+  /** How long a connection waits for such a policy. */
+  readonly unknownPolicyWaitMs: number;
 }
 
 export const OUTBOUND_PORT = 15001;

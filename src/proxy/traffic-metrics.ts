@@ -57,7 +57,11 @@ export interface TrafficSample {
   readonly series: readonly TrafficDelta[];
   /** Only reporters that saw a socket come or go; the change may be 0 or negative. */
   readonly socketsOpen: readonly { readonly reporter: Reporter; readonly change: number }[];
+  /** Connections for which a policy was still unknown when they were decided. */
+  readonly unknownPolicies: Readonly<Record<UnknownPolicyDecision, number>>;
 }
+
+export type UnknownPolicyDecision = "deny" | "allow";
 
 /** A connection that is being counted. */
 export interface CountedConnection {
@@ -84,6 +88,7 @@ export class TrafficMetrics {
   #changed: Series[] = [];
   readonly #live = new Set<Counted>();
   readonly #sockets = new Map<Reporter, number>();
+  #unknownPolicies = { deny: 0, allow: 0 };
 
   /** @param labels as in {@link TRAFFIC_LABELS}, with `-` for `response_flags`. */
   opened(labels: readonly string[]): CountedConnection {
@@ -120,6 +125,10 @@ export class TrafficMetrics {
     this.#sockets.set(reporter, (this.#sockets.get(reporter) ?? 0) - 1);
   }
 
+  unknownPolicy(decision: UnknownPolicyDecision): void {
+    this.#unknownPolicies[decision]++;
+  }
+
   /** Everything that happened since the last call. */
   collect(): TrafficSample {
     for (const counted of this.#live) this.#read(counted);
@@ -135,7 +144,9 @@ export class TrafficMetrics {
     this.#series.clear();
     this.#seriesOf = new WeakMap();
     this.#sockets.clear();
-    return { series, socketsOpen };
+    const unknownPolicies = this.#unknownPolicies;
+    this.#unknownPolicies = { deny: 0, allow: 0 };
+    return { series, socketsOpen, unknownPolicies };
   }
 
   #read(counted: Counted): void {

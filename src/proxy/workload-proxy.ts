@@ -65,7 +65,7 @@ export class WorkloadProxy {
     this.#log = deps.log.span("proxy", [
       ["wl", { bare: `${workload.namespace}/${workload.name}` }],
     ]);
-    this.#enforcer = new PolicyEnforcer({ mesh: deps.mesh, log: this.#log }, options);
+    this.#enforcer = new PolicyEnforcer({ ...deps, log: this.#log }, options);
     const shared = {
       ...deps,
       log: this.#log,

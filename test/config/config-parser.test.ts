@@ -71,6 +71,8 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     postQuantumOnly: false,
     responseBaggage: true,
     policyInfoLogging: false,
+    unknownPolicy: "deny",
+    unknownPolicyWaitMs: 1000,
   });
   assert.deepEqual(config.inpod, { socketPath: "/var/run/ztunnel/ztunnel.sock", self: undefined });
   assert.deepEqual(config.admin, {

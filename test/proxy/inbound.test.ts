@@ -158,6 +158,7 @@ for (const { what, dial, error } of [
     assert.deepEqual(lab.b.traffic.collect(), {
       series: [],
       socketsOpen: [{ reporter: "destination", change: 0 }],
+      unknownPolicies: { deny: 0, allow: 0 },
     });
   });
 }

@@ -61,6 +61,8 @@ const OPTIONS: ProxyOptions = {
   postQuantumOnly: false,
   responseBaggage: true,
   policyInfoLogging: false,
+  unknownPolicy: "deny",
+  unknownPolicyWaitMs: 1000,
 };
 
 /** One proxy process. */

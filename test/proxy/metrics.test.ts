@@ -23,7 +23,7 @@ async function samples(registry: Registry): Promise<readonly string[]> {
     .map((line) => line.replace(/\{.*\}/, ""));
 }
 
-test("families have the original's names and words", async () => {
+test("families have the original's names and words, ours come last", async () => {
   const registry = new Registry();
   makeTrafficFamilies(registry);
   const help = (await registry.metrics()).split("\n").filter((line) => line.startsWith("# HELP"));
@@ -34,13 +34,18 @@ test("families have the original's names and words", async () => {
     "# HELP istio_tcp_sent_bytes_total The size of total bytes sent during response in case of a TCP connection.",
     "# HELP istio_tcp_connections_failed_total The total number of TCP connections that failed to establish (unstable).",
     "# HELP istio_tcp_sockets_open The current number of open TCP sockets (unstable).",
+    "# HELP ztunnel_unknown_policy_connections_total Connections decided by UNKNOWN_POLICY because a policy of their workload was unknown.",
   ]);
 });
 
 test("an open connection has byte counters of 0 and none that close it", async () => {
   const registry = new Registry();
   mergeTraffic(makeTrafficFamilies(registry), [
-    { series: [{ ...NOTHING, opened: 1 }], socketsOpen: [] },
+    {
+      series: [{ ...NOTHING, opened: 1 }],
+      socketsOpen: [],
+      unknownPolicies: { deny: 0, allow: 0 },
+    },
   ]);
   assert.deepEqual(await samples(registry), [
     "istio_tcp_connections_opened_total 1",
@@ -61,8 +66,16 @@ test("samples of several threads add up, label by label in order", async () => {
   const open = { ...NOTHING, opened: 2, receivedBytes: 5, sentBytes: 7 };
   for (let scrape = 0; scrape < 2; scrape++) {
     mergeTraffic(families, [
-      { series: [open, failed], socketsOpen: [{ reporter: "source", change: 3 }] },
-      { series: [open], socketsOpen: [{ reporter: "source", change: -1 }] },
+      {
+        series: [open, failed],
+        socketsOpen: [{ reporter: "source", change: 3 }],
+        unknownPolicies: { deny: 0, allow: 0 },
+      },
+      {
+        series: [open],
+        socketsOpen: [{ reporter: "source", change: -1 }],
+        unknownPolicies: { deny: 0, allow: 0 },
+      },
     ]);
   }
   assert.deepEqual(await samples(registry), [

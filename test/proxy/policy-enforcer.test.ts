@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { AuthorizationPolicy } from "../../src/mesh/authorization.ts";
+import type { Workload } from "../../src/mesh/workload.ts";
 import type { MemorySocket } from "../support/memory-engine.ts";
 import { quiet } from "../support/memory-engine.ts";
 import { greet, type Lab, makeLab } from "./lab.ts";
@@ -116,15 +117,83 @@ test("a closed proxy judges no more", async () => {
   assert.deepEqual(lab.b.log.lines, []);
 });
 
-test("a policy that a workload names and nobody knows is skipped with a warning", async () => {
+test("a policy that a workload names is waited for: control planes send it a moment later", async () => {
+  const lab = makeLab();
+  const policies = lab.b.mesh.policiesFor(localWorkload(lab, "server2")).policies;
+  const named = policies.find(({ name }) => name === "allow-client1");
+  assert(named !== undefined);
+  lab.b.mesh.apply([{ kind: "remove-policy", name: "default/allow-client1" }]);
+  const client = lab.pod("client1").dial("10.77.0.22:8080");
+  client.write("x");
+  await lab.clock.advance(900);
+  assert.equal(client.read(), "");
+  lab.b.mesh.apply([{ kind: "policy", policy: named }]);
+  await quiet();
+  assert.equal(client.read(), "xx");
+  assert.deepEqual(lab.b.log.of("ztunnel::state"), []);
+});
+
+test("a policy that never comes denies", async () => {
   const lab = makeLab();
   lab.b.mesh.apply([{ kind: "remove-policy", name: "default/allow-client1" }]);
-  const { end } = await greet(lab, lab.pod("client2"), "10.77.0.22:8082");
-  assert.equal(end, "ECONNRESET");
+  const client = lab.pod("client1").dial("10.77.0.22:8080");
+  await lab.clock.advance(1000);
+  await quiet();
+  assert.equal(client.readEnd, "fin");
   const [warning] = lab.b.log.of("ztunnel::state");
   assert.equal(warning?.level, "warn");
-  assert.equal(warning.message, "skipping unknown policy default/allow-client1");
+  assert.equal(warning.message, "denying because of unknown policy default/allow-client1");
+  const [report] = lab.b.log.of("access").map(({ fields }) => Object.fromEntries(fields));
+  assert.equal(
+    report?.["error"],
+    "connection closed due to policy rejection: unknown policy: default/allow-client1",
+  );
+  assert.deepEqual(lab.b.traffic.collect().unknownPolicies, { deny: 1, allow: 0 });
 });
+
+test("a policy that never comes is skipped where the operator wants what the original does", async () => {
+  const lab = makeLab("info", { unknownPolicy: "allow" });
+  lab.b.mesh.apply([{ kind: "remove-policy", name: "default/allow-client1" }]);
+  const client = lab.pod("client2").dial("10.77.0.22:8080");
+  client.write("x");
+  await lab.clock.advance(1000);
+  await quiet();
+  const [warning] = lab.b.log.of("ztunnel::state");
+  assert.equal(warning?.message, "skipping unknown policy default/allow-client1");
+  assert.deepEqual(lab.b.traffic.collect().unknownPolicies, { deny: 0, allow: 1 });
+});
+
+test("who leaves while a policy is awaited is gone without an answer to it", async () => {
+  const lab = makeLab();
+  lab.b.mesh.apply([{ kind: "remove-policy", name: "default/allow-client1" }]);
+  const client = lab.pod("client1").dial("10.77.0.22:8080");
+  await lab.clock.advance(500);
+  client.reset();
+  await lab.clock.advance(1000);
+  await quiet();
+  assert.equal(lab.b.log.of("access").length, 1);
+});
+
+test("a policy that is removed does not end what runs", async () => {
+  const lab = makeLab();
+  const client = lab.pod("client1").dial("10.77.0.22:8080");
+  client.write("x");
+  await quiet();
+  assert.equal(client.read(), "xx");
+  lab.b.mesh.apply([{ kind: "remove-policy", name: "default/allow-client1" }]);
+  await lab.clock.advance(5000);
+  assert.equal(client.readEnd, "open");
+});
+
+function localWorkload(lab: Lab, name: string): Workload {
+  const found = lab.b.mesh.findLocalWorkload({
+    name,
+    namespace: "default",
+    serviceAccount: name,
+  });
+  assert(found !== undefined);
+  return found;
+}
 
 /** As recorded with AUTHZ_POLICY_INFO_LOGGING. */
 const TRACES = [
