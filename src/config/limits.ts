@@ -43,9 +43,9 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
   },
   acceptQueue: {
     variable: "ACCEPT_QUEUE_SIZE",
-    value: 128,
+    value: 4096,
     unit: "connections per port and thread",
-    why: "redirected bursts wait in the kernel, floods are refused; the original's number",
+    why: "bursts wait in the kernel as long as they would at most applications; the kernel's net.core.somaxconn bounds it, the original's 128 overflow in a burst of 1,000 and cost seconds",
   },
   connectTimeout: {
     variable: "CONNECT_TIMEOUT",

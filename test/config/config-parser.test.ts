@@ -61,7 +61,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     reusePort: true,
     originalSource: "try",
     keepAlive: { idleMs: 180_000, intervalMs: 180_000, probes: 9, userTimeoutMs: undefined },
-    acceptQueueMax: 128,
+    acceptQueueMax: 4096,
     localWorkloadWaitMs: 5000,
     connectTimeoutMs: 10_000,
     clientTunnel: { ...tunnel, headerListBytesMax: 16_384, streamsMax: 100 },

@@ -27,3 +27,11 @@ export function timeWaitCount(net: NetnsLab, host: LabHost): number {
   const sockstat = net.exec(host, "cat", "/proc/net/sockstat");
   return Number(/^TCP: .* tw (\d+)/m.exec(sockstat)?.[1] ?? 0);
 }
+
+/** How often a listener of the host's namespace had no room for one more connection. */
+export function listenOverflows(net: NetnsLab, host: LabHost): number {
+  const lines = net.exec(host, "cat", "/proc/net/netstat").split("\n");
+  const [names, values] = lines.filter((line) => line.startsWith("TcpExt:"));
+  const index = names?.split(" ").indexOf("ListenOverflows") ?? -1;
+  return Number(values?.split(" ")[index]);
+}
