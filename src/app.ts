@@ -92,6 +92,7 @@ class Daemon implements App {
   readonly #servers: { close(): Promise<void> }[] = [];
   readonly #dataPlane: DataPlane;
   #conversation: Promise<void> = Promise.resolve();
+  #mesh: MeshDiscovery | undefined;
   #discovery: Promise<void> = Promise.resolve();
   readonly #discoveryEnd = new AbortController();
   #stopping = false;
@@ -231,6 +232,7 @@ class Daemon implements App {
     if (discovery !== undefined) {
       const mesh = await this.#makeDiscovery(discovery);
       if (this.#stopping) return;
+      this.#mesh = mesh;
       this.#discovery = mesh.run(this.#discoveryEnd.signal);
       await Promise.race([mesh.synced, aborted(this.#agent.signal)]);
       if (this.#stopping) return;
@@ -303,15 +305,26 @@ class Daemon implements App {
       this.#certificates.certificate(identity, "real-time");
     const options: DataThreadOptions = {
       localNode: config.mesh.localNode,
+      onDemand: config.mesh.discovery?.onDemand ?? false,
       proxy: config.proxy,
     };
+    const learn = async (key: string): Promise<void> => this.#mesh?.learn(key);
     if (openInline !== undefined) {
-      const deps = { certificateFor, log: this.#log, clock: this.#clock, random: this.#random };
-      return openInline(deps, options);
+      return openInline(
+        {
+          certificateFor,
+          learn: options.onDemand ? learn : undefined,
+          log: this.#log,
+          clock: this.#clock,
+          random: this.#random,
+        },
+        options,
+      );
     }
     return new WorkerDataPlane(
       {
         certificateFor,
+        learn,
         writeLog: (text) => this.#sink.write(text),
         threadFailed: (error) => this.#crash(error),
       },

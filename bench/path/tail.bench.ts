@@ -66,6 +66,7 @@ async function measurePush(): Promise<void> {
       new WorkerDataPlane(
         {
           certificateFor: parts.certificateFor,
+          learn: parts.learn,
           writeLog: () => {},
           threadFailed: (error) => {
             throw error;

@@ -160,6 +160,7 @@ function readDiscovery(
     onDemand: reader.flag("XDS_ON_DEMAND", false),
     connectMs: readLimit(reader, "discoveryConnect"),
     firstAnswerMs: readLimit(reader, "discoveryFirstAnswer"),
+    demandMs: readLimit(reader, "discoveryDemand"),
     offeredBytesMax: readLimit(reader, "discoveryOffer"),
   };
   return text === "" || (text === undefined && hasFile) ? undefined : discovery;

@@ -42,6 +42,7 @@ export interface DiscoveryConfig {
   readonly onDemand: boolean;
   readonly connectMs: number;
   readonly firstAnswerMs: number;
+  readonly demandMs: number;
   readonly offeredBytesMax: number;
 }
 

@@ -31,6 +31,7 @@ export type LimitName =
   | "unknownPolicyWait"
   | "discoveryConnect"
   | "discoveryFirstAnswer"
+  | "discoveryDemand"
   | "discoveryOffer";
 
 /** Defaults with their reasons. */
@@ -142,6 +143,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 60_000,
     unit: "ms",
     why: "a server that takes the stream and says nothing is given up; istiod answers at once, a busy one within seconds",
+  },
+  discoveryDemand: {
+    variable: "XDS_ON_DEMAND_TIMEOUT",
+    value: 5000,
+    unit: "ms",
+    why: "a connection waits for what XDS_ON_DEMAND asks, then goes on with what is known; the original waits for ever",
   },
   discoveryOffer: {
     variable: "XDS_OFFERED_VERSIONS_SIZE",

@@ -20,6 +20,8 @@ export interface DataThreadDeps extends Omit<ProxyDeps, "traffic"> {
 export interface DataThreadOptions {
   /** `NODE_NAME`; `undefined`: every workload counts as local. */
   readonly localNode: string | undefined;
+  /** The mesh is learnt piece by piece, as connections need it. */
+  readonly onDemand: boolean;
   readonly proxy: ProxyOptions;
 }
 

@@ -29,11 +29,15 @@ function run(start: ThreadStart): void {
   const certificates = new CertificateStore((identity) =>
     asked.ask((call) => report({ kind: "certificate", call, identity })),
   );
+  const learning = new Calls<void>();
+  const learn = (key: string): Promise<void> =>
+    learning.ask((call) => report({ kind: "learn", call, key }));
   const thread = new DataThread(
     {
       engine: makeEngine(systemClock, logger.root),
       mesh: new MeshState({ localNode: start.options.localNode }),
       certificateFor: (identity) => certificates.certificate(identity),
+      learn: start.options.onDemand ? learn : undefined,
       log: logger.root,
       clock: systemClock,
       random: systemRandom(),
@@ -89,6 +93,8 @@ function run(start: ThreadStart): void {
         if (command.certificate !== undefined) asked.answer(command.call, command.certificate);
         else asked.fail(command.call, new Error(command.error ?? "no certificate"));
         return;
+      case "learnt":
+        return learning.answer(command.call);
       case "renewed":
         return certificates.renewed(command.certificate);
       case "forgotten":

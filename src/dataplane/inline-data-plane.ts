@@ -12,7 +12,7 @@ import { makeEngine } from "./make-engine.ts";
 
 /** As the daemon runs it, with its own engine and an empty mesh. */
 export function openInlineDataPlane(
-  deps: Pick<DataThreadDeps, "log" | "clock" | "random"> & {
+  deps: Pick<DataThreadDeps, "learn" | "log" | "clock" | "random"> & {
     readonly certificateFor: CertificateSource;
   },
   options: DataThreadOptions,

@@ -24,6 +24,8 @@ export type ThreadCommand =
       readonly certificate?: WorkloadCertificate;
       readonly error?: string;
     }
+  /** Answers the thread's `learn` of the same number; what was found is part of the mesh by now. */
+  | { readonly kind: "learnt"; readonly call: number }
   | { readonly kind: "renewed"; readonly certificate: WorkloadCertificate }
   | { readonly kind: "forgotten"; readonly identity: Identity }
   | { readonly kind: "log-filter"; readonly filter: string }
@@ -40,6 +42,8 @@ export type ThreadReport =
       readonly sample?: ThreadSample;
     }
   | { readonly kind: "certificate"; readonly call: number; readonly identity: Identity }
+  /** Asks a control plane for a workload or service by one of its names. */
+  | { readonly kind: "learn"; readonly call: number; readonly key: string }
   /** Finished lines, each with its line feed. */
   | { readonly kind: "log"; readonly text: string };
 

@@ -26,6 +26,8 @@ const YOUNG_MB_MAX = 3;
 
 export interface WorkerDataPlaneDeps {
   readonly certificateFor: CertificateSource;
+  /** Settles when the answer, if one came, has been applied; called where the mesh is on demand. */
+  readonly learn: (key: string) => Promise<void>;
   /** Takes finished log lines. */
   readonly writeLog: (text: string) => void;
   /** A thread died of a bug; the process can't serve its listeners any more. */
@@ -197,6 +199,14 @@ class WorkerThread {
           (certificate) => this.post({ kind: "certificate", call, certificate }),
           (error: unknown) => this.post({ kind: "certificate", call, error: errorText(error) }),
         );
+        break;
+      }
+      case "learn": {
+        const { call } = report;
+        void this.#deps.learn(report.key).then(async () => {
+          await this.#inOrder;
+          this.post({ kind: "learnt", call });
+        });
       }
     }
   }

@@ -26,6 +26,7 @@ import {
   selfCallError,
 } from "./proxy-error.ts";
 import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
+import { routeNeeds } from "./route-needs.ts";
 
 export interface OutboundDeps extends ProxyDeps {
   /** With the span of the workload's proxy. */
@@ -84,15 +85,15 @@ export class Outbound implements ConnectionOwner {
       (await this.#deps.local.waitFor(() => this.#stateLog(traceparent)));
     if (connection.ended) return;
     if (source instanceof ProxyError) return refuse(source);
+    const { network } = this.#options;
+    const { learn } = this.#deps;
+    if (learn !== undefined) {
+      await learnRoute(learn, () => routeNeeds(mesh, { source, target, network }));
+      if (connection.ended) return;
+    }
     const route = chooseOutboundRoute(
       mesh,
-      {
-        source,
-        downstream: end.peer.ip,
-        target,
-        network: this.#options.network,
-        illegalPorts: ILLEGAL_PORTS,
-      },
+      { source, downstream: end.peer.ip, target, network, illegalPorts: ILLEGAL_PORTS },
       random,
     );
     if (route.kind === "refuse") return refuse(route.error);
@@ -199,6 +200,20 @@ export class Outbound implements ConnectionOwner {
   #stateLog(traceparent: string): Logger {
     const id = parseTraceparent(traceparent) ?? "";
     return this.#deps.log.target("ztunnel::state").span("outbound", [["id", { bare: id }]]);
+  }
+}
+
+/** Asks for each key once: what is still missing then does not exist. */
+async function learnRoute(
+  learn: (key: string) => Promise<void>,
+  needs: () => readonly string[],
+): Promise<void> {
+  const asked = new Set<string>();
+  for (;;) {
+    const fresh = needs().filter((key) => !asked.has(key));
+    if (fresh.length === 0) return;
+    for (const key of fresh) asked.add(key);
+    await Promise.all(fresh.map(learn));
   }
 }
 

@@ -15,6 +15,12 @@ export interface ProxyDeps {
   /** The same object until it is renewed: engines keep what they build from it. */
   readonly certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
   readonly traffic: TrafficMetrics;
+  /**
+   * Where the mesh is learnt piece by piece: asks for a workload or service by `network/ip` or
+   * `namespace/hostname`, and settles when the answer is part of the mesh or none came in time.
+   * `undefined` where all of it is known.
+   */
+  readonly learn: ((key: string) => Promise<void>) | undefined;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;

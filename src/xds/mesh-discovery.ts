@@ -33,6 +33,8 @@ export interface MeshDiscoveryOptions extends DeltaClientOptions {
   readonly connectMs: number;
   /** Until the server says something, milliseconds. */
   readonly firstAnswerMs: number;
+  /** How long a connection waits for an answer on demand, milliseconds. */
+  readonly demandMs: number;
 }
 
 /** Data threads and operators get the thread back in between. */
@@ -78,6 +80,14 @@ export class MeshDiscovery {
 
   status(): DiscoveryStatus {
     return this.#client.status();
+  }
+
+  /**
+   * Asks for a workload or service by `network/ip`, `namespace/hostname` or uid. Settles when the
+   * answer has been applied, or none came in time. Only on demand.
+   */
+  async learn(key: string): Promise<void> {
+    await this.#client.demand(ADDRESS_TYPE, key, this.#options.demandMs);
   }
 
   /** Converses until the signal is aborted; begins anew when roots or token change. Never rejects. */

@@ -15,6 +15,7 @@ import type { DataThreadOptions } from "../../src/dataplane/data-thread.ts";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
+import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import type { TrafficSample } from "../../src/proxy/traffic-metrics.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
@@ -37,12 +38,13 @@ export interface DataPlaneSuiteOptions {
 
 export interface DataPlaneParts {
   readonly certificateFor: CertificateSource;
+  readonly learn: (key: string) => Promise<void>;
   /** Takes finished log lines. */
   readonly writeLog: (text: string) => void;
 }
 
 /** How a stage's proxies differ from the defaults. */
-export type StageOptions = Partial<DataThreadOptions["proxy"]>;
+export type StageOptions = Partial<DataThreadOptions["proxy"] & { onDemand: boolean }>;
 
 /** Pods `client` and `server` behind redirect rules, `outside` without: made once for all tests. */
 export class DataPlaneLab {
@@ -98,6 +100,10 @@ export class DataPlaneStage {
   readonly asked: string[] = [];
   certificateFor: CertificateSource;
   log = "";
+  /** Keys that were asked for on demand. */
+  readonly learnt: string[] = [];
+  /** What every such question brings. */
+  knownOnDemand: readonly MeshUpdate[] = [];
   readonly #lab: DataPlaneLab;
   readonly #netnsFds: number[] = [];
   readonly #closers: (() => void)[] = [];
@@ -110,17 +116,22 @@ export class DataPlaneStage {
     this.#lab = lab;
     this.certificateFor = (identity) => lab.certificate(identity);
     const { proxy } = parseConfig({ LOCAL_XDS: "{}" }, undefined);
+    const { onDemand = false, ...proxyOptions } = options;
     this.dataPlane = makeDataPlane(
       {
         certificateFor: (identity) => {
           this.asked.push(identity.serviceAccount);
           return this.certificateFor(identity);
         },
+        learn: async (key) => {
+          this.learnt.push(key);
+          this.dataPlane.apply(this.knownOnDemand);
+        },
         writeLog: (text) => {
           this.log += text;
         },
       },
-      { localNode: undefined, proxy: { ...proxy, ...options } },
+      { localNode: undefined, onDemand, proxy: { ...proxy, ...proxyOptions } },
     );
     this.dataPlane.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
   }
@@ -240,6 +251,28 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
         await leaks.assertNone();
       });
     }
+
+    story(
+      "asks for a destination that it does not know, once, before it chooses the way",
+      async (stage) => {
+        const { dataPlane } = stage;
+        const mesh = parseLocalMesh(TWO_NODES_MESH, "mesh");
+        const uid = "two-nodes//Pod/default/server";
+        stage.knownOnDemand = mesh.filter(
+          (update) => update.kind === "workload" && update.workload.uid === uid,
+        );
+        dataPlane.apply([{ kind: "remove-address", name: uid }]);
+        await stage.startBoth();
+        stage.echo();
+        await pingPong(await stage.connect());
+        assert.deepEqual(stage.learnt, [`/${ADDRESS.server}`]);
+        // Plain text would have needed no certificate of the client's.
+        assert(stage.asked.includes("client"));
+        await pingPong(await stage.connect());
+        assert.equal(stage.learnt.length, 1);
+      },
+      { onDemand: true },
+    );
 
     story("starts a workload on every thread, stops it at once, starts it again", async (stage) => {
       const { dataPlane } = stage;

@@ -46,12 +46,17 @@ function makeLab(): Lab {
       engine: network.engine,
       mesh: new MeshState({ localNode: undefined }),
       certificateFor: async (identity) => memoryCertificate(identity),
+      learn: undefined,
       log: new CapturedLog().root,
       clock,
       random: fixedRandom(),
       loopDelay: () => DELAY,
     },
-    { localNode: undefined, proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy },
+    {
+      localNode: undefined,
+      onDemand: false,
+      proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
+    },
   );
   thread.apply(WORKLOADS);
   return {

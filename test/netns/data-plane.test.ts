@@ -40,12 +40,13 @@ function workerDataPlane(
 
 dataPlaneSuite("the inline data plane", {
   threadCount: 1,
-  makeDataPlane: ({ certificateFor, writeLog }, options) =>
+  makeDataPlane: ({ certificateFor, learn, writeLog }, options) =>
     new InlineDataPlane(
       {
         engine: makeEngine(systemClock, silentLogger),
         mesh: new MeshState({ localNode: undefined }),
         certificateFor,
+        learn: options.onDemand ? learn : undefined,
         log: createRootLogger({
           format: "plain",
           filter: "info",

@@ -112,6 +112,7 @@ for (const [name, makeDataPlane] of [
 
 const options = {
   localNode: undefined,
+  onDemand: false,
   proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
 };
 
@@ -121,6 +122,7 @@ function inlineDataPlane(certificateFor: CertificateSource): DataPlane {
       engine: makeEngine(systemClock, silentLogger),
       mesh: new MeshState({ localNode: undefined }),
       certificateFor,
+      learn: undefined,
       log: silentLogger,
       clock: systemClock,
       random: systemRandom(),
@@ -134,6 +136,7 @@ function workerDataPlane(certificateFor: CertificateSource): DataPlane {
   return new WorkerDataPlane(
     {
       certificateFor,
+      learn: () => Promise.resolve(),
       writeLog() {},
       threadFailed(error) {
         throw error;

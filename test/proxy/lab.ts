@@ -73,6 +73,8 @@ export class Node {
   readonly options: ProxyOptions;
   /** Replace to make certificates fail or differ. */
   certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
+  /** Set before proxies are made, for a mesh that is learnt piece by piece. */
+  learn: ((key: string) => Promise<void>) | undefined;
   readonly #network: MemoryNetwork;
   readonly #clock: FakeClock;
 
@@ -105,6 +107,7 @@ export class Node {
         mesh: this.mesh,
         certificateFor: (identity) => this.certificateFor(identity),
         traffic: this.traffic,
+        learn: this.learn,
         log: this.log.root,
         clock: this.#clock,
         random: systemRandom(),

@@ -51,6 +51,37 @@ test("a workload of another node with the same name is not ours", async () => {
   assert.equal(refused?.message, "connection failed");
 });
 
+test("what a route needs is asked for on demand, each key once, before the way is chosen", async () => {
+  const lab = makeLab();
+  const asked: string[] = [];
+  const hostname = "waypoint.default.svc.cluster.local";
+  lab.a.learn = async (key) => {
+    asked.push(key);
+    if (key !== "/10.77.0.60") return;
+    const waypoint = {
+      destination: { kind: "hostname", namespace: "default", hostname },
+      hboneMtlsPort: 15008,
+    } as const;
+    const found = workload("behind", "10.77.0.60", { waypoint });
+    lab.a.mesh.apply([{ kind: "workload", workload: found }]);
+  };
+  lab.a.mesh.apply([
+    { kind: "workload", workload: workload("eager", "10.77.0.16", { node: "node-a" }) },
+  ]);
+  const pod = lab.network.pod("10.77.0.16", "captured");
+  lab.a.enroll("eager", pod);
+  lab.a.log.clear();
+  const client = pod.dial("10.77.0.60:8080");
+  await quiet();
+  assert.deepEqual(asked, ["/10.77.0.60", `default/${hostname}`]);
+  assert.equal(client.readEnd, "fin");
+  const [line] = lab.a.log.of("access");
+  assert.match(String(Object.fromEntries(line?.fields ?? [])["error"]), /^unknown waypoint/);
+  pod.dial("10.77.0.21:8080");
+  await quiet();
+  assert.equal(asked.length, 2);
+});
+
 test("without a certificate the connection fails as an identity error", async () => {
   const lab = makeLab();
   lab.a.certificateFor = () => Promise.reject(new Error("the authority is away"));
