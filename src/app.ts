@@ -18,6 +18,8 @@ import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import type { CertificateAuthority } from "./identity/certificate-authority.ts";
 import { CertificateCache } from "./identity/certificate-cache.ts";
 import { certificateOrder } from "./identity/certificate-order.ts";
+import { ClockSkew } from "./identity/clock-skew.ts";
+import { registerClockSkew } from "./identity/metrics.ts";
 import { AccountWatch } from "./inpod/account-watch.ts";
 import { createInpodMetrics } from "./inpod/metrics.ts";
 import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
@@ -85,6 +87,7 @@ class Daemon implements App {
   readonly #log: Logger;
   readonly #registry = makeRegistry();
   readonly #readiness: Readiness;
+  readonly #clockSkew: ClockSkew;
   readonly #certificates: CertificateCache;
   readonly #ready = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<number>();
@@ -115,6 +118,7 @@ class Daemon implements App {
       () => this.#clock.monotonic(),
       (task, afterMs, pending) => this.#reportReady(task, afterMs, pending),
     );
+    this.#clockSkew = new ClockSkew({ clock: this.#clock, log: this.#identityLog() });
     this.#certificates = this.#makeCertificates();
     this.#dataPlane = this.#makeDataPlane(openInline);
   }
@@ -278,7 +282,7 @@ class Daemon implements App {
 
   #makeCertificates(): CertificateCache {
     const { identity, proxy } = this.#config;
-    const log = this.#log.target("ztunnel::identity");
+    const log = this.#identityLog();
     const clock = this.#clock;
     const authority = lateAuthority(async () => {
       const { IstioCaClient } = await import("./identity/istio-ca-client.ts");
@@ -291,12 +295,20 @@ class Daemon implements App {
         },
       );
     });
-    return new CertificateCache({
-      fetch: certificateOrder({ authority, log }, { checkIdentity: true }),
-      clock: this.#clock,
-      random: this.#random,
-      log,
-    });
+    return new CertificateCache(
+      {
+        fetch: certificateOrder({ authority, log }, { checkIdentity: true }),
+        clock,
+        random: this.#random,
+        log,
+        skew: this.#clockSkew,
+      },
+      { waitMs: identity.certificateWaitMs },
+    );
+  }
+
+  #identityLog(): Logger {
+    return this.#log.target("ztunnel::identity");
   }
 
   #makeDataPlane(openInline: typeof openInlineDataPlane | undefined): DataPlane {
@@ -338,6 +350,7 @@ class Daemon implements App {
 
   #metrics(): () => Promise<string> {
     registerProcessMetrics(this.#registry);
+    registerClockSkew(this.#registry, () => this.#clockSkew.seconds);
     registerBuildMetric(this.#registry, this.#config.istioVersion);
     const families = makeTrafficFamilies(this.#registry);
     const loopDelays = makeLoopDelayFamily(this.#registry);

@@ -315,6 +315,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "also allow TLS 1.2 in tunnels",
   },
   {
+    name: "TRUST_DOMAINS",
+    type: "names, comma separated",
+    fallback: "-",
+    why: "trust domains that peers may be of besides the workload's own; for moving from one to another; the original knows none",
+  },
+  {
     name: "COMPLIANCE_POLICY",
     type: "pqc",
     fallback: "-",

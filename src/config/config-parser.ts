@@ -200,6 +200,7 @@ function readIdentity(reader: EnvironmentReader, host: Host): IdentityConfig {
     clusterId: reader.text("ISTIO_META_CLUSTER_ID") ?? reader.text("CLUSTER_ID") ?? "Kubernetes",
     headers: readHeaders(reader, "CA_HEADER_"),
     certificateTtlMs: reader.duration("SECRET_TTL", DAY_MS, { min: 1000, max: DURATION_MS_MAX }),
+    certificateWaitMs: readLimit(reader, "certificateWait"),
   };
 }
 
@@ -299,12 +300,19 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
       connectionsMax: readLimit(reader, "poolConnections"),
     },
     tls12: reader.flag("TLS12_ENABLED", false),
+    trustDomains: readList(reader, "TRUST_DOMAINS"),
     postQuantumOnly: reader.oneOf("COMPLIANCE_POLICY", ["pqc"], undefined) !== undefined,
     responseBaggage: reader.flag("ENABLE_RESPONSE_BAGGAGE", true),
     policyInfoLogging: reader.flag("AUTHZ_POLICY_INFO_LOGGING", false),
     unknownPolicy: reader.oneOf("UNKNOWN_POLICY", ["deny", "allow"], "deny"),
     unknownPolicyWaitMs: readLimit(reader, "unknownPolicyWait"),
   };
+}
+
+/** What stands between commas. */
+function readList(reader: EnvironmentReader, name: string): readonly string[] {
+  const parts = (reader.text(name) ?? "").split(",").map((part) => part.trim());
+  return parts.filter((part) => part !== "");
 }
 
 function wildcard(ipv6: boolean): IpAddress {

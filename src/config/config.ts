@@ -64,6 +64,8 @@ export interface IdentityConfig {
   readonly headers: readonly (readonly [name: string, value: string])[];
   /** Asked for; the authority may give less. Milliseconds. */
   readonly certificateTtlMs: number;
+  /** How long a connection waits for a first certificate. */
+  readonly certificateWaitMs: number;
 }
 
 /** Roots that a server must chain to. Files are read anew for each connection. */

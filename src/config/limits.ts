@@ -14,6 +14,7 @@ export interface Limit {
 
 export type LimitName =
   | "localWorkloadWait"
+  | "certificateWait"
   | "acceptQueue"
   | "connectTimeout"
   | "handshakeTimeout"
@@ -41,6 +42,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 5000,
     unit: "ms",
     why: "a pod's first connection may come before the mesh knows the pod; the original's number",
+  },
+  certificateWait: {
+    variable: "CERTIFICATE_TIMEOUT",
+    value: 10_000,
+    unit: "ms",
+    why: "a connection that needs a first certificate waits for the authority; peers give up a handshake after as long",
   },
   acceptQueue: {
     variable: "ACCEPT_QUEUE_SIZE",

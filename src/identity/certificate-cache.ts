@@ -38,6 +38,13 @@ export interface CertificateCacheDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  /** Sees each new certificate; see clock-skew.ts. */
+  readonly skew: { observe(certificate: WorkloadCertificate): void };
+}
+
+export interface CertificateCacheOptions {
+  /** How long a connection waits for a first certificate. */
+  readonly waitMs: number;
 }
 
 type Priority = RequestPriority | "background";
@@ -75,6 +82,7 @@ interface Cell {
 
 export class CertificateCache {
   readonly #deps: CertificateCacheDeps;
+  readonly #waitMs: number;
   readonly #prefetch: PrefetchQueue;
   /** Key is the SPIFFE ID, here and below. */
   readonly #cells = new Map<string, Cell>();
@@ -88,8 +96,9 @@ export class CertificateCache {
   readonly #listeners = new Set<(certificate: WorkloadCertificate) => void>();
   #closed = false;
 
-  constructor(deps: CertificateCacheDeps) {
+  constructor(deps: CertificateCacheDeps, options: CertificateCacheOptions) {
     this.#deps = deps;
+    this.#waitMs = options.waitMs;
     this.#prefetch = new PrefetchQueue({
       fetch: (identity) => this.certificate(identity, "warmup"),
       log: deps.log,
@@ -98,9 +107,11 @@ export class CertificateCache {
 
   /**
    * The certificate that is held, or the first one when it comes. An identity whose last attempt
-   * failed answers with that error at once; retries go on by themselves.
+   * failed answers with that error at once; retries go on by themselves. Who asks in real time waits
+   * no longer than a connection can; the fetch goes on for the next one.
    *
-   * @throws IdentityError or TlsError, of the attempt; IdentityError `forgotten` or `closed`.
+   * @throws IdentityError or TlsError, of the attempt; IdentityError `timeout`, `forgotten` or
+   *   `closed`.
    */
   async certificate(identity: Identity, priority: RequestPriority): Promise<WorkloadCertificate> {
     if (this.#closed) throw new IdentityError("closed", "certificates are no longer handed out");
@@ -113,7 +124,7 @@ export class CertificateCache {
         throw cell.state.error;
       case "initializing":
         this.#raise(cell, priority);
-        return cell.settled.promise;
+        return priority === "real-time" ? this.#within(cell) : cell.settled.promise;
     }
   }
 
@@ -156,6 +167,20 @@ export class CertificateCache {
     this.#prefetch.close();
     const error = new IdentityError("closed", "certificates are no longer handed out");
     for (const cell of this.#cells.values()) this.#drop(cell, error);
+  }
+
+  #within(cell: Cell): Promise<WorkloadCertificate> {
+    const { promise, resolve, reject } = Promise.withResolvers<WorkloadCertificate>();
+    const timer = this.#deps.clock.after(this.#waitMs, () => {
+      const where = this.#inFlight.has(cell.id)
+        ? "the authority has not answered"
+        : `${this.#inFlight.size} other requests are on their way to the authority`;
+      const seconds = formatSeconds(this.#waitMs);
+      const message = `no certificate for ${cell.id} within ${seconds}: ${where}`;
+      reject(new IdentityError("timeout", message));
+    });
+    cell.settled.promise.then(resolve, reject).finally(() => timer.cancel());
+    return promise;
   }
 
   #add(id: string, identity: Identity, priority: RequestPriority): Cell {
@@ -224,14 +249,15 @@ export class CertificateCache {
   }
 
   #succeeded(cell: Cell, certificate: WorkloadCertificate): void {
-    const { clock, log } = this.#deps;
+    const { clock, random, log, skew } = this.#deps;
+    skew.observe(certificate);
     if (log.enabled("debug")) {
       log.write("debug", "certificate fetch succeeded", [["id", { bare: cell.id }]]);
     }
     cell.retries = undefined;
     cell.state = { kind: "available", certificate };
     cell.settled.resolve(certificate);
-    this.#schedule(cell, Math.max(renewalAt(certificate) - clock.now(), RENEWAL_MS_MIN));
+    this.#schedule(cell, Math.max(renewalAt(certificate, random) - clock.now(), RENEWAL_MS_MIN));
     for (const listener of this.#listeners) listener(certificate);
   }
 

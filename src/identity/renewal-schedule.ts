@@ -8,6 +8,8 @@ import { Backoff } from "../runtime/backoff.ts";
 import type { Random } from "../runtime/random.ts";
 
 const MINUTE_MS = 60_000;
+/** Share of a certificate's life. */
+const RENEWAL_JITTER = 0.05;
 const RETRY_FIRST_MS = 1000;
 const RETRY_MAX_MS = 150_000;
 const RETRY_JITTER = 0.2;
@@ -15,19 +17,20 @@ const RETRY_JITTER = 0.2;
 const BACKING_OFF_MAX_MS = 15 * MINUTE_MS;
 
 /**
- * Half-way through the certificate's life, exactly: identities spread by the time of their first
- * fetch.
+ * Half-way through the certificate's life, give or take a twentieth of it: identities that were
+ * fetched together are not renewed together. The original has no such jitter.
  *
  * @returns milliseconds since the epoch; 0, which is at once, when the times make no sense.
  */
-export function renewalAt(validity: {
-  readonly notBeforeAt: number;
-  readonly notAfterAt: number;
-}): number {
+export function renewalAt(
+  validity: { readonly notBeforeAt: number; readonly notAfterAt: number },
+  random: Random,
+): number {
   const { notBeforeAt, notAfterAt } = validity;
   if (!Number.isFinite(notBeforeAt) || !Number.isFinite(notAfterAt)) return 0;
   if (notAfterAt < notBeforeAt) return notAfterAt;
-  return notBeforeAt + (notAfterAt - notBeforeAt) / 2;
+  const share = 0.5 + RENEWAL_JITTER * (2 * random.unit() - 1);
+  return notBeforeAt + (notAfterAt - notBeforeAt) * share;
 }
 
 /** The retries of one identity from its first failure to its next success. */

@@ -50,7 +50,7 @@ export interface InboundDeps
 
 export type InboundOptions = Pick<
   ProxyOptions,
-  "network" | "serverTunnel" | "tls12" | "postQuantumOnly" | "responseBaggage"
+  "network" | "serverTunnel" | "tls12" | "postQuantumOnly" | "trustDomains" | "responseBaggage"
 >;
 
 export class Inbound {
@@ -106,8 +106,8 @@ export class Inbound {
   /** Made once for each certificate, not for each peer. */
   #tlsWith(certificate: WorkloadCertificate): TlsOptions {
     if (this.#tls?.certificate !== certificate) {
-      const { tls12, postQuantumOnly } = this.#options;
-      const verifyPeer = expectTrustDomain(certificate.identity.trustDomain);
+      const { tls12, postQuantumOnly, trustDomains } = this.#options;
+      const verifyPeer = expectTrustDomain(certificate.identity.trustDomain, trustDomains);
       this.#tls = { certificate, verifyPeer, tls12, postQuantumOnly };
     }
     return this.#tls;

@@ -55,6 +55,8 @@ export interface ProxyOptions {
     readonly unusedReleaseMs: number;
     readonly connectionsMax: number;
   };
+  /** Peers of these trust domains are taken in as well as those of the workload's own. */
+  readonly trustDomains: readonly string[];
   /** Also allow TLS 1.2. */
   readonly tls12: boolean;
   /** Only X25519MLKEM768 key exchange. */

@@ -3,6 +3,7 @@
  *
  * @see spec control-plane 1.1 and 6.3.
  */
+import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import {
   checkServerIdentity,
@@ -11,7 +12,7 @@ import {
   type PeerCertificate,
   type SecureContext,
 } from "node:tls";
-import { pemBlocks } from "./pem.ts";
+import { type PemBlock, pemBlocks } from "./pem.ts";
 import { TlsError } from "./tls-error.ts";
 
 /** Where the accepted roots come from. */
@@ -90,7 +91,17 @@ export function checkServerNames(
   return errors.includes(undefined) ? undefined : errors[0];
 }
 
+/** Node's TLS takes text without any certificate, and then trusts nobody. */
 function withCertificates(text: string, where: string): string {
-  if (pemBlocks(text).some(({ label }) => label === "CERTIFICATE")) return text;
+  if (pemBlocks(text).some(isCertificate)) return text;
   throw new TlsError("bad-roots", `no root certificate in ${where}`);
+}
+
+function isCertificate({ label, text }: PemBlock): boolean {
+  if (label !== "CERTIFICATE") return false;
+  try {
+    return new X509Certificate(text).raw.length > 0;
+  } catch {
+    return false;
+  }
 }

@@ -29,12 +29,16 @@ export function expectIdentity(expected: readonly Identity[]): VerifyPeer {
   };
 }
 
-/** The peer has to be of this trust domain; `undefined`: of any, or none. */
-export function expectTrustDomain(trustDomain: string | undefined): VerifyPeer {
+/**
+ * The peer has to be of this trust domain.
+ *
+ * @param aliases further trust domains that are as good; the original knows none.
+ */
+export function expectTrustDomain(trustDomain: string, aliases: readonly string[]): VerifyPeer {
+  const accepted = new Set([trustDomain, ...aliases]);
   return ({ leafDer }) => {
-    if (trustDomain === undefined) return undefined;
     const got = peerIdentities(leafDer);
-    if (got.some((id) => id.trustDomain === trustDomain)) return undefined;
+    if (got.some((id) => accepted.has(id.trustDomain))) return undefined;
     return (
       "Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(" +
       `SanTrustDomainError("${trustDomain}", [${got.map(debugForm).join(", ")}])))) }`

@@ -44,6 +44,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     clusterId: "Kubernetes",
     headers: [],
     certificateTtlMs: 86_400_000,
+    certificateWaitMs: 10_000,
   });
   const tunnel = {
     streamWindowBytes: 4_194_304,
@@ -68,6 +69,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     serverTunnel: { ...tunnel, headerListBytesMax: 65_536, streamsMax: 200 },
     pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
     tls12: false,
+    trustDomains: [],
     postQuantumOnly: false,
     responseBaggage: true,
     policyInfoLogging: false,
@@ -178,6 +180,11 @@ const settings: readonly {
     environment: { CLUSTER_ID: "east", ISTIO_META_CLUSTER_ID: "west" },
     read: (c) => c.identity.clusterId,
     value: "west",
+  },
+  {
+    environment: { TRUST_DOMAINS: "old.example, older.example,," },
+    read: (c) => c.proxy.trustDomains,
+    value: ["old.example", "older.example"],
   },
   { environment: { SECRET_TTL: "1h" }, read: (c) => c.identity.certificateTtlMs, value: 3_600_000 },
   {

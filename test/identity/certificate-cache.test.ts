@@ -26,7 +26,11 @@ function fixture() {
   };
   /** Retries come exactly at their nominal time. */
   const random: Random = { unit: () => 0.5, hex: () => "" };
-  const cache = new CertificateCache({ fetch: authority.fetch, clock, random, log });
+  const skew = { observe() {} };
+  const cache = new CertificateCache(
+    { fetch: authority.fetch, clock, random, log, skew },
+    { waitMs: 10 * SECOND },
+  );
   return { clock, authority, logged, cache };
 }
 
@@ -87,6 +91,54 @@ test("while a renewal is on its way the old certificate is handed out", async ()
   await clock.advance(12 * HOUR + SECOND);
   assert.equal(authority.requested.length, 2);
   assert.equal(await cache.certificate(a, "real-time"), first);
+});
+
+test("renewals of certificates that came together are spread over a tenth of their life", async () => {
+  const clock = new FakeClock();
+  const authority = new FakeCertificateAuthority(clock);
+  const units = [0, 0.25, 0.5, 0.999];
+  const random: Random = { unit: () => units.shift() ?? 0.5, hex: () => "" };
+  const cache = new CertificateCache(
+    { fetch: authority.fetch, clock, random, log: silentLogger, skew: { observe() {} } },
+    { waitMs: 10 * SECOND },
+  );
+  for (const name of ["s1", "s2", "s3", "s4"]) {
+    await cache.certificate(testIdentity(name), "real-time");
+  }
+  authority.requested.length = 0;
+  const start = clock.now();
+  const counts = [];
+  for (const atHour of [10.7, 10.9, 11.5, 12.1, 13.2]) {
+    await clock.advance(atHour * HOUR - (clock.now() - start));
+    counts.push(authority.requested.length);
+  }
+  assert.deepEqual(counts, [0, 1, 2, 3, 4]);
+  cache.close();
+});
+
+test("a connection waits for its certificate as long as it may, and says what it waited for", async () => {
+  const { authority, cache, clock } = fixture();
+  authority.latencyMs = 25 * SECOND;
+  const seen = watch(cache.certificate(a, "real-time"));
+  const prefetched = watch(cache.certificate(a, "warmup"));
+  for (let i = 0; i < 7; i++) watch(cache.certificate(testIdentity(`busy${i}`), "real-time"));
+  const queued = watch(cache.certificate(b, "real-time"));
+  await clock.advance(10 * SECOND - 1);
+  assert.equal(seen.error, undefined);
+  await clock.advance(1);
+  assert.equal(
+    seen.error,
+    "no certificate for spiffe://cluster.local/ns/default/sa/a within 10s: " +
+      "the authority has not answered",
+  );
+  assert.equal(
+    queued.error,
+    "no certificate for spiffe://cluster.local/ns/default/sa/b within 10s: " +
+      "8 other requests are on their way to the authority",
+  );
+  await clock.advance(15 * SECOND);
+  assert.match(prefetched.certificate ?? "", /^certificate 1 for/);
+  assert.match((await cache.certificate(a, "real-time")).chainPem[0] as string, /^certificate 1 /);
 });
 
 test("a certificate that is born old is not renewed in a loop", async () => {
@@ -233,7 +285,10 @@ test("each identity backs off by itself, and from the beginning after a success"
     return authority.fetch(identity);
   };
   const random: Random = { unit: () => 0.5, hex: () => "" };
-  const own = new CertificateCache({ fetch, clock, random, log: silentLogger });
+  const own = new CertificateCache(
+    { fetch, clock, random, log: silentLogger, skew: { observe() {} } },
+    { waitMs: 10 * SECOND },
+  );
   authority.lifetimeMs = 10 * SECOND;
   authority.failure = new Error("no");
   watch(own.certificate(a, "real-time"));
@@ -335,7 +390,10 @@ test("the dump shows each identity's state and certificates, sorted", async () =
   const fetch = async (identity: typeof a) =>
     identity === b ? promise : Promise.reject(new Error("no"));
   const random: Random = { unit: () => 0.5, hex: () => "" };
-  const cache = new CertificateCache({ fetch, clock, random, log: silentLogger });
+  const cache = new CertificateCache(
+    { fetch, clock, random, log: silentLogger, skew: { observe() {} } },
+    { waitMs: 10 * SECOND },
+  );
 
   const waiting = cache.certificate(b, "real-time");
   await assert.rejects(cache.certificate(a, "real-time"));

@@ -17,9 +17,15 @@ const renewals: readonly (readonly [
 ];
 for (const [what, notBeforeAt, notAfterAt, expected] of renewals) {
   test(`a certificate is renewed at ${what}`, () => {
-    assert.equal(renewalAt({ notBeforeAt, notAfterAt }), expected);
+    assert.equal(renewalAt({ notBeforeAt, notAfterAt }, random(0.5)), expected);
   });
 }
+
+test("renewals of one moment are spread over a tenth of the life", () => {
+  const validity = { notBeforeAt: 0, notAfterAt: 1000 };
+  assert.equal(renewalAt(validity, random(0)), 450);
+  assert.ok(Math.abs(renewalAt(validity, random(0.9999)) - 550) < 1);
+});
 
 function random(unit: number): Random {
   return { unit: () => unit, hex: () => assert.fail("no bytes are drawn") };

@@ -57,6 +57,7 @@ const OPTIONS: ProxyOptions = {
   clientTunnel: TUNNEL,
   serverTunnel: { ...TUNNEL, streamsMax: 200 },
   pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
+  trustDomains: [],
   tls12: false,
   postQuantumOnly: false,
   responseBaggage: true,

@@ -44,6 +44,11 @@ export function recordedText(path: string): string {
   return readFileSync(new URL(path, ROOT), "utf8");
 }
 
+/** A file of the recording as it was on the wire. */
+export function recordedBytes(path: string): Buffer {
+  return readFileSync(new URL(path, ROOT));
+}
+
 function readMessages(
   folder: string,
   wanted: (file: string) => boolean = () => true,

@@ -57,7 +57,7 @@ test("nobody is let in where nobody is expected", async () => {
 });
 
 test("a peer of another trust domain is refused in the original's words", async () => {
-  const verify = expectTrustDomain("cluster.local");
+  const verify = expectTrustDomain("cluster.local", []);
   assert.equal(verify(await leafWith(spiffe(abroad), spiffe(pay))), undefined);
   assert.equal(
     verify(await leafWith(spiffe(abroad))),
@@ -68,6 +68,12 @@ test("a peer of another trust domain is refused in the original's words", async 
   assert.ok(verify(await leafWith()) !== undefined);
 });
 
-test("without a trust domain of our own any peer is let in", async () => {
-  assert.equal(expectTrustDomain(undefined)(await leafWith()), undefined);
+test("a peer of an alias of our trust domain is let in, and no other", async () => {
+  const verify = expectTrustDomain("cluster.local", ["other.example", "third.example"]);
+  assert.equal(verify(await leafWith(spiffe(abroad))), undefined);
+  assert.equal(verify(await leafWith(spiffe(cart))), undefined);
+  assert.match(
+    verify(await leafWith(uriName("spiffe://fourth.example/ns/shop/sa/cart"))) ?? "",
+    /SanTrustDomainError\("cluster.local", \[Spiffe \{ trust_domain: "fourth.example"/,
+  );
 });
