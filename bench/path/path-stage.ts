@@ -205,7 +205,7 @@ function startLab(commands: NodeCommands): Promise<MeshLab> {
       "envoy-server": "10.78.0.66",
       [OUTSIDE_SERVER]: "10.78.0.67",
     },
-    authorityMesh: mesh,
+    mesh,
     controlIp: "10.78.0.4",
     prefixLength: 24,
     gatewayIp: "10.78.0.1",

@@ -55,7 +55,7 @@ export class PodsStage {
     const lab = await MeshLab.start({
       nodes: { "node-a": node("a", "10.80.0.2"), "node-b": node("b", "10.80.0.3") },
       outsiders: { "direct-client": "10.80.0.41", "direct-server": "10.80.0.42" },
-      authorityMesh: mesh,
+      mesh,
       controlIp: "10.80.0.4",
       prefixLength: 16,
       gatewayIp: "10.80.0.1",

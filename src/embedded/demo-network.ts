@@ -76,7 +76,7 @@ export async function buildDemoNetwork(): Promise<DemoNetwork> {
 }
 
 /**
- * The mesh as a file for `LOCAL_XDS_PATH`: every pod speaks HBONE and is its own service account;
+ * The mesh as a file for the control plane: every pod speaks HBONE and is its own service account;
  * the server lets the client in and turns the intruder away.
  */
 export function demoMeshFile(network: DemoNetwork): string {

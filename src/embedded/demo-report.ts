@@ -118,7 +118,7 @@ function wire({
   ];
 }
 
-/** Leaves out what the proxies say to the certificate authority. */
+/** Leaves out what the proxies say to the control plane. */
 function isBetweenPods({ source, destination }: CapturedFlow): boolean {
   return source.endsWith(TUNNEL_PORT) || destination.endsWith(TUNNEL_PORT);
 }

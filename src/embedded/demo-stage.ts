@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import type { Server } from "node:net";
+import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DemoDaemon } from "./demo-daemon.ts";
 import {
@@ -24,8 +25,9 @@ import { WireCapture } from "./wire-capture.ts";
 /** In the stage's own /run, a tmpfs. */
 const FOLDER = "/run/ztunnel-demo";
 const MESH_FILE = `${FOLDER}/mesh.yaml`;
+const ROOT_FILE = `${FOLDER}/control/root-cert.pem`;
 const PROMETHEUS_FILE = `${FOLDER}/prometheus.yml`;
-const CA_PORT = 15012;
+const CONTROL_PORT = 15012;
 const READINESS_PORT = 15021;
 const STATS_PORT = 15020;
 const HELLO_PORT = 8080;
@@ -67,7 +69,7 @@ class Stage {
     say("building two nodes and four pods");
     const network = await buildDemoNetwork();
     writeFileSync(MESH_FILE, demoMeshFile(network));
-    say("starting the certificate authority, two proxies and two node agents");
+    say("starting a control plane, two proxies and two node agents");
     const proxies = await this.#startDaemons(network);
     say("putting the pods into the mesh");
     await this.#attachPods(network);
@@ -95,22 +97,18 @@ class Stage {
 
   async #startDaemons(network: DemoNetwork): Promise<Record<NodeName, DemoDaemon>> {
     const { nodes } = network;
-    const authority = `${nodes["node-a"].ip}:${CA_PORT}`;
-    this.#start("embedded-mesh", nodes["node-a"], [
-      ...[
-        "embedded-mesh",
-        "--file",
-        MESH_FILE,
-        "--listen",
-        authority,
-        "--state-dir",
-        `${FOLDER}/ca`,
-      ],
-    ]);
-    await this.#until("the certificate authority", () => {
-      // Proxies read the root at their start; it is there once the authority is.
-      return readFileSync(`${FOLDER}/ca/root-cert.pem`).length > 0;
+    const control = `${nodes["node-a"].ip}:${CONTROL_PORT}`;
+    const tokens = Object.keys(nodes).flatMap((name) => {
+      const file = tokenFile(name as NodeName);
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, randomBytes(32).toString("base64url"), { mode: 0o600 });
+      return ["--node-token", `${name}=${file}`];
     });
+    const mesh = this.#start("embedded-mesh", nodes["node-a"], [
+      ...["embedded-mesh", "--file", MESH_FILE, "--listen", control, ...tokens],
+      ...["--state-dir", `${FOLDER}/control`],
+    ]);
+    await this.#until("the control plane", () => mesh.lines.length > 0);
     const proxies: Partial<Record<NodeName, DemoDaemon>> = {};
     for (const node of Object.values(nodes) as (DemoPlace & { name: NodeName })[]) {
       this.#start(`node agent of ${node.name}`, node, [
@@ -120,10 +118,11 @@ class Stage {
         NODE_NAME: node.name,
         INSTANCE_IP: node.ip,
         INPOD_UDS: zdsPath(node.name),
-        LOCAL_XDS_PATH: MESH_FILE,
-        XDS_ADDRESS: "",
-        CA_ADDRESS: `https://${authority}`,
-        CA_ROOT_CA: `${FOLDER}/ca/root-cert.pem`,
+        XDS_ADDRESS: `https://${control}`,
+        XDS_ROOT_CA: ROOT_FILE,
+        CA_ADDRESS: `https://${control}`,
+        CA_ROOT_CA: ROOT_FILE,
+        AUTH_TOKEN: tokenFile(node.name),
         CLUSTER_ID: "Kubernetes",
       });
     }
@@ -247,6 +246,10 @@ class Stage {
     );
     throw new Error(`${what} is not there after ${STEP_MS_MAX} ms${reason}\n${words.join("\n")}`);
   }
+}
+
+function tokenFile(node: NodeName): string {
+  return `${FOLDER}/${node}/token`;
 }
 
 function zdsPath(node: NodeName): string {

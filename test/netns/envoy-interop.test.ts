@@ -330,7 +330,6 @@ async function accessLine(
 function startLab(): Promise<MeshLab> {
   const node = (name: string, ip: string, pods: readonly string[]) => ({
     ip,
-    mesh: MESH,
     environment: { LOG_FORMAT: "plain", ZTUNNEL_WORKER_THREADS: "1" },
     pods: WORKLOADS.filter((one) => one.node === name && pods.includes(one.name)),
   });
@@ -340,7 +339,7 @@ function startLab(): Promise<MeshLab> {
       "node-b": node("node-b", "10.79.0.3", ["server", "guarded"]),
     },
     outsiders: { outside: "10.79.0.31", gate: "10.79.0.34" },
-    authorityMesh: MESH,
+    mesh: MESH,
     controlIp: "10.79.0.4",
     prefixLength: 24,
     gatewayIp: "10.79.0.1",

@@ -74,10 +74,10 @@ const SKIP = requireNetns("iptables") || requireH2spec();
 test("h2spec finds what is listed, nothing else", { skip: SKIP }, async () => {
   const lab = await MeshLab.start({
     nodes: {
-      node: { ip: "10.80.0.2", mesh: MESH, pods: [{ name: "server", ip: POD_IP }] },
+      node: { ip: "10.80.0.2", pods: [{ name: "server", ip: POD_IP }] },
     },
     outsiders: { outside: "10.80.0.34" },
-    authorityMesh: MESH,
+    mesh: MESH,
     controlIp: "10.80.0.250",
     gatewayIp: "10.80.0.254",
     prefixLength: 24,

@@ -585,7 +585,7 @@ function startLab(): Promise<MeshLab> {
       },
     },
     outsiders: { outside: "10.77.0.31", stale: "10.77.0.34" },
-    authorityMesh: meshB,
+    mesh: meshB,
     controlIp: "10.77.0.4",
     prefixLength: 24,
     gatewayIp: "10.77.0.1",

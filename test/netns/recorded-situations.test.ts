@@ -168,7 +168,7 @@ function startLab(format: "plain" | "json"): Promise<MeshLab> {
       plain: "10.77.0.33",
       stale: "10.77.0.34",
     },
-    authorityMesh: meshB,
+    mesh: meshB,
     controlIp: "10.77.0.4",
     prefixLength: 24,
     gatewayIp: "10.77.0.1",

@@ -16,10 +16,9 @@ test("a captured pod scrapes another node's daemon over HBONE", {
 }, async () => {
   const lab = await MeshLab.start({
     nodes: {
-      "node-a": { ip: "10.79.0.2", mesh: MESH, pods: [{ name: "scraper", ip: "10.79.0.11" }] },
+      "node-a": { ip: "10.79.0.2", pods: [{ name: "scraper", ip: "10.79.0.11" }] },
       "node-b": {
         ip: "10.79.0.3",
-        mesh: MESH,
         pods: [],
         environment: {
           POD_NAME: "ztunnel-b",
@@ -28,7 +27,7 @@ test("a captured pod scrapes another node's daemon over HBONE", {
         },
       },
     },
-    authorityMesh: MESH,
+    mesh: MESH,
     controlIp: "10.79.0.4",
     prefixLength: 24,
     gatewayIp: "10.79.0.1",

@@ -1,5 +1,5 @@
 /**
- * Two nodes with the built daemon, pods with istio-cni's rules, a certificate authority and hosts
+ * Two nodes with the built daemon, pods with istio-cni's rules, the embedded control plane and hosts
  * outside the mesh, all in real namespaces: the stage for whole-path tests and benches.
  */
 import type { ChildProcess } from "node:child_process";
@@ -32,8 +32,8 @@ export interface LabPod {
 
 export interface LabNodeOptions {
   readonly ip: string;
-  /** The text of its LOCAL_XDS_PATH. */
-  readonly mesh: string;
+  /** The text of its LOCAL_XDS_PATH; default: it asks the control plane. */
+  readonly mesh?: string;
   readonly pods: readonly LabPod[];
   readonly environment?: Readonly<Record<string, string>>;
   /**
@@ -47,9 +47,9 @@ export interface MeshLabOptions {
   readonly nodes: Readonly<Record<string, LabNodeOptions>>;
   /** Hosts outside the mesh: name → IPv4 address. */
   readonly outsiders?: Readonly<Record<string, string>>;
-  /** What the certificate authority may sign. */
-  readonly authorityMesh: string;
-  /** Address of the control host that runs the authority. */
+  /** What the control plane serves, and signs for. */
+  readonly mesh: string;
+  /** Address of the control host that runs it. */
   readonly controlIp: string;
   readonly prefixLength: number;
   /** A router towards nowhere: 10.98.0.0/16 never answers, 10.99.0.0/16 is unreachable. */
@@ -132,7 +132,10 @@ export class MeshLab {
   /** Pods, outsiders, `control` and the nodes' own hosts. */
   readonly hosts: Map<string, LabHost> = new Map();
   readonly folder: string = mkdtempSync(join(tmpdir(), "ztunnel-lab-"));
+  /** Followed by the control plane. */
+  readonly meshFile: string = join(this.folder, "mesh.yaml");
   readonly #options: MeshLabOptions;
+  #controlOutput = "";
 
   private constructor(options: MeshLabOptions) {
     this.#options = options;
@@ -172,6 +175,33 @@ export class MeshLab {
     return host;
   }
 
+  /** Settles when it listens. It ends with the lab, or when it is killed. */
+  async startControlPlane(): Promise<ChildProcess> {
+    const tokens = Object.keys(this.#options.nodes).flatMap((node) => {
+      writeFileSync(this.#tokenFile(node), `token of ${node}`);
+      return ["--node-token", `${node}=${this.#tokenFile(node)}`];
+    });
+    const control = this.#spawn("control", {}, [
+      ...OUR_COMMAND,
+      "embedded-mesh",
+      ...["--file", this.meshFile, "--listen", `${this.#options.controlIp}:15012`],
+      ...["--state-dir", join(this.folder, "control"), ...tokens],
+    ]);
+    await new Promise<void>((resolve, reject) => {
+      control.stdout?.on("data", (chunk: Buffer) => {
+        this.#controlOutput += chunk.toString();
+        resolve();
+      });
+      control.once("exit", (code) => reject(new Error(`embedded-mesh ended with ${code}`)));
+    });
+    return control;
+  }
+
+  /** What the control plane has said so far. */
+  get controlLines(): string[] {
+    return this.#controlOutput.split("\n").slice(0, -1);
+  }
+
   /** Ends the daemons, then removes everything. Idempotent. */
   async close(): Promise<void> {
     for (const node of this.nodes.values()) node.close();
@@ -180,41 +210,44 @@ export class MeshLab {
   }
 
   async #start(): Promise<void> {
-    const { nodes, outsiders, controlIp, authorityMesh } = this.#options;
+    const { nodes, outsiders, controlIp, mesh } = this.#options;
     this.#addGateway();
     this.addHost("control", controlIp);
     for (const [name, ip] of Object.entries(outsiders ?? {})) this.addHost(name, ip);
-    await this.#startAuthority(authorityMesh);
+    writeFileSync(this.meshFile, mesh);
+    await this.startControlPlane();
     await Promise.all(Object.entries(nodes).map(([name, node]) => this.#startNode(name, node)));
   }
 
-  async #startAuthority(mesh: string): Promise<void> {
-    const file = join(this.folder, "authority.yaml");
+  #meshSource(name: string, mesh: string | undefined): Readonly<Record<string, string>> {
+    if (mesh === undefined) {
+      const address = `https://${this.#options.controlIp}:15012`;
+      return { XDS_ADDRESS: address, XDS_ROOT_CA: this.#rootFile };
+    }
+    const file = join(this.folder, `${name}.yaml`);
     writeFileSync(file, mesh);
-    const listen = `${this.#options.controlIp}:15012`;
-    const authority = this.#spawn("control", {}, [
-      ...OUR_COMMAND,
-      "embedded-mesh",
-      ...["--file", file, "--listen", listen, "--state-dir", join(this.folder, "authority")],
-    ]);
-    await new Promise<void>((resolve, reject) => {
-      authority.stdout?.on("data", () => resolve());
-      authority.once("exit", (code) => reject(new Error(`embedded-mesh ended with ${code}`)));
-    });
+    return { LOCAL_XDS_PATH: file };
+  }
+
+  get #rootFile(): string {
+    return join(this.folder, "control", "root-cert.pem");
+  }
+
+  #tokenFile(node: string): string {
+    return join(this.folder, `${node}.token`);
   }
 
   async #startNode(name: string, options: LabNodeOptions): Promise<void> {
     const host = this.addHost(name, options.ip);
-    const meshFile = join(this.folder, `${name}.yaml`);
     const uds = join(this.folder, `${name}.sock`);
-    writeFileSync(meshFile, options.mesh);
     const agent = new ZdsServer({ native, clock: systemClock, log: silentLogger }, { path: uds });
     const environment = {
       NODE_NAME: name,
       INPOD_UDS: uds,
-      LOCAL_XDS_PATH: meshFile,
+      ...this.#meshSource(name, options.mesh),
       CA_ADDRESS: `https://${this.#options.controlIp}:15012`,
-      CA_ROOT_CA: join(this.folder, "authority", "root-cert.pem"),
+      CA_ROOT_CA: this.#rootFile,
+      AUTH_TOKEN: this.#tokenFile(name),
       ...options.environment,
     };
     const daemon = this.#spawn(

@@ -40,7 +40,6 @@ export function startTwoNodes(options: TwoNodesOptions = {}): Promise<MeshLab> {
     nodes: {
       "node-a": {
         ip: "10.66.0.2",
-        mesh: TWO_NODES_MESH,
         environment: environment("node-a"),
         pods: [
           { name: "client", ip: ADDRESS.client, ipv6: IPV6_ADDRESS.client },
@@ -49,7 +48,6 @@ export function startTwoNodes(options: TwoNodesOptions = {}): Promise<MeshLab> {
       },
       "node-b": {
         ip: "10.66.0.3",
-        mesh: TWO_NODES_MESH,
         environment: environment("node-b"),
         pods: [
           { name: "server", ip: ADDRESS.server, ipv6: IPV6_ADDRESS.server },
@@ -58,7 +56,7 @@ export function startTwoNodes(options: TwoNodesOptions = {}): Promise<MeshLab> {
       },
     },
     outsiders: { outside: ADDRESS.outside },
-    authorityMesh: TWO_NODES_MESH,
+    mesh: TWO_NODES_MESH,
     controlIp: "10.66.0.4",
     prefixLength: 24,
     gatewayIp: "10.66.0.1",
