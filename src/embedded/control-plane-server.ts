@@ -26,8 +26,13 @@ export interface ControlPlaneServerOptions {
   readonly listen: string;
   /** Host names and IP addresses by which clients call, beside those of istiod and this machine. */
   readonly names: readonly string[];
-  /** Connections are ended at this age, milliseconds; default 30 min, as istiod. */
-  readonly connectionAgeMsMax?: number;
+  /** When connections are ended, milliseconds; default 30 min and 10 s, as istiod. */
+  readonly connectionAge?: {
+    /** No new calls on a connection that is older. */
+    readonly maxMs: number;
+    /** How much longer the calls that are under way may take. */
+    readonly graceMs: number;
+  };
 }
 
 const OWN_NAMES = ["istiod.istio-system.svc", "istiod", "localhost", "127.0.0.1", "::1"];
@@ -37,20 +42,19 @@ const REQUEST_BYTES_MAX = 4 * 2 ** 20;
 const STREAMS_PER_CONNECTION_MAX = 100_000;
 const KEEPALIVE_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
-const CONNECTION_AGE_MS = 30 * 60_000;
-const CONNECTION_AGE_GRACE_MS = 10_000;
+const CONNECTION_AGE = { maxMs: 30 * 60_000, graceMs: 10_000 };
 
 export class ControlPlaneServer {
   readonly #server: Server;
   #port = 0;
 
-  private constructor(connectionAgeMs: number) {
+  private constructor(connectionAge: NonNullable<ControlPlaneServerOptions["connectionAge"]>) {
     this.#server = new Server({
       "grpc.keepalive_time_ms": KEEPALIVE_MS,
       "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
       "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
-      "grpc.max_connection_age_grace_ms": CONNECTION_AGE_GRACE_MS,
-      "grpc.max_connection_age_ms": connectionAgeMs,
+      "grpc.max_connection_age_grace_ms": connectionAge.graceMs,
+      "grpc.max_connection_age_ms": connectionAge.maxMs,
       "grpc.max_receive_message_length": REQUEST_BYTES_MAX,
       "grpc.max_send_message_length": -1,
     });
@@ -61,7 +65,7 @@ export class ControlPlaneServer {
     deps: { readonly authority: EmbeddedAuthority; readonly services: readonly GrpcService[] },
     options: ControlPlaneServerOptions,
   ): Promise<ControlPlaneServer> {
-    const server = new ControlPlaneServer(options.connectionAgeMsMax ?? CONNECTION_AGE_MS);
+    const server = new ControlPlaneServer(options.connectionAge ?? CONNECTION_AGE);
     for (const { definition, implementation } of deps.services) {
       server.#server.addService(definition, implementation);
     }

@@ -6,6 +6,7 @@
 import {
   type Client,
   type ClientDuplexStream,
+  connectivityState,
   type Metadata,
   type ServiceError,
   status,
@@ -28,6 +29,11 @@ export interface GrpcTransportOptions {
   /** Name, TCP and TLS together, milliseconds. */
   readonly connectMs: number;
 }
+
+const SETTLED: ReadonlySet<connectivityState> = new Set([
+  connectivityState.READY,
+  connectivityState.TRANSIENT_FAILURE,
+]);
 
 export class GrpcTransport implements DiscoveryTransport {
   readonly #line: IstiodLine;
@@ -61,12 +67,24 @@ export class GrpcTransport implements DiscoveryTransport {
     return new GrpcStream(channel, metadata);
   }
 
-  #connected(channel: Client): Promise<void> {
+  /** Settles also when the first attempt has failed: the call then fails at once, and says why. */
+  #connected(client: Client): Promise<void> {
+    const channel = client.getChannel();
+    const { connectMs } = this.#options;
+    const deadline = this.#clock.now() + connectMs;
     return new Promise((resolve, reject) => {
-      channel.waitForReady(this.#clock.now() + this.#options.connectMs, (error) => {
-        if (error === undefined || error === null) resolve();
-        else reject(new Error(`not connected within ${this.#options.connectMs} ms`));
-      });
+      const look = (): void => {
+        const state = channel.getConnectivityState(true);
+        if (SETTLED.has(state)) {
+          resolve();
+          return;
+        }
+        channel.watchConnectivityState(state, deadline, (error) => {
+          if (error === undefined) look();
+          else reject(new Error(`not connected within ${connectMs} ms`));
+        });
+      };
+      look();
     });
   }
 }
