@@ -135,6 +135,7 @@ export class MeshLab {
   /** Followed by the control plane. */
   readonly meshFile: string = join(this.folder, "mesh.yaml");
   readonly #options: MeshLabOptions;
+  #control: ChildProcess | undefined;
   #controlOutput = "";
 
   private constructor(options: MeshLabOptions) {
@@ -176,7 +177,7 @@ export class MeshLab {
   }
 
   /** Settles when it listens. It ends with the lab, or when it is killed. */
-  async startControlPlane(): Promise<ChildProcess> {
+  async startControlPlane(): Promise<void> {
     const tokens = Object.keys(this.#options.nodes).flatMap((node) => {
       writeFileSync(this.#tokenFile(node), `token of ${node}`);
       return ["--node-token", `${node}=${this.#tokenFile(node)}`];
@@ -187,6 +188,7 @@ export class MeshLab {
       ...["--file", this.meshFile, "--listen", `${this.#options.controlIp}:15012`],
       ...["--state-dir", join(this.folder, "control"), ...tokens],
     ]);
+    this.#control = control;
     await new Promise<void>((resolve, reject) => {
       control.stdout?.on("data", (chunk: Buffer) => {
         this.#controlOutput += chunk.toString();
@@ -194,10 +196,15 @@ export class MeshLab {
       });
       control.once("exit", (code) => reject(new Error(`embedded-mesh ended with ${code}`)));
     });
-    return control;
   }
 
-  /** What the control plane has said so far. */
+  /** The one that was started last. */
+  get controlPlane(): ChildProcess {
+    if (this.#control === undefined) throw new Error("no control plane was started");
+    return this.#control;
+  }
+
+  /** What control planes have said so far. */
   get controlLines(): string[] {
     return this.#controlOutput.split("\n").slice(0, -1);
   }

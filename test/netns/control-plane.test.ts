@@ -1,0 +1,140 @@
+/** Proxies of two nodes and their control plane: pushed to, cut off, killed, back again. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { renameSync, writeFileSync } from "node:fs";
+import { after, before, describe, test } from "node:test";
+import { type LabServer, listenEcho } from "../support/lab-application.ts";
+import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { requireNetns } from "../support/netns-lab.ts";
+import {
+  ADDRESS,
+  APP_PORT,
+  echoOnce,
+  startTwoNodes,
+  TWO_NODES_MESH,
+} from "../support/two-nodes.ts";
+
+/** Keep-alive: 30 s until the ping, 10 s until it counts as lost. */
+const HALF_OPEN_MS_MAX = 45_000;
+/** The longest back-off, and what a busy machine needs. */
+const BACK_MS_MAX = 25_000;
+const PUSH_MS_MAX = 10_000;
+const CONNECT_MS = 1000;
+
+const OPEN_MESH = TWO_NODES_MESH.replace("authorizationPolicies: [default/friends]", "");
+
+describe("a mesh that is learnt from a control plane", { skip: requireNetns("iptables") }, () => {
+  let lab: MeshLab;
+  const servers: LabServer[] = [];
+
+  before(async () => {
+    lab = await startTwoNodes({ environment: { XDS_CONNECT_TIMEOUT: `${CONNECT_MS}ms` } });
+    for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
+  });
+
+  after(async () => {
+    for (const server of servers) server.close();
+    await lab?.close();
+  });
+
+  const isConnected = async (node: string): Promise<boolean> =>
+    /^ztunnel_xds_connected 1$/m.test(await lab.node(node).metrics());
+  const mayCall = (ip: string): Promise<boolean> =>
+    echoOnce(lab, "client", ip).then(
+      () => true,
+      () => false,
+    );
+  const change = (mesh: string): void => {
+    writeFileSync(`${lab.meshFile}.new`, mesh);
+    renameSync(`${lab.meshFile}.new`, lab.meshFile);
+  };
+  const saysControlPlane = (text: string): Promise<void> =>
+    waitUntil(
+      () => lab.controlLines.some((line) => line.includes(text)),
+      `the control plane never said ${text}`,
+      PUSH_MS_MAX,
+    );
+
+  test("a change of the file reaches the proxies, one with mistakes does not", async () => {
+    assert.deepEqual(
+      [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+      [true, false],
+    );
+    change(OPEN_MESH);
+    await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", PUSH_MS_MAX);
+    change(`${OPEN_MESH}gateways: []\n`);
+    await saysControlPlane("keeping the former mesh: ");
+    assert.equal(await mayCall(ADDRESS.guarded), true);
+    change(TWO_NODES_MESH);
+    await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
+    for (const node of ["node-a", "node-b"]) {
+      const lines = lab.controlLines.filter((line) => line.startsWith(`proxy of ${node}: `));
+      assert.equal(lines[0], `proxy of ${node}: connected`);
+      assert(lines.includes(`proxy of ${node}: sent 1 addresses, removed 0`), lines.join("\n"));
+    }
+  });
+
+  test("a control plane that is killed is missed by nobody, and found when it is back", async () => {
+    const { pid } = lab.controlPlane;
+    assert(pid !== undefined);
+    const ended = once(lab.controlPlane, "exit");
+    process.kill(pid, "SIGKILL");
+    await ended;
+    await waitUntil(async () => !(await isConnected("node-a")), "not noticed", PUSH_MS_MAX);
+    assert.deepEqual(
+      [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+      [true, false],
+    );
+    change(OPEN_MESH);
+    await lab.startControlPlane();
+    await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
+    change(TWO_NODES_MESH);
+    await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
+  });
+
+  test("one that all packets to and from are lost of is noticed, while traffic goes on", {
+    timeout: HALF_OPEN_MS_MAX + BACK_MS_MAX + 15_000,
+  }, async (t) => {
+    const blackhole = (action: "-I" | "-D"): void => {
+      for (const [chain, port] of [
+        ["INPUT", "--sport"],
+        ["OUTPUT", "--dport"],
+      ] as const) {
+        const rule = [chain, "-p", "tcp", port, "15012", "-j", "DROP"];
+        lab.net.exec(lab.node("node-b").host, "iptables", action, ...rule);
+      }
+    };
+    await waitUntil(() => isConnected("node-b"), "never connected", BACK_MS_MAX);
+    const { length } = lab.node("node-b").lines;
+    blackhole("-I");
+    const startedAt = performance.now();
+    // Said into the void, for node-b.
+    change(OPEN_MESH);
+    await waitUntil(
+      async () => {
+        assert.deepEqual(
+          [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+          [true, false],
+        );
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        return !(await isConnected("node-b"));
+      },
+      "a half open connection was never noticed",
+      HALF_OPEN_MS_MAX,
+    );
+    t.diagnostic(`half open noticed after ${Math.round(performance.now() - startedAt)} ms`);
+    const notConnected = `not connected within ${CONNECT_MS} ms`;
+    await waitUntil(
+      () =>
+        lab
+          .node("node-b")
+          .lines.slice(length)
+          .some((line) => line.includes(notConnected)),
+      "lost SYNs were never noticed",
+      CONNECT_MS + 5000,
+    );
+    assert.equal(await mayCall(ADDRESS.server), true);
+    blackhole("-D");
+    await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
+  });
+});
