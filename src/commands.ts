@@ -60,7 +60,7 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             demandOption: true,
             requiresArg: true,
             describe:
-              "the mesh: workloads, services, policies (YAML, format of LOCAL_XDS_PATH); followed",
+              "the mesh, followed: Kubernetes objects, or the format of LOCAL_XDS_PATH (YAML)",
           })
           .option("listen", {
             type: "string",

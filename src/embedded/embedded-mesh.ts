@@ -10,11 +10,15 @@ import { CallerCheck } from "./caller-check.ts";
 import { EmbeddedAuthority, ROOT_FILE } from "./certificate-authority.ts";
 import { ControlPlaneServer } from "./control-plane-server.ts";
 import { DiscoveryService } from "./discovery-service.ts";
+import { KUBERNETES_DEFAULTS } from "./kubernetes-mesh.ts";
 import { MeshFile } from "./mesh-file.ts";
 import type { MeshSnapshot } from "./mesh-snapshot.ts";
 
 export interface EmbeddedMeshOptions {
-  /** The mesh: format of LOCAL_XDS_PATH. Only identities of its workloads are signed. */
+  /**
+   * The mesh, in the format of LOCAL_XDS_PATH or as Kubernetes objects. Only identities of its
+   * workloads are signed.
+   */
   readonly file: string;
   /** `host:port` of both services. */
   readonly listen: string;
@@ -30,9 +34,6 @@ export interface EmbeddedMeshOptions {
   readonly report?: (line: string) => void;
 }
 
-/** What callers with a token say unless they are told otherwise, as everywhere in Istio. */
-const CLUSTER_ID = "Kubernetes";
-
 /**
  * Runs until the signal. Says in one line where it listens as soon as it does, and then who comes,
  * what is pushed, signed and refused.
@@ -46,7 +47,8 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
   const callers = new CallerCheck({
     tokenFile: options.tokenFile,
     nodeTokenFiles: options.nodeTokenFiles ?? new Map(),
-    clusterId: CLUSTER_ID,
+    // What callers say unless they are told otherwise, as everywhere in Istio.
+    clusterId: KUBERNETES_DEFAULTS.clusterId,
   });
   const discovery = new DiscoveryService({
     callers,
@@ -74,10 +76,12 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
     `mesh of ${describe(file.snapshot)}: XDS_ADDRESS=${address} XDS_ROOT_CA=${root} ` +
       `CA_ADDRESS=${address} CA_ROOT_CA=${root}`,
   );
+  for (const note of file.notes) report(`passed over: ${note}`);
   file.follow({
     clock: systemClock,
     changed(snapshot) {
       report(`the mesh has changed: ${describe(snapshot)}`);
+      for (const note of file.notes) report(`passed over: ${note}`);
       discovery.update(snapshot);
     },
     refused(mistakes) {

@@ -1,7 +1,13 @@
-/** The file that describes a mesh, read again whenever it changes. */
+/**
+ * The file that describes a mesh, read again whenever it changes: in the format of LOCAL_XDS_PATH, or
+ * Kubernetes objects.
+ */
 import { readFile } from "node:fs/promises";
 import { LocalMeshError, parseLocalMesh, readLocalMeshText } from "../config/local-mesh-file.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import type { AllocatedAddresses } from "./kubernetes-address-allocation.ts";
+import { readKubernetesDocuments } from "./kubernetes-document.ts";
+import { KUBERNETES_DEFAULTS, translateKubernetes } from "./kubernetes-mesh.ts";
 import { MeshSnapshot } from "./mesh-snapshot.ts";
 
 export interface MeshFollower {
@@ -12,6 +18,15 @@ export interface MeshFollower {
   readonly refused: (mistakes: readonly string[]) => void;
 }
 
+interface ReadMesh {
+  readonly snapshot: MeshSnapshot;
+  readonly allocated: AllocatedAddresses;
+  readonly notes: readonly string[];
+}
+
+/** Every Kubernetes object says what it is; the other format has no such keys. */
+const KUBERNETES = /^(?:apiVersion|kind)[ \t]*:/m;
+
 /** Between two looks; two in a row must agree, so that half written files are not read. */
 const LOOK_MS = 100;
 
@@ -20,7 +35,7 @@ export class MeshFile {
   /** What the current mesh was made of, or the mistakes were found in. */
   #taken: string;
   #seen: string;
-  #snapshot: MeshSnapshot;
+  #mesh: ReadMesh;
   #timer: Timer | undefined;
   #closed = false;
 
@@ -29,11 +44,16 @@ export class MeshFile {
     this.#path = path;
     this.#taken = readLocalMeshText(path);
     this.#seen = this.#taken;
-    this.#snapshot = parse(this.#taken, path);
+    this.#mesh = readMesh(this.#taken, path, KUBERNETES_DEFAULTS.allocated);
   }
 
   get snapshot(): MeshSnapshot {
-    return this.#snapshot;
+    return this.#mesh.snapshot;
+  }
+
+  /** What of it was passed over, because a mesh has no use for it. */
+  get notes(): readonly string[] {
+    return this.#mesh.notes;
   }
 
   /** Looks no more. Idempotent. */
@@ -60,16 +80,28 @@ export class MeshFile {
   #take(text: string, { changed, refused }: MeshFollower): void {
     this.#taken = text;
     try {
-      this.#snapshot = parse(text, this.#path);
+      this.#mesh = readMesh(text, this.#path, this.#mesh.allocated);
     } catch (error) {
       if (!(error instanceof LocalMeshError)) throw error;
       refused(error.mistakes);
       return;
     }
-    changed(this.#snapshot);
+    changed(this.#mesh.snapshot);
   }
 }
 
-function parse(text: string, path: string): MeshSnapshot {
-  return MeshSnapshot.of(parseLocalMesh(text, path));
+/** @throws LocalMeshError with every mistake. */
+function readMesh(text: string, path: string, allocated: AllocatedAddresses): ReadMesh {
+  if (!KUBERNETES.test(text)) {
+    return { snapshot: MeshSnapshot.of(parseLocalMesh(text, path)), allocated, notes: [] };
+  }
+  const { documents, mistakes } = readKubernetesDocuments(text);
+  const mesh = translateKubernetes(documents, { ...KUBERNETES_DEFAULTS, allocated });
+  const all = [...mistakes, ...mesh.mistakes];
+  if (all.length > 0) throw new LocalMeshError(all.map((mistake) => `${path}: ${mistake}`));
+  return {
+    snapshot: new MeshSnapshot(mesh.addresses, mesh.authorizations),
+    allocated: mesh.allocated,
+    notes: mesh.notes,
+  };
 }
