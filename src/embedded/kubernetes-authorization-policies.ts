@@ -2,7 +2,7 @@
  * Authorization policies as what is left of them on layer 4.
  *
  * A rule that asks for something of HTTP allows nothing and denies without it, as with istiod: more
- * is denied than was meant, never less. A rule with a mistake allows nothing and denies everything.
+ * is denied than was meant, never less.
  *
  * @see istio pilot/pkg/serviceregistry/ambient/authorization.go
  */
@@ -45,7 +45,6 @@ export interface PolicyOptions {
 }
 
 /**
- * @param hasMistakes tells whether anything was noted until now.
  * @returns `undefined` for a policy that is none of a proxy's on layer 4: for a waypoint, or of an
  *   action other than to allow or deny.
  */
@@ -53,7 +52,6 @@ export function readAuthorizationPolicy(
   metadata: KubernetesMetadata,
   fields: KubernetesFields,
   options: PolicyOptions,
-  mistakeCount: () => number,
 ): SelectingPolicy | undefined {
   const { name, namespace, annotations } = metadata;
   const spec = fields.fields("spec");
@@ -64,9 +62,7 @@ export function readAuthorizationPolicy(
     return undefined;
   }
   const rules = spec.list("rules").flatMap((rule): Rule[] => {
-    const before = mistakeCount();
     const { clauses, asksForHttp } = readRule(rule, namespace);
-    if (mistakeCount() > before) return action === "ALLOW" ? [] : [{ clauses: [] }];
     return asksForHttp && action === "ALLOW" ? [] : [{ clauses }];
   });
   const message: Authorization = {

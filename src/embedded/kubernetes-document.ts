@@ -15,6 +15,8 @@ export interface KubernetesDocument {
   readonly name: string;
   /** Empty when none is written. */
   readonly namespace: string;
+  /** As the apiserver wrote it; empty for an object that it has not seen. */
+  readonly createdAt: string;
   readonly value: Readonly<Record<string, unknown>>;
   /** `document 3, line 41`, of a field or of the nearest that stands above it. */
   placeOf(path: FieldPath): string;
@@ -31,18 +33,23 @@ export function readKubernetesDocuments(text: string): KubernetesDocuments {
   const lines = new LineCounter();
   const documents: KubernetesDocument[] = [];
   const mistakes: string[] = [];
-  const parsed = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false });
+  const parsed = parseAllDocuments(text, { lineCounter: lines, merge: true, prettyErrors: false });
   const all = Array.isArray(parsed) ? parsed.filter((document) => isDocument(document)) : [];
   for (const [index, document] of all.entries()) {
+    const placeAt = (offset: number): string =>
+      `document ${index + 1}, line ${lines.linePos(offset).line || 1}`;
     const [error] = document.errors;
     if (error !== undefined) {
-      const place = `document ${index + 1}, line ${lines.linePos(error.pos[0]).line}`;
-      mistakes.push(`${place}: ${error.message}`);
+      mistakes.push(`${placeAt(error.pos[0])}: ${error.message}`);
       continue;
     }
-    const placeOf = (path: FieldPath): string =>
-      `document ${index + 1}, line ${lines.linePos(offsetOf(document, path)).line || 1}`;
-    readObject(document.toJS() as unknown, [], placeOf, documents, mistakes);
+    const placeOf = (path: FieldPath): string => placeAt(offsetOf(document, path));
+    try {
+      readObject(document.toJS() as unknown, [], placeOf, documents, mistakes);
+    } catch (failure) {
+      // Aliases that refer to nothing, or to each other more often than anybody writes.
+      mistakes.push(`${placeOf([])}: ${(failure as Error).message}`);
+    }
   }
   return { documents, mistakes };
 }
@@ -75,6 +82,7 @@ function readObject(
   const metadata = fields.fields("metadata");
   const name = metadata.text("name");
   const namespace = metadata.text("namespace");
+  const createdAt = metadata.text("creationTimestamp");
   if (mistakes.length > before) return;
   if (kind === "" || apiVersion === "" || name === "") {
     mistakes.push(`${placeOf(at)}: must have apiVersion, kind and metadata.name`);
@@ -85,6 +93,7 @@ function readObject(
     group: apiVersion.includes("/") ? (apiVersion.split("/")[0] ?? "") : "",
     name,
     namespace,
+    createdAt,
     value,
     placeOf: (path) => placeOf([...at, ...path]),
   });

@@ -7,39 +7,63 @@
  *
  * @see spec control-plane 2.1, 2.2, 3.5, 4.4
  */
-import { type IpAddress, ipAddressFromBytes } from "../mesh/ip-address.ts";
 import { encodeMessage } from "../wire/message-codec.ts";
 import { Authorization } from "../wire/proto/istio-security.ts";
-import { Address, type Workload as WorkloadMessage } from "../wire/proto/istio-workload.ts";
-import { type AllocatedAddresses, allocateAddresses } from "./kubernetes-address-allocation.ts";
-import { readAuthorizationPolicy } from "./kubernetes-authorization-policies.ts";
+import {
+  Address,
+  type Locality,
+  type Workload as WorkloadMessage,
+} from "../wire/proto/istio-workload.ts";
+import type { AllocatedAddresses } from "./kubernetes-address-allocation.ts";
+import {
+  readAuthorizationPolicy,
+  type SelectingPolicy,
+} from "./kubernetes-authorization-policies.ts";
 import type { KubernetesDocument } from "./kubernetes-document.ts";
-import { readEndpointSlice, sliceWorkloads } from "./kubernetes-endpoint-slices.ts";
-import { readGateway } from "./kubernetes-gateways.ts";
+import {
+  type EndpointSlice,
+  readEndpointSlice,
+  sliceWorkloads,
+} from "./kubernetes-endpoint-slices.ts";
+import { type Gateway, readGateway } from "./kubernetes-gateways.ts";
+import type { KubernetesMetadata } from "./kubernetes-metadata.ts";
 import { type NetworkGateway, networkGatewaysOf } from "./kubernetes-network-gateways.ts";
 import { KubernetesObjects } from "./kubernetes-objects.ts";
-import { PeerAuthentications, readPeerAuthentication } from "./kubernetes-peer-authentications.ts";
+import {
+  type PeerAuthentication,
+  PeerAuthentications,
+  readPeerAuthentication,
+} from "./kubernetes-peer-authentications.ts";
 import { Namespaces, nodeLocality } from "./kubernetes-places.ts";
-import { podWorkload, readPod } from "./kubernetes-pods.ts";
+import { type Pod, podWorkload, readPod } from "./kubernetes-pods.ts";
 import { policyKey, WorkloadPolicies } from "./kubernetes-policies.ts";
 import {
-  allocationKey,
+  allocateHosts,
   entryServices,
   entryWorkloads,
-  hostsToAllocate,
   readServiceEntry,
   type ServiceEntry,
   type ServiceEntryVisibility,
 } from "./kubernetes-service-entries.ts";
 import {
   type KnownService,
+  type KubernetesService,
   knownService,
   readService,
   selectServices,
 } from "./kubernetes-services.ts";
 import { Waypoints } from "./kubernetes-waypoints.ts";
-import { addressOrHostname, plainWorkload, serviceKey } from "./kubernetes-workload.ts";
-import { entryWorkload, readWorkloadEntry } from "./kubernetes-workload-entries.ts";
+import {
+  addressOrHostname,
+  plainWorkload,
+  serviceKey,
+  type WorkloadSurroundings,
+} from "./kubernetes-workload.ts";
+import {
+  entryWorkload,
+  readWorkloadEntry,
+  type WorkloadEntry,
+} from "./kubernetes-workload-entries.ts";
 
 export interface KubernetesOptions {
   /** Begins every uid. */
@@ -83,7 +107,7 @@ export interface KubernetesMesh {
   readonly allocated: AllocatedAddresses;
   /**
    * `document 3, line 41: Pod shop/db-0: spec.nodeName: must be text, not 1`. The document is left
-   * out, except that a policy keeps denying.
+   * out, so a mesh with mistakes may allow more than was meant: it is not to be served.
    */
   readonly mistakes: readonly string[];
   /** What was passed over because a mesh has no use for it. */
@@ -99,55 +123,32 @@ export function translateKubernetes(
   options: KubernetesOptions,
 ): KubernetesMesh {
   const objects = new KubernetesObjects(documents);
-  const { rootNamespace } = options;
-  const namespaces = new Namespaces(objects.read("Namespace", (metadata) => metadata));
-  const nodes = objects.read(
-    "Node",
-    ({ name, ...rest }) => [name, nodeLocality({ name, ...rest })] as const,
-  );
-  const gateways = objects.read("Gateway", readGateway);
-  const pods = objects.read("Pod", readPod);
-  const plainServices = objects.read("Service", readService);
-  const serviceEntries = objects.read("ServiceEntry", readServiceEntry);
-  const workloadEntries = objects.read("WorkloadEntry", (metadata, fields) => ({
-    metadata,
-    entry: readWorkloadEntry(fields.fields("spec")),
-  }));
-  const slices = objects.read("EndpointSlice", readEndpointSlice);
-  const peerAuthentications = objects.read("PeerAuthentication", readPeerAuthentication);
-  const authorizations = objects.readPolicies((metadata, fields, mistakeCount) =>
-    readAuthorizationPolicy(metadata, fields, options, mistakeCount),
-  );
-
-  const network = namespaces.network(rootNamespace);
-  const sources = { gateways, namespaces, pods, services: plainServices, network };
-  const waypoints = new Waypoints({ ...sources, clusterDomain: options.clusterDomain });
-  const allocated = allocate(serviceEntries, options.allocated);
-  const around = { ...options, namespaces, waypoints, network, allocated };
+  const read = readObjects(objects, options);
+  const { rootNamespace, clusterDomain } = options;
+  const network = read.namespaces.network(rootNamespace);
+  const waypoints = new Waypoints({ ...read, network, clusterDomain });
+  const allocated = allocateHosts(read.serviceEntries, options.allocated);
+  const around = { ...options, namespaces: read.namespaces, waypoints, network, allocated };
   const services = selectServices([
-    ...plainServices.map((service) => knownService(service, around)),
-    ...serviceEntries.flatMap((entry) => entryServices(entry, around)),
+    ...read.services.map((service) => knownService(service, around)),
+    ...read.serviceEntries.flatMap((entry) => entryServices(entry, around)),
   ]);
   const policies = new WorkloadPolicies({
     ...options,
-    authorizations,
-    peerAuthentications: new PeerAuthentications(peerAuthentications, rootNamespace),
+    authorizations: read.authorizationPolicies,
+    peerAuthentications: new PeerAuthentications(read.peerAuthentications, rootNamespace),
     waypoints: waypoints.all(),
   });
-  const networkGateways = gateways.flatMap(networkGatewaysOf);
-  const surroundings = { ...around, networkGateways, policies, services };
-  const localities = new Map(nodes);
-  const workloads = [
-    ...pods.flatMap((pod) => podWorkload(pod, localities, slices, surroundings) ?? []),
-    ...workloadEntries.map(({ metadata, entry }) => entryWorkload(metadata, entry, surroundings)),
-    ...serviceEntries.flatMap((entry) => entryWorkloads(entry, surroundings)),
-    ...slices.flatMap((slice) => sliceWorkloads(slice, surroundings)),
-  ].filter((workload) => !options.multiNetwork || workload.network === network);
-  const gatewayWorkloads = networkGateways.map((gateway) => gatewayWorkload(gateway, options));
+  const networkGateways = read.gateways.flatMap(networkGatewaysOf);
+  const workloads = makeWorkloads(read, { ...around, networkGateways, policies, services });
+  const others = networkGateways.map((gateway) => gatewayWorkload(gateway, options));
   return {
     addresses: new Map([
       ...services.map((service) => encodeService(service)),
-      ...[...workloads, ...gatewayWorkloads].map(encodeWorkload),
+      ...workloads
+        .filter((workload) => !options.multiNetwork || workload.network === network)
+        .map(encodeWorkload),
+      ...others.map(encodeWorkload),
     ]),
     authorizations: new Map(
       policies.all().map((policy) => [policyKey(policy), encodeMessage(Authorization, policy)]),
@@ -158,25 +159,52 @@ export function translateKubernetes(
   };
 }
 
-function allocate(
-  entries: readonly ServiceEntry[],
-  before: AllocatedAddresses,
-): AllocatedAddresses {
-  const keys = entries.flatMap((entry) =>
-    hostsToAllocate(entry).map((host) => ({ key: allocationKey(entry, host), entry, host })),
-  );
-  const given = keys.flatMap(({ key, entry, host }): [string, readonly IpAddress[]][] => {
-    const ips = entry.given.get(host);
-    return ips === undefined ? [] : [[key, ips]];
-  });
-  const taken = entries.flatMap(({ addresses }) =>
-    addresses.flatMap(({ bytes }) => ipAddressFromBytes(bytes) ?? []),
-  );
-  return allocateAddresses(
-    keys.map(({ key }) => key),
-    new Map([...before, ...given]),
-    new Set(taken),
-  );
+/** All that a mesh is made of, each kind oldest first. */
+interface ReadObjects {
+  readonly namespaces: Namespaces;
+  /** Node → where it is. */
+  readonly localities: ReadonlyMap<string, Locality | undefined>;
+  readonly gateways: readonly Gateway[];
+  readonly pods: readonly Pod[];
+  readonly services: readonly KubernetesService[];
+  readonly slices: readonly EndpointSlice[];
+  readonly serviceEntries: readonly ServiceEntry[];
+  readonly workloadEntries: readonly (readonly [KubernetesMetadata, WorkloadEntry])[];
+  readonly authorizationPolicies: readonly SelectingPolicy[];
+  readonly peerAuthentications: readonly PeerAuthentication[];
+}
+
+function readObjects(objects: KubernetesObjects, options: KubernetesOptions): ReadObjects {
+  return {
+    namespaces: new Namespaces(objects.read("Namespace", (metadata) => metadata)),
+    localities: new Map(
+      objects.read("Node", (metadata) => [metadata.name, nodeLocality(metadata)] as const),
+    ),
+    gateways: objects.read("Gateway", readGateway),
+    pods: objects.read("Pod", readPod),
+    services: objects.read("Service", readService),
+    slices: objects.read("EndpointSlice", readEndpointSlice),
+    serviceEntries: objects.read("ServiceEntry", readServiceEntry),
+    workloadEntries: objects.read("WorkloadEntry", (metadata, fields) => {
+      return [metadata, readWorkloadEntry(fields.fields("spec"))] as const;
+    }),
+    authorizationPolicies: objects.read("AuthorizationPolicy", (metadata, fields) =>
+      readAuthorizationPolicy(metadata, fields, options),
+    ),
+    peerAuthentications: objects.read("PeerAuthentication", readPeerAuthentication),
+  };
+}
+
+function makeWorkloads(
+  { pods, localities, slices, workloadEntries, serviceEntries }: ReadObjects,
+  surroundings: WorkloadSurroundings,
+): readonly WorkloadMessage[] {
+  return [
+    ...pods.flatMap((pod) => podWorkload(pod, localities, slices, surroundings) ?? []),
+    ...workloadEntries.map(([metadata, entry]) => entryWorkload(metadata, entry, surroundings)),
+    ...serviceEntries.flatMap((entry) => entryWorkloads(entry, surroundings)),
+    ...slices.flatMap((slice) => sliceWorkloads(slice, surroundings)),
+  ];
 }
 
 /** So that a gateway's own identity can be looked up by its address. */

@@ -44,7 +44,7 @@ export class KubernetesObjects {
   }
 
   /**
-   * Objects of a kind, oldest first; those with mistakes are left out.
+   * Objects of a kind, oldest first; those with mistakes are left out, as the apiserver refuses them.
    *
    * @param readOne may answer `undefined` for one that is not to be looked at.
    */
@@ -57,27 +57,6 @@ export class KubernetesObjects {
       const value = this.#readOne(document, readOne);
       return this.#mistakes.length > before || value === undefined ? [] : [value];
     });
-  }
-
-  /**
-   * Authorization policies, oldest first, also those with mistakes: without them more would be
-   * allowed.
-   *
-   * @param readOne is told how to count the mistakes until now.
-   */
-  readPolicies<Value>(
-    readOne: (
-      metadata: KubernetesMetadata,
-      fields: KubernetesFields,
-      mistakeCount: () => number,
-    ) => Value | undefined,
-  ): readonly Value[] {
-    const mistakeCount = () => this.#mistakes.length;
-    return this.#documents("AuthorizationPolicy").flatMap(
-      (document) =>
-        this.#readOne(document, (metadata, fields) => readOne(metadata, fields, mistakeCount)) ??
-        [],
-    );
   }
 
   #documents(kind: Kind): readonly KubernetesDocument[] {
@@ -119,11 +98,6 @@ function keyOf(document: KubernetesDocument): string {
 
 /** Times are texts of one form; what has none would be made now, so it is the youngest. */
 function byAge(a: KubernetesDocument, b: KubernetesDocument): number {
-  const [first, second] = [createdAt(a), createdAt(b)];
-  return first < second ? -1 : Number(first > second);
-}
-
-function createdAt({ value }: KubernetesDocument): string {
-  const { creationTimestamp } = value["metadata"] as { readonly creationTimestamp?: unknown };
-  return typeof creationTimestamp === "string" ? creationTimestamp : "9999";
+  if (a.createdAt === b.createdAt) return 0;
+  return b.createdAt === "" || (a.createdAt !== "" && a.createdAt < b.createdAt) ? -1 : 1;
 }

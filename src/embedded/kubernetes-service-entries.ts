@@ -5,7 +5,7 @@
  * @see istio pilot/pkg/serviceregistry/ambient/services.go, workloads.go
  */
 import type { IpAddress } from "../mesh/ip-address.ts";
-import { ipAddressToBytes, parseIpAddress } from "../mesh/ip-address.ts";
+import { ipAddressFromBytes, ipAddressToBytes, parseIpAddress } from "../mesh/ip-address.ts";
 import {
   LoadBalancing_HealthPolicy as HealthPolicy,
   IPFamilies,
@@ -15,6 +15,7 @@ import {
   Service_Visibility as Visibility,
   type Workload as WorkloadMessage,
 } from "../wire/proto/istio-workload.ts";
+import { type AllocatedAddresses, allocateAddresses } from "./kubernetes-address-allocation.ts";
 import { type AddressRange, parseRange, toNetworkAddress } from "./kubernetes-addresses.ts";
 import type { KubernetesFields, Labels } from "./kubernetes-fields.ts";
 import type { KubernetesMetadata } from "./kubernetes-metadata.ts";
@@ -100,24 +101,49 @@ function readGiven(status: KubernetesFields): ReadonlyMap<string, readonly IpAdd
   return new Map([...byHost].map(([host, items]) => [host, items.map(({ ip }) => ip)]));
 }
 
-/** The hosts that are given addresses of their own when the entry names none. */
-export function hostsToAllocate(entry: ServiceEntry): readonly string[] {
+/**
+ * Addresses for the hosts of entries that name none.
+ *
+ * @param before what was given until now; what a status says goes before it.
+ */
+export function allocateHosts(
+  entries: readonly ServiceEntry[],
+  before: AllocatedAddresses,
+): AllocatedAddresses {
+  const wanted = entries.flatMap((entry) =>
+    hostsToAllocate(entry).map((host) => ({
+      key: allocationKey(entry, host),
+      given: entry.given.get(host),
+    })),
+  );
+  const given = wanted.flatMap(({ key, given: ips }) =>
+    ips === undefined ? [] : [[key, ips] as const],
+  );
+  const written = entries.flatMap(({ addresses }) => addresses);
+  return allocateAddresses(
+    wanted.map(({ key }) => key),
+    new Map([...before, ...given]),
+    new Set(written.flatMap(({ bytes }) => ipAddressFromBytes(bytes) ?? [])),
+  );
+}
+
+function hostsToAllocate(entry: ServiceEntry): readonly string[] {
   const isOff = entry.labels.get(ALLOCATE_LABEL)?.toLowerCase() === "false";
   if (entry.resolution === "NONE" || entry.addresses.length > 0 || isOff) return [];
   return entry.hosts.filter((host) => !host.startsWith("*") || entry.resolution === "DYNAMIC_DNS");
+}
+
+/** One host of one entry. */
+function allocationKey({ namespace, name }: KubernetesMetadata, host: string): string {
+  return `${namespace}/${name}/${host}`;
 }
 
 /** What the services of service entries take from around them besides. */
 export interface ServiceEntrySurroundings extends ServiceSurroundings {
   /** By namespace; others are public. */
   readonly serviceEntryVisibility: ReadonlyMap<string, ServiceEntryVisibility>;
-  /** By {@link allocationKey}. */
-  readonly allocated: ReadonlyMap<string, readonly IpAddress[]>;
-}
-
-/** One host of one entry. */
-export function allocationKey({ namespace, name }: KubernetesMetadata, host: string): string {
-  return `${namespace}/${name}/${host}`;
+  /** Of {@link allocateHosts}. */
+  readonly allocated: AllocatedAddresses;
 }
 
 /** One service for each host. */

@@ -37,7 +37,7 @@ export interface Waypoint {
   readonly gateway: Gateway;
   /** `namespace/name`. */
   readonly key: string;
-  readonly address: GatewayAddress | undefined;
+  readonly address: GatewayAddress;
   /** How its own node reaches it, when not as any other workload. */
   readonly tunnel: ApplicationTunnel | undefined;
   /** Of its pods, sorted. */

@@ -19,7 +19,8 @@ import { ADDRESS_TYPE } from "../../src/wire/delta-discovery.ts";
 import { Authorization } from "../../src/wire/proto/istio-security.ts";
 import { Address } from "../../src/wire/proto/istio-workload.ts";
 import {
-  type RecordedScenario,
+  type RecordedMessage,
+  recordedOriginal,
   recordedScenarios,
   recordedText,
 } from "../support/istiod-recording.ts";
@@ -128,12 +129,12 @@ test("the recorded objects and changes make the recorded mesh", async (context) 
       else for (const action of actionsOf(name)) act(cluster, action);
       const made = translate();
       if (ON_DEMAND.test(name) || RECORDED_LATER.test(name)) {
-        assertContains(made, firstResponses(scenario));
+        assertContains(made, firstResponses(scenario.messages));
         if (name.startsWith("29")) cluster.apply(objectOf("06-authorization.yaml", "deny-plain"));
         return;
       }
       if (isWhole(name)) known.clear();
-      for (const response of responsesOf(scenario)) takeIn(known, response);
+      for (const response of responsesOf(scenario.messages)) takeIn(known, response);
       assertEqual(made, known);
     });
   }
@@ -148,11 +149,35 @@ test("the recorded objects and changes make the recorded mesh", async (context) 
         cluster.remove("WorkloadEntry shop/remote-vm");
       }
       const recorded: Resources = new Map();
-      for (const response of responsesOf(scenario)) takeIn(recorded, response);
+      for (const response of responsesOf(scenario.messages)) takeIn(recorded, response);
       assertEqual(translate(options), recorded);
     });
   }
 });
+
+const STRICT = ["10-peerauth-strict.yaml", "11-peerauth-ports.yaml"];
+const WAYPOINTS = [
+  "30-waypoint.yaml",
+  "32-use-waypoint-service.yaml",
+  "33-use-waypoint-pod.yaml",
+  "34-canary-waypoint.yaml",
+  "35-use-waypoint-namespace.yaml",
+  "36-sandwich-waypoint.yaml",
+];
+const OTHERS = ["25-policy-root-selector.yaml", "40-network.yaml"];
+for (const [which, files] of [
+  ["base", []],
+  ["full", [...STRICT, ...WAYPOINTS, ...OTHERS]],
+] as const) {
+  test(`the objects before the original (${which}) make what it was sent`, () => {
+    const cluster = new KubernetesCluster();
+    cluster.apply(OF_THE_APISERVER);
+    for (const file of [...BEFORE, ...files]) cluster.apply(recordedObjects(file));
+    const recorded: Resources = new Map();
+    for (const response of responsesOf(recordedOriginal(which))) takeIn(recorded, response);
+    assertEqual(decode(translateKubernetes(cluster.documents, KUBERNETES_DEFAULTS)), recorded);
+  });
+}
 
 function act(cluster: KubernetesCluster, action: string): void {
   const inWords = IN_WORDS[action];
@@ -202,7 +227,7 @@ interface Response {
   readonly removed: readonly string[];
 }
 
-function responsesOf({ messages }: RecordedScenario): readonly Response[] {
+function responsesOf(messages: readonly RecordedMessage[]): readonly Response[] {
   return messages.flatMap((message): Response[] => {
     if (message.from === "client") return [];
     const { typeUrl, resources, removedResources } = message.response;
@@ -219,8 +244,8 @@ function responsesOf({ messages }: RecordedScenario): readonly Response[] {
 }
 
 /** Of each type one: what came after it was the way back. */
-function firstResponses(scenario: RecordedScenario): Resources {
-  const [first, second] = responsesOf(scenario);
+function firstResponses(messages: readonly RecordedMessage[]): Resources {
+  const [first, second] = responsesOf(messages);
   return new Map([...(first?.put ?? []), ...(second?.put ?? [])]);
 }
 
