@@ -36,6 +36,11 @@ const DOORS: readonly {
   },
   { module: /^node:http2$/, rooms: [], why: "HTTP/2 is spoken by http2/" },
   { module: /^node:worker_threads$/, rooms: ["dataplane"], why: "threads are made in one place" },
+  {
+    module: /^node:inspector(\/|$)/,
+    rooms: ["runtime"],
+    why: "profiles are taken in one place, and only when asked for",
+  },
   { module: /^node:https?$/, rooms: ["admin", "embedded"], why: "HTTP is for operators only" },
   {
     module: /^node:child_process$/,
