@@ -7,6 +7,8 @@
 import { listenAdmin } from "./admin/admin-server.ts";
 import type { HttpListenerOptions } from "./admin/http-listener.ts";
 import { listenMetrics } from "./admin/metrics-server.ts";
+import type { Profiler } from "./admin/profile-pages.ts";
+import type { ReadinessStanding } from "./admin/readiness-report.ts";
 import { listenReadiness } from "./admin/readiness-server.ts";
 import type { Config, DiscoveryConfig, IdentityConfig, ServerConfig } from "./config/config.ts";
 import { parseLocalMesh, readLocalMeshFile } from "./config/local-mesh-file.ts";
@@ -36,7 +38,8 @@ import { makeTrafficFamilies, mergeTraffic } from "./proxy/metrics.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
-import { buildInfo, registerBuildMetric } from "./telemetry/build-info.ts";
+import { ThreadProfiler } from "./runtime/thread-profiler.ts";
+import { buildFacts, buildInfo, registerBuildMetric } from "./telemetry/build-info.ts";
 import { LogDestination } from "./telemetry/log-destination.ts";
 import type { Logger } from "./telemetry/logger.ts";
 import { registerProcessMetrics } from "./telemetry/process-metrics.ts";
@@ -49,6 +52,9 @@ const STDOUT_FD = 1;
 
 /** From ready on; by then the first certificates are there, and nothing is loaded any more. */
 const START_MEMORY_MS = 1000;
+
+/** The thread that this file runs on, among those that can be profiled. */
+const CONTROL_THREAD = "control";
 
 /** A running daemon. */
 export interface App {
@@ -96,6 +102,7 @@ class Daemon implements App {
   readonly #dataPlane: DataPlane;
   #conversation: Promise<void> = Promise.resolve();
   #mesh: MeshDiscovery | undefined;
+  #agentClient: ZdsClient | undefined;
   #discovery: Promise<void> = Promise.resolve();
   readonly #discoveryEnd = new AbortController();
   #stopping = false;
@@ -142,7 +149,7 @@ class Daemon implements App {
     const reconciler = this.#makeReconciler();
     this.#servers.push(
       await listenReadiness(
-        { ...http, pending: () => this.#readiness.pending() },
+        { ...http, standing: () => this.#standing(reconciler) },
         this.#anywhere(admin.readinessPort),
       ),
     );
@@ -156,6 +163,8 @@ class Daemon implements App {
             filter: () => this.#logger.filter,
             setFilter: (filter) => this.#setLogFilter(filter),
           },
+          configDump: () => this.#configDump(reconciler),
+          profiler: this.#makeProfiler(),
           quit: () => this.#begin("received explicit shutdown signal"),
         },
         {
@@ -272,6 +281,7 @@ class Daemon implements App {
       },
       { path: this.#config.inpod.socketPath },
     );
+    this.#agentClient = client;
     try {
       await client.run(this.#agent.signal);
     } catch (error) {
@@ -346,6 +356,64 @@ class Daemon implements App {
         log: { format: config.logging.format, filter: config.logging.filter },
       },
     );
+  }
+
+  async *#configDump(reconciler: WorkloadReconciler): AsyncGenerator<string> {
+    const { configDump } = await import("./admin/config-dump.ts");
+    const { dumpConfig } = await import("./config/config-dump.ts");
+    yield* configDump(
+      {
+        mesh: this.#dataPlane.mesh,
+        certificates: () => this.#certificates.dump(),
+        workloads: () => reconciler.workloads(),
+        connections: (uid) => this.#dataPlane.connections(uid),
+        localMesh: () => this.#rereadMesh(),
+        clock: this.#clock,
+      },
+      { config: dumpConfig(this.#config), version: buildFacts(this.#config.istioVersion) },
+    );
+  }
+
+  /** What the mesh file says by now. */
+  #rereadMesh(): readonly MeshUpdate[] {
+    try {
+      return readMesh(this.#config);
+    } catch (error) {
+      this.#log.write("error", `the mesh file can't be dumped: ${asError(error).message}`);
+      return [];
+    }
+  }
+
+  #makeProfiler(): Profiler {
+    const dataPlane = this.#dataPlane;
+    const control = new ThreadProfiler(this.#clock);
+    return {
+      threads: [CONTROL_THREAD, ...dataPlane.threads],
+      profile: (thread, request) =>
+        thread === CONTROL_THREAD ? control.run(request) : dataPlane.profile(thread, request),
+    };
+  }
+
+  #standing(reconciler: WorkloadReconciler): ReadinessStanding {
+    const { mesh, inpod } = this.#config;
+    const { discovery } = mesh;
+    const status = this.#mesh?.status();
+    const lastAnswerAt = status?.lastAnswerAt;
+    return {
+      pending: this.#readiness.pending(),
+      controlPlane: discovery && {
+        address: addressOf(discovery.server),
+        connected: status?.connected ?? false,
+        lastError: status?.lastError,
+        ageMs: lastAnswerAt === undefined ? undefined : this.#clock.now() - lastAnswerAt,
+      },
+      nodeAgent: this.#agentClient && {
+        address: inpod.socketPath,
+        ...this.#agentClient.status(),
+      },
+      workloads: reconciler.workloads(),
+      mesh: this.#dataPlane.mesh.counts(),
+    };
   }
 
   #metrics(): () => Promise<string> {
@@ -444,7 +512,7 @@ function lineOptions(
   { tls12, postQuantumOnly }: Config["proxy"],
 ): IstiodLineOptions {
   return {
-    address: `https://${formatHostPort(server.host, server.port)}`,
+    address: addressOf(server),
     roots: server.roots,
     alternateHostname: server.alternativeHost,
     token,
@@ -452,6 +520,10 @@ function lineOptions(
     headers,
     tls: { tls12, postQuantumOnly },
   };
+}
+
+function addressOf({ host, port }: ServerConfig): string {
+  return `https://${formatHostPort(host, port)}`;
 }
 
 /** One line; a literal token is left out. */

@@ -7,8 +7,12 @@ import {
   type HttpQuestion,
 } from "./http-listener.ts";
 import { type AdjustableLog, answerLogging } from "./logging-page.ts";
+import { ProfilePages, type Profiler } from "./profile-pages.ts";
 
 export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
+  /** JSON text of `/config_dump`. */
+  readonly configDump: () => AsyncIterable<string>;
+  readonly profiler: Profiler;
   readonly logging: AdjustableLog;
   /** Called once the answer of `/quitquitquit` has been sent. */
   readonly quit: () => void;
@@ -20,6 +24,16 @@ export interface AdminServerOptions extends Omit<HttpListenerOptions, "component
 }
 
 const PAGES: readonly (readonly [path: string, what: string])[] = [
+  [
+    "config_dump",
+    "everything known: mesh, certificates, pods and their connections, configuration",
+  ],
+  ["debug/pprof/profile", "CPU profile (seconds=10, frequency=100, thread=all of them)"],
+  ["debug/pprof/heap", "profile of what is on the heap since sampling was activated"],
+  [
+    "debug/pprof/heap/profiling",
+    "show or change whether the heap is sampled (activate=true|false)",
+  ],
   ["logging", "show or change log levels (POST)"],
   ["quitquitquit", "shut the proxy down (POST)"],
 ];
@@ -29,13 +43,15 @@ export function listenAdmin(
   deps: AdminServerDeps,
   options: AdminServerOptions,
 ): Promise<HttpListener> {
-  const answer = (question: HttpQuestion): HttpAnswer => answerAdmin(question, deps, options);
+  const profiles = new ProfilePages(deps.profiler);
+  const answer = (question: HttpQuestion): HttpAnswer | Promise<HttpAnswer> =>
+    profiles.answer(question) ?? answerAdmin(question, deps, options);
   return HttpListener.listen({ ...deps, answer }, { ...options, component: "admin" });
 }
 
 function answerAdmin(
   question: HttpQuestion,
-  { log, logging, quit }: AdminServerDeps,
+  { log, logging, configDump, quit }: AdminServerDeps,
   { defaultLogFilter }: AdminServerOptions,
 ): HttpAnswer {
   switch (question.path) {
@@ -44,6 +60,12 @@ function answerAdmin(
         status: 200,
         headers: { "content-type": "text/html; charset=utf-8" },
         body: indexPage(),
+      };
+    case "/config_dump":
+      return {
+        status: 200,
+        headers: { "content-type": "application/json" },
+        body: configDump(),
       };
     case "/logging":
       return answerLogging(question, logging, defaultLogFilter, (filter) =>

@@ -12,6 +12,7 @@ import {
   STATUS_CODES,
 } from "node:http";
 import type { Duplex } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { getSystemErrorMessage } from "node:util";
 import { formatHostPort } from "../mesh/socket-address.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -31,7 +32,8 @@ export interface HttpAnswer {
   readonly status: number;
   /** Lower-case names. */
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string | Uint8Array;
+  /** Pieces are sent as they come. When one fails, the connection is cut. */
+  readonly body?: string | Uint8Array | AsyncIterable<string>;
   /** Called when the answer has been sent. */
   readonly sent?: () => void;
 }
@@ -148,8 +150,19 @@ export class HttpListener {
     const { status, headers, body = "", sent } = answer;
     if (sent !== undefined) response.once("close", sent);
     if (this.#closed !== undefined) response.shouldKeepAlive = false;
-    response.writeHead(status, { ...headers, "content-length": Buffer.byteLength(body) });
-    response.end(body);
+    if (typeof body === "string" || body instanceof Uint8Array) {
+      response.writeHead(status, { ...headers, "content-length": Buffer.byteLength(body) });
+      response.end(body);
+      return;
+    }
+    response.writeHead(status, headers);
+    try {
+      await pipeline(body, response);
+    } catch (error) {
+      // Who asked may also have gone away.
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.write("debug", `an answer was not sent to its end: ${reason}`);
+    }
   }
 
   #report(event: string): void {

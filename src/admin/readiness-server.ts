@@ -6,10 +6,10 @@ import {
   type HttpListenerOptions,
   type HttpQuestion,
 } from "./http-listener.ts";
+import { describeReadiness, type ReadinessStanding } from "./readiness-report.ts";
 
 export interface ReadinessServerDeps extends Omit<HttpListenerDeps, "answer"> {
-  /** Sorted names of what is still awaited. */
-  readonly pending: () => readonly string[];
+  readonly standing: () => ReadinessStanding;
 }
 
 export type ReadinessServerOptions = Omit<HttpListenerOptions, "component">;
@@ -19,14 +19,17 @@ export function listenReadiness(
   deps: ReadinessServerDeps,
   options: ReadinessServerOptions,
 ): Promise<HttpListener> {
-  const answer = (question: HttpQuestion): HttpAnswer => answerReadiness(question, deps.pending());
+  const answer = (question: HttpQuestion): HttpAnswer => answerReadiness(question, deps.standing());
   return HttpListener.listen({ ...deps, answer }, { ...options, component: "readiness" });
 }
 
-function answerReadiness(question: HttpQuestion, pending: readonly string[]): HttpAnswer {
+/** Probes read the first line; the others are for people. */
+function answerReadiness(question: HttpQuestion, standing: ReadinessStanding): HttpAnswer {
   if (question.path !== "/healthz/ready") return { status: 404 };
   if (question.method !== "GET") return { status: 405 };
   const headers = { "content-type": "text/plain" };
-  if (pending.length === 0) return { status: 200, headers, body: "ready\n" };
-  return { status: 500, headers, body: `not ready, pending: ${pending.join(", ")}\n` };
+  const more = question.query.has("verbose") ? describeReadiness(standing) : "";
+  const pending = standing.pending.map(({ task }) => task);
+  if (pending.length === 0) return { status: 200, headers, body: `ready\n${more}` };
+  return { status: 500, headers, body: `not ready, pending: ${pending.join(", ")}\n${more}` };
 }

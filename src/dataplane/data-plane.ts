@@ -8,10 +8,17 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficSample } from "../proxy/traffic-metrics.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
+import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
+import type { MeshState } from "../state/mesh-state.ts";
 
 export interface DataPlane {
+  /** Names of the data threads; empty when everything runs on the calling one. */
+  readonly threads: readonly string[];
+  /** What has been applied, for who wants to look. */
+  readonly mesh: MeshState;
   /** Hands one batch of mesh knowledge to every thread, in order. */
   apply(updates: readonly MeshUpdate[]): void;
   /**
@@ -36,6 +43,10 @@ export interface DataPlane {
   setLogFilter(filter: string): void;
   /** What each thread has to say since the last call, always in the same order. */
   collect(): Promise<readonly ThreadSample[]>;
+  /** What is connected to or from the workload now; nothing for unknown uids. */
+  connections(uid: string): Promise<LiveConnections>;
+  /** @throws Error what V8 says; that the thread has ended. */
+  profile(thread: string, request: ProfileRequest): Promise<readonly CallNode[]>;
   /** Closes the listeners at once; settles when all connections ended, at the latest at the deadline. */
   drain(deadlineMs: number): Promise<void>;
   /** Ends everything at once. Idempotent. */

@@ -4,6 +4,7 @@
  */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
 import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../proxy/workload-proxy.ts";
@@ -90,6 +91,10 @@ export class DataThread {
     const proxy = this.#proxies.get(uid);
     this.#proxies.delete(uid);
     await proxy?.close();
+  }
+
+  connections(uid: string): LiveConnections {
+    return this.#proxies.get(uid)?.connections() ?? { inbound: [], outbound: [] };
   }
 
   collect(): ThreadSample {

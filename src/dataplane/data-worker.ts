@@ -6,8 +6,10 @@ import { native } from "../net/native.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
+import { Pace } from "../runtime/pace.ts";
 import { QuietMemory } from "../runtime/quiet-memory.ts";
 import { systemRandom } from "../runtime/random.ts";
+import { ThreadProfiler } from "../runtime/thread-profiler.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
 import { Calls } from "./calls.ts";
@@ -16,6 +18,10 @@ import { DataThread } from "./data-thread.ts";
 import { makeEngine } from "./make-engine.ts";
 import { ThreadLogSink } from "./thread-log-sink.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
+
+/** How long connections are told of at a time, and how many in one message. */
+const SLICE_MS = 1;
+const PORTION_CONNECTIONS = 128;
 
 run(workerData as ThreadStart);
 
@@ -61,17 +67,27 @@ function run(start: ThreadStart): void {
     },
   });
 
+  const profiler = new ThreadProfiler(systemClock);
+  const reportConnections = async (call: number, uid: string): Promise<void> => {
+    const pace = new Pace(systemClock, SLICE_MS);
+    const { inbound, outbound } = thread.connections(uid);
+    for (let at = 0; at < Math.max(inbound.length, outbound.length); at += PORTION_CONNECTIONS) {
+      const end = at + PORTION_CONNECTIONS;
+      const some = { inbound: inbound.slice(at, end), outbound: outbound.slice(at, end) };
+      report({ kind: "connections", call, some });
+      if (pace.isOver) await pace.rest();
+    }
+  };
+
+  const fail = (call: number, error: unknown): void =>
+    report({ kind: "answer", call, error: error instanceof Error ? error.message : String(error) });
   const settle = async (call: number, work: Promise<void>): Promise<void> => {
     try {
       await work;
       sink.flush();
       report({ kind: "answer", call });
     } catch (error) {
-      report({
-        kind: "answer",
-        call,
-        error: error instanceof Error ? error.message : String(error),
-      });
+      fail(call, error);
     }
   };
 
@@ -103,6 +119,13 @@ function run(start: ThreadStart): void {
         return logger.setFilter(command.filter);
       case "collect":
         return report({ kind: "answer", call: command.call, sample: thread.collect() });
+      case "connections":
+        return void settle(command.call, reportConnections(command.call, command.uid));
+      case "profile":
+        return void profiler.run(command.request).then(
+          (profile) => report({ kind: "answer", call: command.call, profile }),
+          (error: unknown) => fail(command.call, error),
+        );
       case "drain":
         return void settle(command.call, thread.drain(command.deadlineMs));
       case "close":

@@ -3,6 +3,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { CertificateStore } from "./certificate-store.ts";
@@ -23,6 +24,8 @@ export function openInlineDataPlane(
 }
 
 export class InlineDataPlane implements DataPlane {
+  readonly threads: readonly string[] = [];
+  readonly mesh: MeshState;
   readonly #thread: DataThread;
   readonly #certificates: CertificateStore;
 
@@ -32,6 +35,7 @@ export class InlineDataPlane implements DataPlane {
     },
     options: DataThreadOptions,
   ) {
+    this.mesh = deps.mesh;
     this.#certificates = new CertificateStore(deps.certificateFor);
     this.#thread = new DataThread(
       { ...deps, certificateFor: (identity) => this.#certificates.certificate(identity) },
@@ -68,6 +72,14 @@ export class InlineDataPlane implements DataPlane {
 
   async collect(): Promise<readonly ThreadSample[]> {
     return [this.#thread.collect()];
+  }
+
+  async connections(uid: string): Promise<LiveConnections> {
+    return this.#thread.connections(uid);
+  }
+
+  async profile(thread: string): Promise<never> {
+    throw new Error(`there is no data thread ${thread}`);
   }
 
   drain(deadlineMs: number): Promise<void> {

@@ -3,6 +3,8 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
+import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import type { ThreadSample } from "./data-plane.ts";
 import type { DataThreadOptions } from "./data-thread.ts";
 
@@ -30,6 +32,8 @@ export type ThreadCommand =
   | { readonly kind: "forgotten"; readonly identity: Identity }
   | { readonly kind: "log-filter"; readonly filter: string }
   | { readonly kind: "collect"; readonly call: number }
+  | { readonly kind: "connections"; readonly call: number; readonly uid: string }
+  | { readonly kind: "profile"; readonly call: number; readonly request: ProfileRequest }
   | { readonly kind: "drain"; readonly call: number; readonly deadlineMs: number }
   | { readonly kind: "close"; readonly call: number };
 
@@ -40,7 +44,10 @@ export type ThreadReport =
       readonly call: number;
       readonly error?: string;
       readonly sample?: ThreadSample;
+      readonly profile?: readonly CallNode[];
     }
+  /** Some of the connections that were asked for; the answer comes after the last of them. */
+  | { readonly kind: "connections"; readonly call: number; readonly some: LiveConnections }
   | { readonly kind: "certificate"; readonly call: number; readonly identity: Identity }
   /** Asks a control plane for a workload or service by one of its names. */
   | { readonly kind: "learn"; readonly call: number; readonly key: string }

@@ -8,6 +8,10 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
+import { invariant } from "../runtime/invariant.ts";
+import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
+import { MeshState } from "../state/mesh-state.ts";
 import { Calls } from "./calls.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
@@ -42,6 +46,7 @@ export interface WorkerDataPlaneOptions extends ThreadStart {
 type Answer = Extract<ThreadReport, { kind: "answer" }>;
 
 export class WorkerDataPlane implements DataPlane {
+  readonly mesh: MeshState;
   readonly #threads: readonly WorkerThread[];
   readonly #reusePort: boolean;
   readonly #threadsOf = new Map<string, readonly WorkerThread[]>();
@@ -50,6 +55,7 @@ export class WorkerDataPlane implements DataPlane {
   constructor(deps: WorkerDataPlaneDeps, options: WorkerDataPlaneOptions) {
     // V8's collector, which a thread asks for when it has become quiet, has no other door.
     setFlagsFromString("--expose-gc");
+    this.mesh = new MeshState({ localNode: options.options.localNode });
     const start: ThreadStart = { options: options.options, log: options.log };
     this.#reusePort = options.options.proxy.reusePort;
     this.#threads = Array.from(
@@ -58,7 +64,12 @@ export class WorkerDataPlane implements DataPlane {
     );
   }
 
+  get threads(): readonly string[] {
+    return this.#threads.map(({ name }) => name);
+  }
+
   apply(updates: readonly MeshUpdate[]): void {
+    this.mesh.apply(updates);
     for (const thread of this.#threads) thread.apply(updates);
   }
 
@@ -105,6 +116,23 @@ export class WorkerDataPlane implements DataPlane {
     return answers.flatMap((answer) => (answer.sample === undefined ? [] : [answer.sample]));
   }
 
+  async connections(uid: string): Promise<LiveConnections> {
+    const all = await Promise.all(
+      (this.#threadsOf.get(uid) ?? []).map((thread) => thread.connections(uid)),
+    );
+    return {
+      inbound: all.flatMap(({ inbound }) => inbound),
+      outbound: all.flatMap(({ outbound }) => outbound),
+    };
+  }
+
+  async profile(thread: string, request: ProfileRequest): Promise<readonly CallNode[]> {
+    const asked = this.#threads.find(({ name }) => name === thread);
+    invariant(asked !== undefined, `there is no data thread ${thread}`);
+    const { profile } = await asked.call((call) => ({ kind: "profile", call, request }));
+    return profile ?? [];
+  }
+
   async drain(deadlineMs: number): Promise<void> {
     await this.#callAll(this.#threads, (call) => ({ kind: "drain", call, deadlineMs }));
   }
@@ -127,14 +155,18 @@ export class WorkerDataPlane implements DataPlane {
 
 /** The main thread's end of one data thread. */
 class WorkerThread {
+  readonly name: string;
   readonly #worker: Worker;
   readonly #calls = new Calls<Answer>();
+  /** By the call that asked for them. */
+  readonly #connections = new Map<number, LiveConnections[]>();
   readonly #deps: WorkerDataPlaneDeps;
   /** Settles when everything that keeps its order has been answered. Never rejects. */
   #inOrder: Promise<unknown> = Promise.resolve();
   #ended = false;
 
   constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
+    this.name = name;
     this.#deps = deps;
     // The sources, what the compiler made of them and the bundle run alike.
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
@@ -175,6 +207,25 @@ class WorkerThread {
     }
   }
 
+  /** They come in portions. */
+  async connections(uid: string): Promise<LiveConnections> {
+    const portions: LiveConnections[] = [];
+    let asked = 0;
+    try {
+      await this.call((call) => {
+        asked = call;
+        this.#connections.set(call, portions);
+        return { kind: "connections", call, uid };
+      });
+    } finally {
+      this.#connections.delete(asked);
+    }
+    return {
+      inbound: portions.flatMap(({ inbound }) => inbound),
+      outbound: portions.flatMap(({ outbound }) => outbound),
+    };
+  }
+
   /** Idempotent; nothing is left to do for a thread that died. */
   async close(): Promise<void> {
     if (this.#ended) return;
@@ -192,6 +243,9 @@ class WorkerThread {
       case "answer":
         if (report.error !== undefined) this.#calls.fail(report.call, new Error(report.error));
         else this.#calls.answer(report.call, report);
+        break;
+      case "connections":
+        this.#connections.get(report.call)?.push(report.some);
         break;
       case "certificate": {
         const { call } = report;

@@ -55,6 +55,19 @@ interface Enrolment {
   readonly netns: PodNetns;
 }
 
+/** One that could not be started, and why the last time. */
+interface PendingEnrolment extends Enrolment {
+  readonly failure: string;
+}
+
+/** A workload handed over and not taken back, for operators. */
+export interface WorkloadStanding {
+  readonly workload: EnrolledWorkload;
+  readonly state: "Pending" | "Up";
+  /** Why it is pending. */
+  readonly failure: string | undefined;
+}
+
 export class WorkloadReconciler {
   readonly #deps: WorkloadReconcilerDeps;
   /** Lines about workloads. */
@@ -62,7 +75,7 @@ export class WorkloadReconciler {
   /** Lines about the course of things. */
   readonly #courseLog: Logger;
   readonly #running = new Map<string, Enrolment>();
-  readonly #pending = new Map<string, Enrolment>();
+  readonly #pending = new Map<string, PendingEnrolment>();
   /** Key is a uid; a new start of it waits, because the ports are still taken. */
   readonly #stopping = new Map<string, Promise<void>>();
   /** Uids named since the conversation began; empty once the snapshot is complete. */
@@ -80,15 +93,17 @@ export class WorkloadReconciler {
   }
 
   /** Every workload handed over and not taken back. */
-  workloads(): readonly {
-    readonly workload: EnrolledWorkload;
-    readonly state: "Pending" | "Up";
-  }[] {
+  workloads(): readonly WorkloadStanding[] {
     return [
-      ...[...this.#running.values()].map(({ workload }) => ({ workload, state: "Up" as const })),
-      ...[...this.#pending.values()].map(({ workload }) => ({
+      ...[...this.#running.values()].map(({ workload }) => ({
+        workload,
+        state: "Up" as const,
+        failure: undefined,
+      })),
+      ...[...this.#pending.values()].map(({ workload, failure }) => ({
         workload,
         state: "Pending" as const,
+        failure,
       })),
     ];
   }
@@ -147,7 +162,7 @@ export class WorkloadReconciler {
         this.#courseLog.write("error", `failed to start proxy: ${detailedText(error)}`, [
           ["uid", { bare: uid }],
         ]);
-        this.#pending.set(uid, { workload, netns });
+        this.#pending.set(uid, { workload, netns, failure: error.message });
         this.#scheduleRetry();
         this.#count();
         throw error;
@@ -256,9 +271,9 @@ export class WorkloadReconciler {
         this.#pending.delete(uid);
       } catch (error) {
         // Stays pending; the line is what an operator has to see.
-        this.#stateLog.write("info", `retrying workload failed: ${messageOf(error)}`, [
-          ["uid", uid],
-        ]);
+        const failure = messageOf(error);
+        this.#pending.set(uid, { ...enrolment, failure });
+        this.#stateLog.write("info", `retrying workload failed: ${failure}`, [["uid", uid]]);
       }
     }
     if (this.#pending.size > 0) this.#scheduleRetry();

@@ -27,15 +27,28 @@ export interface ZdsClientDeps {
   readonly log: Logger;
 }
 
+/** How the conversation stands, for operators. */
+export interface AgentStatus {
+  readonly connected: boolean;
+  /** What ended the last conversation or stands in the way of the next. */
+  readonly lastError: string | undefined;
+}
+
 export class ZdsClient {
   readonly #deps: ZdsClientDeps;
   readonly #log: Logger;
   readonly #path: string;
+  #connected = false;
+  #lastError: string | undefined;
 
   constructor(deps: ZdsClientDeps, options: { /** `INPOD_UDS` */ readonly path: string }) {
     this.#deps = deps;
     this.#log = deps.log.target("ztunnel::inpod::workloadmanager");
     this.#path = options.path;
+  }
+
+  status(): AgentStatus {
+    return { connected: this.#connected, lastError: this.#lastError };
   }
 
   /**
@@ -56,7 +69,10 @@ export class ZdsClient {
       this.#log.write("info", "handling new stream");
       await reconciler.conversationStarted();
       const session = new ZdsSession({ reconciler, log: this.#log }, connection);
+      this.#connected = true;
+      this.#lastError = "the node agent hung up";
       await this.#talk(session, signal);
+      this.#connected = false;
       await reconciler.conversationEnded();
       // An agent that hangs up without a word is down in all but name.
       if (session.messageCount > 0) backoff.reset();
@@ -71,9 +87,10 @@ export class ZdsClient {
       return this.#deps.dial(this.#path);
     } catch (error) {
       const delayMs = backoff.next();
+      this.#lastError = dialFailure(error);
       this.#log.write(
         "warn",
-        `failed to connect to the Istio CNI node agent over ${JSON.stringify(this.#path)}, is the node agent healthy? details: ${dialFailure(error)}. retrying in ${formatDelay(delayMs)}`,
+        `failed to connect to the Istio CNI node agent over ${JSON.stringify(this.#path)}, is the node agent healthy? details: ${this.#lastError}. retrying in ${formatDelay(delayMs)}`,
       );
       return delayMs;
     }
@@ -94,6 +111,7 @@ export class ZdsClient {
         throw error;
       } else {
         const reason = error instanceof Error ? error.message : String(error);
+        this.#lastError = reason;
         this.#log.write("warn", `process stream ended: ${reason}`);
       }
     }

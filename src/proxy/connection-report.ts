@@ -23,6 +23,12 @@ export interface ConnectionSummary {
   readonly protocol: "HBONE" | "TCP";
 }
 
+/** The connections of one workload. */
+export interface LiveConnections {
+  readonly inbound: readonly ConnectionSummary[];
+  readonly outbound: readonly ConnectionSummary[];
+}
+
 /** Who talks to whom, as known when a connection is opened. */
 export interface ConnectionDescription extends Omit<ConnectionSummary, "protocol"> {
   /** `source` reports outbound connections, `destination` inbound ones. */

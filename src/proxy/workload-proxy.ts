@@ -11,7 +11,11 @@ import { formatSocketAddress } from "../mesh/socket-address.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { Application } from "./application.ts";
-import { ConnectionReporter, type ConnectionSummary } from "./connection-report.ts";
+import {
+  ConnectionReporter,
+  type ConnectionSummary,
+  type LiveConnections,
+} from "./connection-report.ts";
 import { Inbound } from "./inbound.ts";
 import { InboundPassthrough } from "./inbound-passthrough.ts";
 import type { LiveSet, Stoppable } from "./live-set.ts";
@@ -140,10 +144,7 @@ export class WorkloadProxy {
   }
 
   /** What is connected now, for the operator's dump. */
-  connections(): {
-    readonly inbound: readonly ConnectionSummary[];
-    readonly outbound: readonly ConnectionSummary[];
-  } {
+  connections(): LiveConnections {
     const streams = [...this.#inbound.live].flatMap((tunnel) => [...tunnel.streams]);
     return {
       inbound: summaries([...streams, ...this.#passthrough.live]),

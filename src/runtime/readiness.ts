@@ -1,3 +1,9 @@
+export interface PendingTask {
+  readonly task: string;
+  /** For how long it has been pending, milliseconds. */
+  readonly forMs: number;
+}
+
 /**
  * What must happen before this process is ready, by name.
  *
@@ -33,8 +39,11 @@ export class Readiness {
     this.#changed(task, this.#monotonic() - since, this.#pending.size);
   }
 
-  /** Sorted names of what is still awaited. */
-  pending(): readonly string[] {
-    return [...this.#pending.keys()].sort();
+  /** What is still awaited, sorted by name. */
+  pending(): readonly PendingTask[] {
+    const now = this.#monotonic();
+    return [...this.#pending]
+      .map(([task, since]) => ({ task, forMs: now - since }))
+      .sort((a, b) => (a.task < b.task ? -1 : 1));
   }
 }

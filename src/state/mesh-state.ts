@@ -7,6 +7,8 @@
  *
  * @see spec control-plane 3.
  */
+import type { AuthorizationPolicy } from "../mesh/authorization.ts";
+import type { NamespacedHostname } from "../mesh/gateway-address.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { Workload } from "../mesh/workload.ts";
@@ -141,6 +143,21 @@ export class MeshState {
 
   policiesFor(workload: Workload): ApplicablePolicies {
     return this.#policies.applicableTo(workload);
+  }
+
+  /** Of all workloads, in no order. */
+  workloadUids(): readonly string[] {
+    return this.#workloads.uids();
+  }
+
+  /** Of all services, in no order. */
+  serviceNames(): readonly NamespacedHostname[] {
+    return this.#services.names();
+  }
+
+  /** All of them, in no order. */
+  policies(): readonly AuthorizationPolicy[] {
+    return [...this.#policies.values()];
   }
 
   /** Everything known, as a batch for another state. */

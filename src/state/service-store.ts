@@ -8,6 +8,7 @@
  * @see spec control-plane 3.2 to 3.4.
  */
 import { cidrContainsBytes } from "../mesh/cidr.ts";
+import type { NamespacedHostname } from "../mesh/gateway-address.ts";
 import { type IpAddress, ipAddressToBytes } from "../mesh/ip-address.ts";
 import { type NetworkCidr, type Service, serviceKey } from "../mesh/service.ts";
 import { type Endpoint, EndpointSet, type ReadonlyEndpointSet } from "./endpoint-set.ts";
@@ -42,6 +43,13 @@ export class ServiceStore {
 
   get size(): number {
     return this.#slots.size;
+  }
+
+  names(): readonly NamespacedHostname[] {
+    return Array.from(this.#slots.values(), ({ known: { service } }) => ({
+      namespace: service.namespace,
+      hostname: service.hostname,
+    }));
   }
 
   *values(): Iterable<KnownService> {

@@ -40,6 +40,10 @@ export class WorkloadStore {
     return this.#byUid.size;
   }
 
+  uids(): readonly string[] {
+    return [...this.#byUid.keys()];
+  }
+
   /** In order of insertion, so that a copy prefers the same one of several on an address. */
   values(): readonly Workload[] {
     return [...this.#byUid.values()]

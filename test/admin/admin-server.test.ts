@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { listenAdmin } from "../../src/admin/admin-server.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import type { CallNode } from "../../src/runtime/thread-profiler.ts";
 import { createRootLogger, type RootLogger } from "../../src/telemetry/root-logger.ts";
+import { decodeMessage } from "../../src/wire/message-codec.ts";
+import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { ask } from "../support/raw-http.ts";
 
@@ -15,7 +19,15 @@ hint: loglevel:\terror|warn|info|debug|trace|off
 hint: mod_name:\tthe module name, i.e. ztunnel::proxy
 `;
 
+/** `run` calls `work`; values in the unit of whoever asks. */
+const TREE: readonly CallNode[] = [
+  { caller: -1, functionName: "(root)", url: "", line: 0, value: 0 },
+  { caller: 0, functionName: "run", url: "file:///z/run.ts", line: 7, value: 1000 },
+  { caller: 1, functionName: "work", url: "file:///z/work.ts", line: 3, value: 3000 },
+];
+
 interface Lab {
+  readonly profiled: readonly object[];
   readonly port: number;
   readonly logger: RootLogger;
   readonly lines: readonly string[];
@@ -31,6 +43,7 @@ async function listen(t: TestContext): Promise<Lab> {
     clock: new FakeClock(),
   });
   let quitCount = 0;
+  const profiled: object[] = [];
   const listener = await listenAdmin(
     {
       clock: systemClock,
@@ -38,6 +51,17 @@ async function listen(t: TestContext): Promise<Lab> {
       logging: {
         filter: () => logger.filter,
         setFilter: (filter) => logger.setFilter(filter),
+      },
+      configDump: async function* () {
+        yield '{"workloads": ';
+        yield "[]}\n";
+      },
+      profiler: {
+        threads: ["control", "data-0"],
+        profile: async (thread, request) => {
+          profiled.push({ thread, ...request });
+          return TREE;
+        },
       },
       quit: () => quitCount++,
     },
@@ -51,7 +75,7 @@ async function listen(t: TestContext): Promise<Lab> {
     },
   );
   t.after(() => listener.close());
-  return { port: listener.port, logger, lines, quitCount: () => quitCount };
+  return { port: listener.port, logger, lines, quitCount: () => quitCount, profiled };
 }
 
 test("the index lists the pages that exist", async (t) => {
@@ -59,7 +83,14 @@ test("the index lists the pages that exist", async (t) => {
   const answer = await ask(port, "GET", "/");
   assert.equal(answer.headers.get("content-type"), "text/html; charset=utf-8");
   const links = [...answer.body.toString().matchAll(/href="([^"]+)"/g)].map(([, path]) => path);
-  assert.deepEqual(links, ["logging", "quitquitquit"]);
+  assert.deepEqual(links, [
+    "config_dump",
+    "debug/pprof/profile",
+    "debug/pprof/heap",
+    "debug/pprof/heap/profiling",
+    "logging",
+    "quitquitquit",
+  ]);
   for (const path of links) assert.notEqual((await ask(port, "GET", `/${path}`)).status, 404);
 });
 
@@ -139,3 +170,111 @@ test("a change of the levels is logged", async (t) => {
   await ask(port, "POST", "/logging?level=access=off");
   assert.equal(lines.at(-1), "info\ttelemetry\tnew log filter is access=off,info\t\n");
 });
+
+test("/config_dump is sent piece by piece, as JSON, whatever the method", async (t) => {
+  const { port } = await listen(t);
+  for (const method of ["GET", "POST"]) {
+    const answer = await ask(port, method, "/config_dump");
+    assert.equal(answer.status, 200);
+    assert.equal(answer.headers.get("content-type"), "application/json");
+    assert.deepEqual(JSON.parse(answer.body.toString()), { workloads: [] });
+  }
+});
+
+const refusals: readonly (readonly [query: string, body: string])[] = [
+  ["seconds=0", "invalid seconds value; expected 1-300\n"],
+  ["seconds=301", "invalid seconds value; expected 1-300\n"],
+  ["seconds=1.5", "invalid seconds value; expected 1-300\n"],
+  ["seconds=", "invalid seconds value; expected 1-300\n"],
+  ["frequency=0", "invalid frequency value; expected 1-1000\n"],
+  ["frequency=1001", "invalid frequency value; expected 1-1000\n"],
+  ["frequency=x", "invalid frequency value; expected 1-1000\n"],
+  ["thread=data-1", "invalid thread value; expected control, data-0\n"],
+];
+
+for (const [query, body] of refusals) {
+  test(`/debug/pprof/profile refuses ${query}`, async (t) => {
+    const { port, profiled } = await listen(t);
+    const answer = await ask(port, "GET", `/debug/pprof/profile?${query}`);
+    assert.equal(answer.status, 400);
+    assert.equal(answer.body.toString(), body);
+    assert.deepEqual(profiled, []);
+  });
+}
+
+test("/debug/pprof/profile asks every thread, ten seconds a hundred times each", async (t) => {
+  const { port, profiled } = await listen(t);
+  const answer = await ask(port, "GET", "/debug/pprof/profile");
+  assert.equal(answer.status, 200);
+  assert.equal(answer.headers.get("content-type"), "application/octet-stream");
+  const asked = { kind: "cpu", durationMs: 10_000, frequencyHz: 100 };
+  assert.deepEqual(profiled, [
+    { thread: "control", ...asked },
+    { thread: "data-0", ...asked },
+  ]);
+  assert.deepEqual(stacksOf(answer.body), [
+    ["run", 1000, "control"],
+    ["work;run", 3000, "control"],
+    ["run", 1000, "data-0"],
+    ["work;run", 3000, "data-0"],
+  ]);
+});
+
+test("/debug/pprof/profile asks one thread for what is wanted of it", async (t) => {
+  const { port, profiled } = await listen(t);
+  await ask(port, "GET", "/debug/pprof/profile?thread=data-0&seconds=300&frequency=1000");
+  assert.deepEqual(profiled, [
+    { thread: "data-0", kind: "cpu", durationMs: 300_000, frequencyHz: 1000 },
+  ]);
+});
+
+test("the heap is profiled only while it is sampled", async (t) => {
+  const { port, profiled } = await listen(t);
+  const get = async (path: string) => {
+    const { status, body } = await ask(port, "GET", `/debug/pprof/heap${path}`);
+    return { status, body };
+  };
+  const inactive = await get("");
+  assert.equal(inactive.status, 500);
+  assert.equal(
+    inactive.body.toString(),
+    "heap profiling not active; activate with /debug/pprof/heap/profiling?activate=true",
+  );
+  assert.equal((await get("/profiling")).body.toString(), "heap profiling active: false\n");
+  assert.equal((await get("/profiling?activate=yes")).status, 400);
+  assert.equal(
+    (await get("/profiling?activate=true")).body.toString(),
+    "heap profiling active: true\n",
+  );
+  assert.deepEqual(stacksOf((await get("?thread=control")).body), [
+    ["run", 1000, "control"],
+    ["work;run", 3000, "control"],
+  ]);
+  assert.equal(
+    (await get("/profiling?activate=false")).body.toString(),
+    "heap profiling active: false\n",
+  );
+  assert.equal((await get("")).status, 500);
+  assert.deepEqual(profiled, [
+    { thread: "control", kind: "heap-sampling", active: true },
+    { thread: "data-0", kind: "heap-sampling", active: true },
+    { thread: "control", kind: "heap" },
+    { thread: "control", kind: "heap-sampling", active: false },
+    { thread: "data-0", kind: "heap-sampling", active: false },
+  ]);
+});
+
+/** Leaf first, with its value and the thread. */
+function stacksOf(gzipped: Buffer): readonly (readonly [string, number | undefined, string])[] {
+  const profile = decodeMessage("profile", Profile, gunzipSync(gzipped));
+  const text = (index: number): string => profile.stringTable[index] as string;
+  return profile.sample.map(({ locationId, value, label }) => {
+    const names = locationId.map((id) => {
+      const location = profile.location.find((one) => one.id === id);
+      const line = location?.line[0];
+      const found = profile.function.find((one) => one.id === line?.functionId);
+      return text(found?.name ?? 0);
+    });
+    return [names.join(";"), value[0], text(label[0]?.str ?? 0)];
+  });
+}

@@ -22,14 +22,19 @@ function makeReadiness(): {
   };
 }
 
-test("what is awaited is pending, by name, until it is complete", () => {
-  const { readiness } = makeReadiness();
+test("what is awaited is pending, by name and since when, until it is complete", () => {
+  const { readiness, at } = makeReadiness();
   assert.deepEqual(readiness.pending(), []);
   readiness.await("state manager");
+  at(30);
   readiness.await("proxy");
-  assert.deepEqual(readiness.pending(), ["proxy", "state manager"]);
+  at(50);
+  assert.deepEqual(readiness.pending(), [
+    { task: "proxy", forMs: 20 },
+    { task: "state manager", forMs: 50 },
+  ]);
   readiness.complete("proxy");
-  assert.deepEqual(readiness.pending(), ["state manager"]);
+  assert.deepEqual(readiness.pending(), [{ task: "state manager", forMs: 50 }]);
   readiness.complete("state manager");
   assert.deepEqual(readiness.pending(), []);
 });
@@ -65,7 +70,7 @@ test("a task may become pending again, its time counted anew", () => {
   readiness.complete("cni");
   at(100);
   readiness.await("cni");
-  assert.deepEqual(readiness.pending(), ["cni"]);
+  assert.deepEqual(readiness.pending(), [{ task: "cni", forMs: 0 }]);
   at(101);
   readiness.complete("cni");
   assert.deepEqual(told, [

@@ -86,13 +86,18 @@ export class LabNode {
   }
 
   /** Body of `GET` on one of the daemon's own ports. @throws on refusal or another status. */
-  get(port: number, path: string): Promise<string> {
+  async get(port: number, path: string): Promise<string> {
+    return (await this.bytes(port, path)).toString();
+  }
+
+  /** As {@link get}, what is no text. */
+  bytes(port: number, path: string): Promise<Buffer> {
     return this.#ask("GET", port, path);
   }
 
   /** As {@link get}, to the admin port. */
-  post(path: string): Promise<string> {
-    return this.#ask("POST", 15000, path);
+  async post(path: string): Promise<string> {
+    return (await this.#ask("POST", 15000, path)).toString();
   }
 
   metrics(): Promise<string> {
@@ -105,17 +110,16 @@ export class LabNode {
     this.#netnsFds = [];
   }
 
-  async #ask(method: string, port: number, path: string): Promise<string> {
+  async #ask(method: string, port: number, path: string): Promise<Buffer> {
     const socket = await connectFrom(this.host, "127.0.0.1", port);
     return new Promise((resolve, reject) => {
       const options = { method, path, createConnection: () => socket };
       const asked = request(options, (response) => {
-        let body = "";
-        response.on("data", (chunk: Buffer) => {
-          body += chunk.toString();
-        });
+        const chunks: Buffer[] = [];
+        response.on("data", (chunk: Buffer) => chunks.push(chunk));
         response.on("end", () => {
           socket.destroy();
+          const body = Buffer.concat(chunks);
           if (response.statusCode === 200) resolve(body);
           else reject(new Error(`${path}: ${response.statusCode} ${body}`));
         });

@@ -40,9 +40,22 @@ function parse(bytes: Buffer): RawAnswer {
     const colon = line.indexOf(":");
     return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
   });
+  const byName = new Map(headers);
+  const rest = bytes.subarray(end + 4);
   return {
     status: Number(statusLine.split(" ")[1]),
-    headers: new Map(headers),
-    body: bytes.subarray(end + 4),
+    headers: byName,
+    body: byName.get("transfer-encoding") === "chunked" ? joinChunks(rest) : rest,
   };
+}
+
+function joinChunks(bytes: Buffer): Buffer {
+  const chunks: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const lineEnd = bytes.indexOf("\r\n", at);
+    const length = Number.parseInt(bytes.toString("latin1", at, lineEnd), 16);
+    chunks.push(bytes.subarray(lineEnd + 2, lineEnd + 2 + length));
+    at = lineEnd + 2 + length + 2;
+  }
+  return Buffer.concat(chunks);
 }

@@ -1,0 +1,95 @@
+/** `/healthz/ready?verbose`: why the process is not ready, and what it works with. */
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { PendingTask } from "../runtime/readiness.ts";
+
+/** How a conversation with a neighbour stands. */
+export interface LineStanding {
+  /** `https://host:port` or a path. */
+  readonly address: string;
+  readonly connected: boolean;
+  /** What ended the last conversation or stands in the way of the next. */
+  readonly lastError: string | undefined;
+}
+
+export interface ReadinessStanding {
+  readonly pending: readonly PendingTask[];
+  /** `undefined`: the mesh comes from a file alone. */
+  readonly controlPlane:
+    | (LineStanding & {
+        /** Since its last answer, milliseconds; `undefined`: none yet. */
+        readonly ageMs: number | undefined;
+      })
+    | undefined;
+  /** `undefined`: nobody has called it yet. */
+  readonly nodeAgent: LineStanding | undefined;
+  readonly workloads: readonly {
+    readonly workload: EnrolledWorkload;
+    readonly state: "Pending" | "Up";
+    readonly failure: string | undefined;
+  }[];
+  readonly mesh: {
+    readonly workloads: number;
+    readonly services: number;
+    readonly policies: number;
+  };
+}
+
+/** @returns lines below the plain answer, each with its line feed. */
+export function describeReadiness(standing: ReadinessStanding): string {
+  const { controlPlane, nodeAgent, workloads, mesh } = standing;
+  const waiting = workloads.filter(({ state }) => state === "Pending");
+  const lines = [
+    ...standing.pending.map(
+      ({ task, forMs }) =>
+        `${task}: pending for ${formatSeconds(forMs)}: ${reasonOf(task, standing)}`,
+    ),
+    ...waiting.map(
+      ({ workload: { uid, namespace, name }, failure }) =>
+        `pod ${namespace}/${name} (${uid}): not started: ${failure}`,
+    ),
+    controlPlane === undefined
+      ? "control plane: none, the mesh is read from a file"
+      : `control plane ${controlPlane.address}: ${describeLine(controlPlane)}`,
+    nodeAgent === undefined
+      ? "node agent: not called yet"
+      : `node agent ${nodeAgent.address}: ${describeLine(nodeAgent)}`,
+    `pods: ${workloads.length - waiting.length} up, ${waiting.length} pending`,
+    `mesh: ${mesh.workloads} workloads, ${mesh.services} services, ${mesh.policies} policies${describeAge(controlPlane)}`,
+  ];
+  return lines.map((line) => `${line}\n`).join("");
+}
+
+/** The names are those of spec control-plane 7.4. */
+function reasonOf(task: string, standing: ReadinessStanding): string {
+  const { controlPlane, nodeAgent, workloads } = standing;
+  switch (task) {
+    case "state manager":
+      if (controlPlane === undefined) return "the mesh is being read";
+      if (!controlPlane.connected) return `${controlPlane.address}: ${describeLine(controlPlane)}`;
+      return `${controlPlane.address} has not sent everything yet`;
+    case "workload proxy manager": {
+      if (nodeAgent === undefined) return "the mesh must be known first";
+      if (!nodeAgent.connected) return `${nodeAgent.address}: ${describeLine(nodeAgent)}`;
+      const waiting = workloads.filter(({ state }) => state === "Pending").length;
+      if (waiting > 0) return `${waiting} pods could not be started`;
+      return `${nodeAgent.address} has not named all pods yet`;
+    }
+    default:
+      return "being started";
+  }
+}
+
+function describeLine({ connected, lastError }: LineStanding): string {
+  if (connected) return "connected";
+  return lastError === undefined ? "not connected yet" : `not connected: ${lastError}`;
+}
+
+function describeAge(controlPlane: ReadinessStanding["controlPlane"]): string {
+  const ageMs = controlPlane?.ageMs;
+  return ageMs === undefined ? "" : `, last answer ${formatSeconds(ageMs)} ago`;
+}
+
+/** `1.2s` */
+function formatSeconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)}s`;
+}

@@ -1,0 +1,128 @@
+/**
+ * The section `config` of `/config_dump`: the original's keys with what holds here. What this proxy
+ * does not have is null or off. Secrets are left out.
+ *
+ * @see spec control-plane 7.2
+ */
+import { formatSpiffeId } from "../mesh/identity.ts";
+import { formatHostPort } from "../mesh/socket-address.ts";
+import {
+  ILLEGAL_PORTS,
+  INBOUND_HBONE_PORT,
+  INBOUND_PLAINTEXT_PORT,
+  OUTBOUND_PORT,
+} from "../proxy/proxy-options.ts";
+import type { Config, IdentityConfig, RootSource, ServerConfig } from "./config.ts";
+
+/** The identity of this daemon where nobody says otherwise. */
+const TRUST_DOMAIN = "cluster.local";
+/** Of the metadata that the control plane is told; the others are derived from elsewhere. */
+const DERIVED_METADATA: ReadonlySet<string> = new Set([
+  "NAME",
+  "NAMESPACE",
+  "INSTANCE_IPS",
+  "NODE_NAME",
+]);
+/** Headers whose values prove something. */
+const SECRET_HEADER = /auth|cookie|token|secret|key/;
+
+/** @returns plain data; the keys are sorted when it is printed. */
+export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
+  const { mesh, identity, proxy, inpod, admin } = config;
+  const { discovery } = mesh;
+  const { self } = inpod;
+  const port = (number: number) => formatHostPort(proxy.listenIp, number);
+  return {
+    adminAddr: { Localhost: [admin.ipv6, admin.adminPort] },
+    altCaHostname: identity.authority.alternativeHost ?? null,
+    altXdsHostname: discovery?.server.alternativeHost ?? null,
+    caAddress: formatServer(identity.authority),
+    caHeaders: dumpHeaders(identity.headers),
+    caRootCert: dumpRoots(identity.authority.roots),
+    clusterDomain: null,
+    clusterId: identity.clusterId,
+    connectionWindowSize: proxy.clientTunnel.connectionWindowBytes,
+    crlPath: null,
+    dnsProxy: false,
+    dnsProxyAddr: null,
+    dnsResolverCfg: null,
+    dnsResolverOpts: null,
+    enableEnhancedBaggage: proxy.responseBaggage,
+    fakeCa: false,
+    fakeSelfInbound: false,
+    frameSize: proxy.clientTunnel.frameBytesMax,
+    illegalPorts: [...ILLEGAL_PORTS].sort(),
+    inboundAddr: port(INBOUND_HBONE_PORT),
+    inboundPlaintextAddr: port(INBOUND_PLAINTEXT_PORT),
+    inpodPortReuse: proxy.reusePort,
+    inpodUds: inpod.socketPath,
+    ipv6Enabled: admin.ipv6,
+    localNode: mesh.localNode ?? null,
+    localhostAppTunnel: null,
+    network: proxy.network,
+    numWorkerThreads: config.dataThreadCount,
+    outboundAddr: port(OUTBOUND_PORT),
+    packetMark: proxy.mark ?? null,
+    poolMaxStreamsPerConn: proxy.pool.streamsPerConnectionMax,
+    poolUnusedReleaseTimeout: dumpDuration(proxy.pool.unusedReleaseMs),
+    preferedServiceNamespace: null,
+    proxy: true,
+    proxyArgs: "proxy",
+    proxyMetadata: dumpMetadata(discovery?.node.metadata ?? {}),
+    proxyMode: "Shared",
+    proxyWorkloadInformation: null,
+    readinessAddr: { SocketAddr: port(admin.readinessPort) },
+    requireOriginalSource:
+      proxy.originalSource === "try" ? null : proxy.originalSource === "required",
+    secretTtl: dumpDuration(identity.certificateTtlMs),
+    selfTerminationDeadline: dumpDuration(config.drainMs),
+    socketConfig: {
+      keepaliveEnabled: proxy.keepAlive !== undefined,
+      keepaliveInterval: proxy.keepAlive ? dumpDuration(proxy.keepAlive.intervalMs) : null,
+      keepaliveRetries: proxy.keepAlive?.probes ?? null,
+      keepaliveTime: proxy.keepAlive ? dumpDuration(proxy.keepAlive.idleMs) : null,
+      userTimeoutEnabled: proxy.keepAlive?.userTimeoutMs !== undefined,
+    },
+    socks5Addr: null,
+    statsAddr: { SocketAddr: port(admin.statsPort) },
+    windowSize: proxy.clientTunnel.streamWindowBytes,
+    xdsAddress: discovery ? formatServer(discovery.server) : null,
+    xdsHeaders: dumpHeaders(discovery?.headers ?? []),
+    xdsOnDemand: discovery?.onDemand ?? false,
+    xdsRootCert: discovery ? dumpRoots(discovery.server.roots) : null,
+    ztunnelIdentity: self ? formatSpiffeId({ trustDomain: TRUST_DOMAIN, ...self }) : null,
+    ztunnelWorkload: self
+      ? { name: self.name, namespace: self.namespace, serviceAccount: self.serviceAccount }
+      : null,
+  };
+}
+
+function formatServer({ host, port }: ServerConfig): string {
+  return `https://${formatHostPort(host, port)}`;
+}
+
+function dumpHeaders(headers: IdentityConfig["headers"]): readonly (readonly string[])[] {
+  return headers.map(([name, value]) => [name, SECRET_HEADER.test(name) ? "<hidden>" : value]);
+}
+
+function dumpRoots(roots: RootSource): unknown {
+  switch (roots.kind) {
+    case "file":
+      return { File: roots.path };
+    case "pem":
+      return "Static";
+    case "system":
+      return "Default";
+  }
+}
+
+function dumpMetadata(metadata: Readonly<Record<string, unknown>>): unknown {
+  return Object.fromEntries(
+    Object.entries(metadata).filter(([name]) => !DERIVED_METADATA.has(name)),
+  );
+}
+
+function dumpDuration(ms: number): { readonly secs: number; readonly nanos: number } {
+  const secs = Math.trunc(ms / 1000);
+  return { secs, nanos: Math.round((ms - secs * 1000) * 1e6) };
+}

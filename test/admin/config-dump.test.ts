@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type ConfigDumpDeps, configDump } from "../../src/admin/config-dump.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { MeshState } from "../../src/state/mesh-state.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../../src/wire/delta-discovery.ts";
+import { DeltaClient } from "../../src/xds/delta-client.ts";
+import { AddressSink, AuthorizationSink } from "../../src/xds/mesh-sink.ts";
+import { recordedOriginal, recordedText } from "../support/istiod-recording.ts";
+
+/** The mesh after everything that istiod said to the original. */
+function replay(which: "base" | "full"): MeshState {
+  const mesh = new MeshState({ localNode: "node1" });
+  const apply = mesh.apply.bind(mesh);
+  const client = new DeltaClient(
+    [
+      { url: ADDRESS_TYPE, onDemand: false, sink: new AddressSink(apply) },
+      { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(apply) },
+    ],
+    { node: { id: "", metadata: {} }, offeredBytesMax: 1 },
+  );
+  client.open();
+  for (const message of recordedOriginal(which)) {
+    if (message.from !== "server") continue;
+    const exchange = client.receive(message.response);
+    while (exchange.step(1000));
+    assert.equal(exchange.finish().errorDetail, undefined);
+  }
+  return mesh;
+}
+
+async function dump(deps: Partial<ConfigDumpDeps> & Pick<ConfigDumpDeps, "mesh">): Promise<string> {
+  let text = "";
+  const pieces = configDump(
+    {
+      certificates: () => [],
+      workloads: () => [],
+      connections: async () => ({ inbound: [], outbound: [] }),
+      localMesh: () => [],
+      clock: systemClock,
+      ...deps,
+    },
+    { config: {}, version: {} },
+  );
+  for await (const piece of pieces) text += piece;
+  return text;
+}
+
+/** A member of the dump as it is printed. */
+function sectionOf(text: string, name: string): string {
+  const found = new RegExp(`^  "${name}": (?:\\[\\]|\\{\\}|.*?\\n  [\\]}])`, "ms").exec(text);
+  assert.ok(found, `${name} is in the dump`);
+  return found[0];
+}
+
+/**
+ * The original leaves two things to a hash map: the order of a workload's services, and that of
+ * services with the same host name.
+ */
+function inOneOrder(text: string): string {
+  const lists = text.replace(
+    /( {6}"services": \[\n)(.*?)(\n {6}\])/gs,
+    (_, open: string, list: string, close: string) =>
+      `${open}${list.split(",\n").sort().join(",\n")}${close}`,
+  );
+  const hostname = (item: string): string => /\n {6}"hostname": (.*),\n/.exec(item)?.[1] ?? "";
+  const items = lists.split(/(?<=\n {4}\}),(?=\n {4}\{)/);
+  for (let i = 1; i < items.length; i++) {
+    const [a, b] = [items[i - 1] as string, items[i] as string];
+    if (hostname(a) !== "" && hostname(a) === hostname(b) && b < a)
+      [items[i - 1], items[i]] = [b, a];
+  }
+  return items.join(",");
+}
+
+for (const which of ["base", "full"] as const) {
+  for (const name of ["policies", "services", "stagedServices", "staticConfig", "workloads"]) {
+    test(`after the recorded conversation "${which}", ${name} are dumped to the letter`, async () => {
+      const expected = sectionOf(recordedText(`real-ztunnel/${which}/config_dump.json`), name);
+      const dumped = sectionOf(await dump({ mesh: replay(which) }), name);
+      assert.equal(inOneOrder(dumped), inOneOrder(expected));
+    });
+  }
+}

@@ -1,0 +1,142 @@
+/** What operators see of a daemon with data threads and live connections. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { gunzipSync } from "node:zlib";
+import { decodeMessage } from "../../src/wire/message-codec.ts";
+import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
+import { istioctlTables } from "../support/istioctl-tables.ts";
+import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
+import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { requireNetns } from "../support/netns-lab.ts";
+import { ADDRESS, APP_PORT, ECHO_VIP, pingPong, startTwoNodes } from "../support/two-nodes.ts";
+
+/** What the lab writes into the files of AUTH_TOKEN, without the node. */
+const TOKEN = "token of ";
+
+describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
+  let lab: MeshLab;
+  let server: LabServer;
+
+  before(async () => {
+    lab = await startTwoNodes({ environment: { ZTUNNEL_WORKER_THREADS: "2" } });
+    server = listenEcho(lab.host("server"), APP_PORT);
+  });
+  after(async () => {
+    server?.close();
+    await lab?.close();
+  });
+
+  test("see live connections of all data threads as istioctl lists them", async () => {
+    const sockets = await Promise.all([
+      ...Array.from({ length: 6 }, () => connectFrom(lab.host("client"), ADDRESS.server, APP_PORT)),
+      connectFrom(lab.host("client"), ECHO_VIP, 80),
+      connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT),
+    ]);
+    for (const socket of sockets) await pingPong(socket);
+    const portless = (row: string): string => row.replaceAll(/(?<=default|33):\d+/g, ":*");
+
+    const source = istioctlTables(await lab.node("node-a").get(15000, "/config_dump"));
+    assert.deepEqual(source.connections.map(portless).sort(), [
+      "client.default Outbound client.default:* server.default:* echo.default.svc.cluster.local:80 HBONE",
+      ...Array(6).fill(
+        "client.default Outbound client.default:* server.default:* server.default:* HBONE",
+      ),
+    ]);
+    const target = istioctlTables(await lab.node("node-b").get(15000, "/config_dump"));
+    assert.deepEqual(target.connections.map(portless).sort(), [
+      "server.default Inbound server.default:* 10.66.0.33:*  TCP",
+      ...Array(6).fill("server.default Inbound server.default:* client.default:*  HBONE"),
+      "server.default Inbound server.default:* client.default:* echo.default.svc.cluster.local HBONE",
+    ]);
+
+    for (const socket of sockets) socket.destroy();
+    await waitUntil(async () => {
+      const text = await lab.node("node-b").get(15000, "/config_dump");
+      return istioctlTables(text).connections.length === 0;
+    }, "closed connections are still listed");
+  });
+
+  test("find certificates in the dump, and no secret", async () => {
+    const text = await lab.node("node-b").get(15000, "/config_dump");
+    const { certificates, policies, services, workloads } = istioctlTables(text);
+    const identity = "spiffe://cluster.local/ns/default/sa/server";
+    assert.deepEqual(
+      certificates
+        .filter((row) => row.startsWith(`${identity} `))
+        .map((row) => row.split(" ").slice(1, 3).join(" ")),
+      ["Leaf Available", "Root Available"],
+    );
+    assert.deepEqual(policies, ["default friends Allow WorkloadSelector"]);
+    assert.deepEqual(services, ["default echo 10.66.1.1 None 1/1"]);
+    assert.ok(
+      workloads.includes("default server 10.66.0.21,fd66::21 node-b None HBONE"),
+      String(workloads),
+    );
+    assert.match(readFileSync(join(lab.folder, "node-b.token"), "utf8"), new RegExp(TOKEN));
+    assert.ok(!text.includes(TOKEN));
+    const { certificates: dumped } = JSON.parse(text) as {
+      certificates: { certChain: { pem: string }[]; rootCerts: { pem: string }[] }[];
+    };
+    const pems = dumped
+      .flatMap(({ certChain, rootCerts }) => [...certChain, ...rootCerts])
+      .map(({ pem }) => Buffer.from(pem, "base64").toString());
+    assert.ok(pems.every((pem) => /^-----BEGIN CERTIFICATE-----/.test(pem)));
+    assert.ok(!`${text}${pems.join("")}`.includes("PRIVATE KEY"));
+    const hidden = Buffer.from("PRIVATE KEY").toString("base64").slice(1, -2);
+    assert.ok(!text.includes(hidden));
+  });
+
+  test("profile the CPU of every thread while it works", async () => {
+    const profiling = profileOf(lab, "/debug/pprof/profile?seconds=1&frequency=1000");
+    const socket = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
+    for (let i = 0; i < 300; i++) await pingPong(socket);
+    socket.destroy();
+    const profile = await profiling;
+    assert.deepEqual(threadsOf(profile), ["control", "data-0", "data-1"]);
+    const files = profile.function.map(({ filename }) => profile.stringTable[filename] ?? "");
+    assert.ok(
+      files.some((file) => file.endsWith("/dist/dataplane/data-worker.js") || /chunks/.test(file)),
+      String(files),
+    );
+  });
+
+  test("profile the heap of one thread", async () => {
+    const node = lab.node("node-a");
+    assert.equal(
+      await node.get(15000, "/debug/pprof/heap/profiling?activate=true"),
+      "heap profiling active: true\n",
+    );
+    const profile = await profileOf(lab, "/debug/pprof/heap?thread=data-1");
+    await node.get(15000, "/debug/pprof/heap/profiling?activate=false");
+    const [measure] = profile.sampleType;
+    assert.equal(profile.stringTable[measure?.type ?? 0], "inuse_space");
+    assert.ok(threadsOf(profile).every((thread) => thread === "data-1"));
+  });
+
+  test("are told why the daemon is not ready", async () => {
+    const node = lab.node("node-b");
+    assert.match(
+      await node.get(15021, "/healthz/ready?verbose"),
+      /^ready\ncontrol plane https:\/\/10.66.0.4:15012: connected\nnode agent \S+node-b.sock: connected\npods: 2 up, 0 pending\nmesh: \d+ workloads, 1 services, 1 policies, last answer [\d.]+s ago\n$/,
+    );
+    node.agent.close();
+    await waitUntil(async () => {
+      const answer = await node.get(15021, "/healthz/ready?verbose").catch(String);
+      return /500 not ready, pending: workload proxy manager\nworkload proxy manager: pending for [\d.]+s: \S+node-b.sock: not connected: .*No such file or directory/.test(
+        answer,
+      );
+    }, "it says nothing of the agent");
+  });
+});
+
+async function profileOf(lab: MeshLab, path: string): Promise<Profile> {
+  const bytes = await lab.node("node-a").bytes(15000, path);
+  return decodeMessage("profile", Profile, gunzipSync(bytes));
+}
+
+function threadsOf(profile: Profile): readonly string[] {
+  const names = profile.sample.map(({ label }) => profile.stringTable[label[0]?.str ?? 0] ?? "");
+  return [...new Set(names)].sort();
+}
