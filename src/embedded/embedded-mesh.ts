@@ -76,12 +76,12 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
     `mesh of ${describe(file.snapshot)}: XDS_ADDRESS=${address} XDS_ROOT_CA=${root} ` +
       `CA_ADDRESS=${address} CA_ROOT_CA=${root}`,
   );
-  for (const note of file.notes) report(`passed over: ${note}`);
+  for (const note of file.notes) report(note);
   file.follow({
     clock: systemClock,
     changed(snapshot) {
       report(`the mesh has changed: ${describe(snapshot)}`);
-      for (const note of file.notes) report(`passed over: ${note}`);
+      for (const note of file.notes) report(note);
       discovery.update(snapshot);
     },
     refused(mistakes) {

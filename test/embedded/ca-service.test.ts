@@ -3,7 +3,8 @@ import { X509Certificate } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, before, describe, test } from "node:test";
+import { ChannelCredentials, Client, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { CaService } from "../../src/embedded/ca-service.ts";
 import { CallerCheck, type CallerTokens } from "../../src/embedded/caller-check.ts";
 import { EmbeddedAuthority } from "../../src/embedded/certificate-authority.ts";
@@ -12,6 +13,7 @@ import {
   type ControlPlaneServerOptions,
 } from "../../src/embedded/control-plane-server.ts";
 import { type EmbeddedMeshOptions, runEmbeddedMesh } from "../../src/embedded/embedded-mesh.ts";
+import { MeshSnapshot } from "../../src/embedded/mesh-snapshot.ts";
 import { certificateOrder } from "../../src/identity/certificate-order.ts";
 import { IdentityError } from "../../src/identity/identity-error.ts";
 import { IstioCaClient, type IstioCaClientOptions } from "../../src/identity/istio-ca-client.ts";
@@ -19,6 +21,9 @@ import { type Identity, sameIdentity } from "../../src/mesh/identity.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
 import { createCertificateRequest } from "../../src/tls/csr.ts";
+import { ADDRESS_TYPE } from "../../src/wire/delta-discovery.ts";
+import { createCertificateMethod } from "../../src/wire/istio-ca.ts";
+import { recordedScenario, recordedText } from "../support/istiod-recording.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
 const cart = testIdentity("cart", "shop");
@@ -361,4 +366,105 @@ test("who names no cluster may not impersonate", async () => {
     signingError(`${UNAUTHENTICATED}: request impersonation authentication failure`),
   );
   await client(guarded.port, { headers, impersonate: false }).sign(cart, csrPem);
+});
+
+interface RecordedCall {
+  readonly case: string;
+  readonly what: string;
+  readonly caller: string;
+  readonly clusteridHeader: string | null;
+  readonly request: {
+    readonly validityDuration?: string;
+    readonly metadata?: { readonly ImpersonatedIdentity: unknown };
+  };
+  readonly grpcStatus: keyof typeof status;
+  readonly grpcMessage?: string;
+}
+
+/**
+ * Not ours to tell: what Kubernetes knows of pods and service accounts; CSRs that other tests make;
+ * a caller's own identity, which is that of its request here. And a foreign trust domain: istiod
+ * signs it, although no workload has such an identity.
+ */
+const NOT_OURS =
+  /^pod-|^caller-pod|pod-bound|untrusted-sa|trusted-node|^own-|-own$|empty-string|wrong-type|foreign-td|^csr-(?!empty|garbage|no-newline)/;
+const CALLER_TOKENS: readonly (readonly [caller: RegExp, token: string | undefined])[] = [
+  [/^ztunnel-node1 /, "token-1"],
+  [/^ztunnel-node2/, "token-2"],
+  [/^none/, undefined],
+  [/^garbage|audience/, "garbage"],
+];
+
+describe("a call is answered as istiod answered it:", () => {
+  const calls = JSON.parse(recordedText("ca/cases.json")) as readonly RecordedCall[];
+  const addresses = new Map<string, Uint8Array>();
+  for (const message of recordedScenario("62").messages) {
+    if (message.from === "client" || message.response.typeUrl !== ADDRESS_TYPE) continue;
+    for (const { name, resource } of message.response.resources) {
+      addresses.set(name, resource?.value ?? new Uint8Array());
+    }
+  }
+  const snapshot = new MeshSnapshot(addresses, new Map());
+  let channel: Client;
+
+  before(async () => {
+    const nodeTokenFiles = new Map<string, string>();
+    for (const number of [1, 2]) {
+      const file = join(scratch, `token-of-node${number}`);
+      await writeFile(file, `token-${number}`);
+      nodeTokenFiles.set(`node${number}`, file);
+    }
+    const callers = new CallerCheck({
+      tokenFile: undefined,
+      nodeTokenFiles,
+      clusterId: "Kubernetes",
+    });
+    const ca = new CaService({
+      authority,
+      callers,
+      hasIdentity: (identity, node) => snapshot.hasIdentity(identity, node),
+      report() {},
+    });
+    const server = await ControlPlaneServer.start(
+      { authority, services: [ca] },
+      { listen: "127.0.0.1:0", names: [] },
+    );
+    const credentials = ChannelCredentials.createSsl(Buffer.from(authority.rootPem));
+    channel = new Client(`localhost:${server.port}`, credentials);
+    cleanUps.push(() => {
+      channel.close();
+      server.close();
+    });
+  });
+
+  const ours = calls.filter((call) => !NOT_OURS.test(call.case));
+  assert(ours.length > 15, `${ours.length} calls`);
+  for (const recorded of ours) {
+    test(`${recorded.case}, ${recorded.what}`, async () => {
+      const metadata = new Metadata();
+      const token = CALLER_TOKENS.find(([caller]) => caller.test(recorded.caller))?.[1];
+      if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+      if (recorded.clusteridHeader !== null) metadata.set("clusterid", recorded.clusteridHeader);
+      const csr = { "csr-empty": "", "csr-garbage": "garbage" }[recorded.case] ?? csrPem;
+      const asked = recorded.request.metadata?.ImpersonatedIdentity;
+      const error = await new Promise<ServiceError | null>((resolve) => {
+        channel.makeUnaryRequest(
+          createCertificateMethod.path,
+          createCertificateMethod.requestSerialize,
+          createCertificateMethod.responseDeserialize,
+          {
+            csrPem: csr,
+            validitySeconds: Number(recorded.request.validityDuration ?? 0),
+            impersonatedIdentity: typeof asked === "string" ? asked : undefined,
+          },
+          metadata,
+          resolve,
+        );
+      });
+      assert.deepEqual(
+        [error?.code ?? status.OK, error?.details],
+        [status[recorded.grpcStatus], recorded.grpcMessage],
+      );
+    });
+  }
 });

@@ -9,6 +9,7 @@ import { requireNetns } from "../support/netns-lab.ts";
 import {
   ADDRESS,
   APP_PORT,
+  ECHO_VIP,
   echoOnce,
   startTwoNodes,
   TWO_NODES_MESH,
@@ -136,5 +137,42 @@ describe("a mesh that is learnt from a control plane", { skip: requireNetns("ipt
     assert.equal(await mayCall(ADDRESS.server), true);
     blackhole("-D");
     await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
+  });
+});
+
+describe("a mesh that is learnt on demand", { skip: requireNetns("iptables") }, () => {
+  let lab: MeshLab;
+  const servers: LabServer[] = [];
+
+  before(async () => {
+    lab = await startTwoNodes({ environment: { XDS_ON_DEMAND: "true" } });
+    for (const name of ["server", "guarded", "outside"]) {
+      servers.push(listenEcho(lab.host(name), APP_PORT));
+    }
+  });
+
+  after(async () => {
+    for (const server of servers) server.close();
+    await lab?.close();
+  });
+
+  test("carries what the whole mesh carries", async () => {
+    await echoOnce(lab, "client", ADDRESS.server);
+    await echoOnce(lab, "client", ECHO_VIP, 80);
+    await echoOnce(lab, "client", ADDRESS.outside);
+    await echoOnce(lab, "friend", ADDRESS.guarded);
+    await assert.rejects(echoOnce(lab, "client", ADDRESS.guarded));
+  });
+
+  test("is asked for by address, and the control plane tells no more than that", () => {
+    const told = lab.controlLines.filter((line) => line.startsWith("proxy of node-a: sent"));
+    // Its own two pods at first.
+    assert.equal(told[0], "proxy of node-a: sent 2 addresses, removed 0");
+    assert(told.includes("proxy of node-a: sent 1 addresses, removed 0"), told.join("\n"));
+    assert(told.includes("proxy of node-a: sent 0 addresses, removed 1"), told.join("\n"));
+    const { length } = lab.controlLines;
+    return echoOnce(lab, "client", ADDRESS.server).then(() =>
+      assert.equal(lab.controlLines.length, length),
+    );
   });
 });
