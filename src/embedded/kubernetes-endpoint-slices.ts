@@ -85,10 +85,7 @@ export function sliceWorkloads(
   surroundings: WorkloadSurroundings,
 ): readonly WorkloadMessage[] {
   const { name, namespace } = slice;
-  const service = surroundings.services.find(
-    ({ kind, source }) =>
-      kind === "Service" && source.namespace === namespace && source.name === slice.serviceName,
-  );
+  const service = serviceOf(slice, surroundings.services);
   if (service === undefined) return [];
   const services = new Map([[serviceKey(service), { ports: portsOf(slice, service) }]]);
   return slice.endpoints.map(({ key, addresses, isReady }) => ({
@@ -104,6 +101,17 @@ export function sliceWorkloads(
     // Nobody knows whose address it is: as one that several may share.
     networkMode: NetworkMode.HOST_NETWORK,
   }));
+}
+
+/** The Service that the slice is for. */
+export function serviceOf(
+  { namespace, serviceName }: EndpointSlice,
+  services: readonly KnownService[],
+): KnownService | undefined {
+  return services.find(
+    ({ kind, source }) =>
+      kind === "Service" && source.namespace === namespace && source.name === serviceName,
+  );
 }
 
 function portsOf({ ports }: EndpointSlice, service: KnownService): Port[] {

@@ -11,7 +11,8 @@ export interface KubernetesMetadata {
 
 /** True for all of the selector's labels with equal values; an empty selector is true for all. */
 export function selects(selector: Labels, labels: Labels): boolean {
-  return [...selector].every(([key, value]) => labels.get(key) === value);
+  for (const [key, value] of selector) if (labels.get(key) !== value) return false;
+  return true;
 }
 
 /** Kubernetes' larger selector. */

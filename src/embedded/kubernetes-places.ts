@@ -17,15 +17,20 @@ export interface Namespace {
 
 /** Namespaces by name; one that no document describes has no labels of its own. */
 export class Namespaces {
-  readonly #known: ReadonlyMap<string, KubernetesMetadata>;
+  readonly #known: ReadonlyMap<string, Namespace>;
 
   constructor(namespaces: readonly KubernetesMetadata[]) {
-    this.#known = new Map(namespaces.map((namespace) => [namespace.name, namespace]));
+    this.#known = new Map(
+      namespaces.map(({ name, labels, annotations }) => [
+        name,
+        { labels: new Map([...labels, [NAME_LABEL, name]]), annotations },
+      ]),
+    );
   }
 
   find(name: string): Namespace {
-    const { labels = [], annotations = new Map<string, string>() } = this.#known.get(name) ?? {};
-    return { labels: new Map([...labels, [NAME_LABEL, name]]), annotations };
+    const unknown = { labels: new Map([[NAME_LABEL, name]]), annotations: new Map() };
+    return this.#known.get(name) ?? unknown;
   }
 
   /** Of the whole cluster, from a label of the root namespace; empty is the default network. */

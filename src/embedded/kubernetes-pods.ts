@@ -6,7 +6,7 @@ import {
   WorkloadStatus,
 } from "../wire/proto/istio-workload.ts";
 import { parseAddress } from "./kubernetes-addresses.ts";
-import type { EndpointSlice } from "./kubernetes-endpoint-slices.ts";
+import { type EndpointSlice, serviceOf } from "./kubernetes-endpoint-slices.ts";
 import type { KubernetesFields } from "./kubernetes-fields.ts";
 import type { KubernetesMetadata } from "./kubernetes-metadata.ts";
 import type { KnownPort, KnownService } from "./kubernetes-services.ts";
@@ -138,26 +138,18 @@ export function podWorkload(
 function servicesOf(
   pod: Pod,
   slices: readonly EndpointSlice[],
-  surroundings: WorkloadSurroundings,
+  { services }: WorkloadSurroundings,
 ): readonly KnownService[] {
-  const selecting = selectingServices(pod, surroundings.services);
-  const keys = new Set(
-    slices
-      .filter(({ targets }) =>
-        targets.some(
-          ({ namespace, name, uid }) =>
-            uid !== "" && uid === pod.uid && name === pod.name && namespace === pod.namespace,
-        ),
-      )
-      .map(({ namespace, serviceName }) => `${namespace}/${serviceName}`),
-  );
-  const named = surroundings.services.filter(
-    (service) =>
-      service.kind === "Service" &&
-      keys.has(`${service.source.namespace}/${service.source.name}`) &&
-      !selecting.includes(service),
-  );
-  return [...selecting, ...named];
+  const selecting = selectingServices(pod, services);
+  const others = slices
+    .filter(({ targets }) => targets.some((target) => isTarget(target, pod)))
+    .flatMap((slice) => serviceOf(slice, services) ?? []);
+  return [...new Set([...selecting, ...others])];
+}
+
+/** An endpoint means the very pod that was there, not the next of its name. */
+function isTarget({ namespace, name, uid }: EndpointSlice["targets"][number], pod: Pod): boolean {
+  return uid !== "" && uid === pod.uid && name === pod.name && namespace === pod.namespace;
 }
 
 /** A Service names a port of the pod; a port of a ServiceEntry is the pod's of the same name. */

@@ -91,13 +91,13 @@ export class Waypoints {
   weighted(service: KubernetesMetadata, primary: Waypoint): readonly WeightedWaypoint[] {
     const from = this.#canarySource(service);
     const name = from.labels.get(CANARY_LABEL) ?? "none";
-    const weight = Number(from.annotations.get(CANARY_WEIGHT_ANNOTATION) ?? 0);
+    const text = from.annotations.get(CANARY_WEIGHT_ANNOTATION) ?? "0";
+    const weight = /^\d{1,3}$/.test(text) ? Number(text) : Number.NaN;
     if (name === "" || name === "none") return [];
     const { namespace } = service;
     const key = `${from.labels.get(CANARY_NAMESPACE_LABEL) ?? namespace}/${name}`;
     const canary = this.#byKey.get(key);
-    const isWeight = Number.isInteger(weight) && weight >= 0 && weight <= 100;
-    if (canary === undefined || key === primary.key || !isWeight) return [];
+    if (canary === undefined || key === primary.key || !(weight <= 100)) return [];
     if (!isFor(canary, "service") || !this.#admits(canary, namespace)) return [];
     return [
       { destination: primary.address, weight: 100 - weight },
