@@ -190,7 +190,7 @@ export class MeshLab {
       ...OUR_COMMAND,
       "embedded-mesh",
       ...["--file", this.meshFile, "--listen", `${this.#options.controlIp}:15012`],
-      ...["--state-dir", join(this.folder, "control"), ...tokens],
+      ...["--state-dir", join(this.folder, "authority"), ...tokens],
     ]);
     this.#control = control;
     await new Promise<void>((resolve, reject) => {
@@ -241,7 +241,7 @@ export class MeshLab {
   }
 
   get #rootFile(): string {
-    return join(this.folder, "control", "root-cert.pem");
+    return join(this.folder, "authority", "root-cert.pem");
   }
 
   #tokenFile(node: string): string {
