@@ -14,6 +14,7 @@ import { type KubernetesMetadata, selects } from "./kubernetes-metadata.ts";
 /** No object of Kubernetes can have a name with an underscore. */
 const STRICT_NAME = "istio_converted_static_strict";
 const PORTS_PREFIX = "converted_peer_authentication_";
+const PORT_MAX = 65535;
 const MODES = ["UNSET", "DISABLE", "PERMISSIVE", "STRICT"] as const;
 
 type Mode = (typeof MODES)[number];
@@ -33,17 +34,22 @@ export function readPeerAuthentication(
   fields: KubernetesFields,
 ): PeerAuthentication {
   const spec = fields.fields("spec");
-  const ports = spec.fields("portLevelMtls");
   return {
     name,
     namespace,
     selector: spec.has("selector") ? spec.fields("selector").labels("matchLabels") : undefined,
     mode: spec.fields("mtls").choice("mode", MODES, "UNSET"),
-    ports: ports
-      .keys()
-      .map((port) => [Number(port), ports.fields(port).choice("mode", MODES, "UNSET")] as const)
-      .toSorted(([a], [b]) => a - b),
+    ports: readPorts(spec.fields("portLevelMtls")),
   };
+}
+
+function readPorts(ports: KubernetesFields): PeerAuthentication["ports"] {
+  const read = ports.keys().map((key) => {
+    const isPort = /^\d{1,5}$/.test(key) && Number(key) <= PORT_MAX;
+    if (!isPort) ports.mistake(key, "must be a port");
+    return [Number(key), ports.fields(key).choice("mode", MODES, "UNSET")] as const;
+  });
+  return read.toSorted(([a], [b]) => a - b);
 }
 
 /** All of the mesh. */

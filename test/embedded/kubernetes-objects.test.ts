@@ -64,6 +64,16 @@ spec:
     says: "document 1, line 8: AuthorizationPolicy default/p: spec.rules[0].from[0].source.ipBlocks: must be an IP address or range, not 10.0.0.0/33",
   },
   {
+    name: "a port by name where only numbers are known",
+    text: `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: p}
+spec: {selector: {matchLabels: {app: a}}, portLevelMtls: {http: {mode: STRICT}}}
+`,
+    says: "document 1, line 5: PeerAuthentication default/p: spec.portLevelMtls.http: must be a port",
+  },
+  {
     name: "an item of a List",
     text: `
 apiVersion: v1
