@@ -32,7 +32,7 @@ static_assert(OPENSSL_VERSION_MAJOR == 3, "headers of OpenSSL 3 are needed");
   X(SSL_new) X(SSL_free) X(SSL_set_bio) X(SSL_set_accept_state) X(SSL_set_connect_state)           \
   X(SSL_do_handshake) X(SSL_read_ex) X(SSL_write_ex) X(SSL_get_error) X(SSL_shutdown)              \
   X(SSL_key_update) X(SSL_version) X(SSL_get_verify_result) X(SSL_get0_peer_certificate)           \
-  X(SSL_alert_desc_string_long)
+  X(SSL_get0_verified_chain) X(OPENSSL_sk_num) X(OPENSSL_sk_value) X(SSL_alert_desc_string_long)
 
 extern "C" {
 #define ZTUNNEL_WEAK(name) extern decltype(name) name __attribute__((weak));

@@ -93,6 +93,28 @@ napi_value PeerLeaf(napi_env env, napi_callback_info info) {
   return array;
 }
 
+// One after the other: each certificate says its own length.
+napi_value PeerChain(napi_env env, napi_callback_info info) {
+  ConnectionCall call(env, info);
+  if (call.connection == nullptr) return nullptr;
+  const Connection& connection = *call.connection;
+  const STACK_OF(X509)* chain = connection.ssl == nullptr || connection.Is(Connection::kHandshake)
+                                    ? nullptr
+                                    : SSL_get0_verified_chain(connection.ssl);
+  const int count = chain == nullptr ? 0 : sk_X509_num(chain);
+  size_t length = 0;
+  for (int i = 0; i < count; ++i) {
+    length += static_cast<size_t>(std::max(i2d_X509(sk_X509_value(chain, i), nullptr), 0));
+  }
+  void* bytes = nullptr;
+  napi_value buffer = nullptr, array = nullptr;
+  if (napi_create_arraybuffer(env, length, &bytes, &buffer) != napi_ok) return nullptr;
+  auto* into = static_cast<uint8_t*>(bytes);
+  for (int i = 0; i < count && length > 0; ++i) i2d_X509(sk_X509_value(chain, i), &into);
+  napi_create_typedarray(env, napi_uint8_array, length, buffer, 0, &array);
+  return array;
+}
+
 napi_value TcpInfo(napi_env env, napi_callback_info info) {
   ConnectionCall call(env, info);
   return call.connection == nullptr ? nullptr : ReadTcpInfo(env, call.connection->fd);
@@ -110,8 +132,8 @@ napi_value ErrorText(napi_env env, napi_callback_info info) {
 
 constexpr Method kMethods[] = {
     {"listen", Listen},     {"connect", Connect},   {"fdOf", FdOf},
-    {"startTls", StartTls}, {"peerLeaf", PeerLeaf}, {"tcpInfo", TcpInfo},
-    {"errorText", ErrorText},
+    {"startTls", StartTls}, {"peerLeaf", PeerLeaf}, {"peerChain", PeerChain},
+    {"tcpInfo", TcpInfo},   {"errorText", ErrorText},
 };
 
 }  // namespace

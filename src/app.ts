@@ -22,6 +22,7 @@ import { CertificateCache } from "./identity/certificate-cache.ts";
 import { certificateOrder } from "./identity/certificate-order.ts";
 import { ClockSkew } from "./identity/clock-skew.ts";
 import { registerClockSkew } from "./identity/metrics.ts";
+import type { RevocationFile } from "./identity/revocation-file.ts";
 import { AccountWatch } from "./inpod/account-watch.ts";
 import { createInpodMetrics } from "./inpod/metrics.ts";
 import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
@@ -94,6 +95,7 @@ class Daemon implements App {
   readonly #registry = makeRegistry();
   readonly #readiness: Readiness;
   readonly #clockSkew: ClockSkew;
+  #revocations: RevocationFile | undefined;
   readonly #certificates: CertificateCache;
   readonly #ready = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<number>();
@@ -183,6 +185,7 @@ class Daemon implements App {
     this.#servers.push(
       await listenMetrics({ ...http, render: this.#metrics() }, this.#anywhere(admin.statsPort)),
     );
+    await this.#watchRevocations();
     const { self } = this.#config.inpod;
     if (self !== undefined) await dataPlane.startSelf(self);
     this.#conversation = this.#learnMesh().then(() => this.#talkToAgent(reconciler));
@@ -213,6 +216,7 @@ class Daemon implements App {
     this.#discoveryEnd.abort();
     await this.#discovery;
     this.#certificates.close();
+    this.#revocations?.close();
     await Promise.allSettled(closing);
     await this.flushLog();
     this.#ended.resolve(0);
@@ -414,6 +418,20 @@ class Daemon implements App {
       workloads: reconciler.workloads(),
       mesh: this.#dataPlane.mesh.counts(),
     };
+  }
+
+  async #watchRevocations(): Promise<void> {
+    const { revocationPath } = this.#config.identity;
+    if (revocationPath === undefined) return;
+    const { RevocationFile } = await import("./identity/revocation-file.ts");
+    this.#revocations = await RevocationFile.open(
+      {
+        clock: this.#clock,
+        log: this.#identityLog(),
+        changed: (lists) => this.#dataPlane.revocationsChanged(lists),
+      },
+      revocationPath,
+    );
   }
 
   #metrics(): () => Promise<string> {

@@ -42,7 +42,7 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     clusterDomain: null,
     clusterId: identity.clusterId,
     connectionWindowSize: proxy.clientTunnel.connectionWindowBytes,
-    crlPath: null,
+    crlPath: identity.revocationPath ?? null,
     dnsProxy: false,
     dnsProxyAddr: null,
     dnsResolverCfg: null,

@@ -321,6 +321,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "trust domains that peers may be of besides the workload's own; for moving from one to another; the original knows none",
   },
   {
+    name: "CRL_PATH",
+    type: "path",
+    fallback: "-",
+    why: "certificate revocation lists, PEM or DER; peers in them are refused, and cut off when the file changes; an empty file revokes nobody",
+  },
+  {
     name: "COMPLIANCE_POLICY",
     type: "pqc",
     fallback: "-",

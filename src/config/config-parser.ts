@@ -201,6 +201,7 @@ function readIdentity(reader: EnvironmentReader, host: Host): IdentityConfig {
     headers: readHeaders(reader, "CA_HEADER_"),
     certificateTtlMs: reader.duration("SECRET_TTL", DAY_MS, { min: 1000, max: DURATION_MS_MAX }),
     certificateWaitMs: readLimit(reader, "certificateWait"),
+    revocationPath: reader.text("CRL_PATH") || undefined,
   };
 }
 
@@ -301,6 +302,7 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
     },
     tls12: reader.flag("TLS12_ENABLED", false),
     trustDomains: readList(reader, "TRUST_DOMAINS"),
+    checkRevocation: Boolean(reader.text("CRL_PATH")),
     postQuantumOnly: reader.oneOf("COMPLIANCE_POLICY", ["pqc"], undefined) !== undefined,
     responseBaggage: reader.flag("ENABLE_RESPONSE_BAGGAGE", true),
     policyInfoLogging: reader.flag("AUTHZ_POLICY_INFO_LOGGING", false),

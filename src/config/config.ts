@@ -66,6 +66,8 @@ export interface IdentityConfig {
   readonly certificateTtlMs: number;
   /** How long a connection waits for a first certificate. */
   readonly certificateWaitMs: number;
+  /** File of revocation lists, read anew when it changes. */
+  readonly revocationPath: string | undefined;
 }
 
 /** Roots that a server must chain to. Files are read anew for each connection. */

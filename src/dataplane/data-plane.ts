@@ -13,6 +13,7 @@ import type { TrafficSample } from "../proxy/traffic-metrics.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import type { RevocationList } from "../tls/revocation-list.ts";
 
 export interface DataPlane {
   /** Names of the data threads; empty when everything runs on the calling one. */
@@ -40,6 +41,8 @@ export interface DataPlane {
   certificateRenewed(certificate: WorkloadCertificate): void;
   /** The next connection that needs it asks anew. */
   certificateForgotten(identity: Identity): void;
+  /** From now on these certificates are revoked and no others, in open tunnels too. */
+  revocationsChanged(lists: readonly RevocationList[]): void;
   setLogFilter(filter: string): void;
   /** What each thread has to say since the last call, always in the same order. */
   collect(): Promise<readonly ThreadSample[]>;

@@ -6,13 +6,15 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
+import { RevocationGuard } from "../proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../proxy/workload-proxy.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
+import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
 
-export interface DataThreadDeps extends Omit<ProxyDeps, "traffic"> {
+export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations"> {
   /** How late this thread was since the last call. */
   readonly loopDelay: () => LoopDelay;
 }
@@ -37,13 +39,18 @@ export class DataThread {
   constructor(deps: DataThreadDeps, options: DataThreadOptions) {
     this.#traffic = new TrafficMetrics();
     const { loopDelay, ...rest } = deps;
-    this.#deps = { ...rest, traffic: this.#traffic };
+    const revocations = new RevocationGuard(this.#traffic);
+    this.#deps = { ...rest, traffic: this.#traffic, revocations };
     this.#loopDelay = loopDelay;
     this.#options = options.proxy;
   }
 
   apply(updates: readonly MeshUpdate[]): void {
     this.#deps.mesh.apply(updates);
+  }
+
+  revocationsChanged(lists: readonly RevocationList[]): void {
+    this.#deps.revocations.update(lists);
   }
 
   /** @throws ProxyError when a port can't be bound; nothing stays bound then. */

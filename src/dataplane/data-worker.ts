@@ -115,6 +115,8 @@ function run(start: ThreadStart): void {
         return certificates.renewed(command.certificate);
       case "forgotten":
         return certificates.forgotten(command.identity);
+      case "revocations":
+        return thread.revocationsChanged(command.lists);
       case "log-filter":
         return logger.setFilter(command.filter);
       case "collect":

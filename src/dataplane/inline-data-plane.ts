@@ -6,6 +6,7 @@ import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { MeshState } from "../state/mesh-state.ts";
+import type { RevocationList } from "../tls/revocation-list.ts";
 import { CertificateStore } from "./certificate-store.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import { DataThread, type DataThreadDeps, type DataThreadOptions } from "./data-thread.ts";
@@ -65,6 +66,10 @@ export class InlineDataPlane implements DataPlane {
 
   certificateForgotten(identity: Identity): void {
     this.#certificates.forgotten(identity);
+  }
+
+  revocationsChanged(lists: readonly RevocationList[]): void {
+    this.#thread.revocationsChanged(lists);
   }
 
   /** The logger is the caller's own, which has the filter already. */

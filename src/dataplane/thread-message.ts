@@ -5,6 +5,7 @@ import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
+import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
 import type { DataThreadOptions } from "./data-thread.ts";
 
@@ -30,6 +31,7 @@ export type ThreadCommand =
   | { readonly kind: "learnt"; readonly call: number }
   | { readonly kind: "renewed"; readonly certificate: WorkloadCertificate }
   | { readonly kind: "forgotten"; readonly identity: Identity }
+  | { readonly kind: "revocations"; readonly lists: readonly RevocationList[] }
   | { readonly kind: "log-filter"; readonly filter: string }
   | { readonly kind: "collect"; readonly call: number }
   | { readonly kind: "connections"; readonly call: number; readonly uid: string }

@@ -12,6 +12,7 @@ import type { LiveConnections } from "../proxy/connection-report.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import { MeshState } from "../state/mesh-state.ts";
+import type { RevocationList } from "../tls/revocation-list.ts";
 import { Calls } from "./calls.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
@@ -105,6 +106,10 @@ export class WorkerDataPlane implements DataPlane {
 
   certificateForgotten(identity: Identity): void {
     for (const thread of this.#threads) thread.post({ kind: "forgotten", identity });
+  }
+
+  revocationsChanged(lists: readonly RevocationList[]): void {
+    for (const thread of this.#threads) thread.post({ kind: "revocations", lists });
   }
 
   setLogFilter(filter: string): void {

@@ -19,6 +19,7 @@ import {
   handshakeTimeout,
   leftBeforePreface,
   leftInHandshake,
+  revokedPeer,
   type TlsFailure,
   tlsFailure,
 } from "./handshake-error.ts";
@@ -31,6 +32,9 @@ const GOODBYE_MS_MAX = 1000;
 
 /** Bytes waiting for the kernel above which nothing more is read towards the tunnel. */
 const QUEUED_BYTES_MAX = 512 * 1024;
+
+/** RFC 8446 section 6.2. */
+const ALERT_CERTIFICATE_REVOKED = 44;
 
 /** RFC 8446 section 6.2, as the original answers a peer of the wrong identity. */
 const ALERT_CERTIFICATE_UNKNOWN = 46;
@@ -171,8 +175,14 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   opened(): void {
+    const { tls } = this.#options;
+    if (tls.isRevoked?.(this.loop.reactor.peerChain(this.id))) {
+      this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_REVOKED);
+      this.#done(revokedPeer(this.#options.role));
+      return;
+    }
     const leafDer = this.loop.reactor.peerLeaf(this.id);
-    const refusal = this.#options.tls.verifyPeer({ leafDer });
+    const refusal = tls.verifyPeer({ leafDer });
     if (refusal !== undefined) {
       this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_UNKNOWN);
       this.#done(new EngineError("peer-identity", refusal));

@@ -149,6 +149,12 @@ export interface TlsOptions {
   /** Leaf, key and roots. Engines keep what they build from it as long as the object lives. */
   readonly certificate: WorkloadCertificate;
   readonly verifyPeer: VerifyPeer;
+  /**
+   * Asked before `verifyPeer` whether somebody in the chain is revoked.
+   *
+   * @param chainDer from the peer's leaf to the root that is trusted, DER one after the other.
+   */
+  readonly isRevoked?: (chainDer: Uint8Array) => boolean;
   /** Also allow TLS 1.2 (`TLS12_ENABLED`). */
   readonly tls12: boolean;
   /** Only X25519MLKEM768 (`COMPLIANCE_POLICY=pqc`). */

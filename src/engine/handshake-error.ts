@@ -32,6 +32,9 @@ const PROTOCOL_WORDS: Readonly<Record<string, Words>> = {
   },
 };
 
+/** X509_V_ERR_CERT_REVOKED of OpenSSL. */
+const VERIFY_REVOKED = 23;
+
 /** By OpenSSL's X509_V_ERR number. */
 const VERIFY_WORDS: Readonly<Record<number, Words>> = {
   2: badCertificate("UnknownIssuer"),
@@ -42,7 +45,7 @@ const VERIFY_WORDS: Readonly<Record<number, Words>> = {
   19: badCertificate("UnknownIssuer"),
   20: badCertificate("UnknownIssuer"),
   21: badCertificate("UnknownIssuer"),
-  23: badCertificate("Revoked"),
+  [VERIFY_REVOKED]: badCertificate("Revoked"),
   26: badCertificate("InvalidPurpose"),
 };
 
@@ -103,6 +106,11 @@ export function leftInHandshake(role: "client" | "server"): EngineError {
 /** The client's handshake ended well, but it left before its first byte of HTTP/2. */
 export function leftBeforePreface(): EngineError {
   return new EngineError("handshake", SERVER_EOF_TEXT);
+}
+
+/** Somebody in the peer's chain is revoked. */
+export function revokedPeer(role: "client" | "server"): EngineError {
+  return tlsFailure({ kind: "untrusted", verifyCode: VERIFY_REVOKED, reason: "revoked" }, role);
 }
 
 /** The peer took too long. */

@@ -27,6 +27,8 @@ export interface HboneTarget {
 /** One CONNECT that was answered. */
 export interface PooledStream {
   readonly answer: TunnelAnswer;
+  /** The one that was dialled. */
+  readonly tunnel: ClientTunnel;
   /** Already released when the answer has no end. */
   readonly lease: StreamLease;
 }
@@ -187,7 +189,7 @@ export class HbonePool {
     try {
       const answer = await shared.tunnel.open(authority, headers);
       if (answer.end === undefined) lease.release();
-      return { answer, lease };
+      return { answer, tunnel: shared.tunnel, lease };
     } catch (error) {
       lease.release();
       throw error;

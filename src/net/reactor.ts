@@ -167,6 +167,8 @@ export interface Reactor {
   freeContext(context: number): void;
   /** DER; empty before OPEN. */
   peerLeaf(id: number): Uint8Array;
+  /** What the peer's leaf was found to chain to: leaf to root, DER one after the other; empty before OPEN. */
+  peerChain(id: number): Uint8Array;
   /** @throws an error of the system. */
   tcpInfo(id: number): TcpInfo;
   /**

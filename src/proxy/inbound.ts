@@ -39,7 +39,10 @@ import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-option
 const STOPPED_TUNNEL_MS_MAX = 100;
 
 export interface InboundDeps
-  extends Pick<ProxyDeps, "engine" | "mesh" | "traffic" | "clock" | "random" | "certificateFor"> {
+  extends Pick<
+    ProxyDeps,
+    "engine" | "mesh" | "traffic" | "revocations" | "clock" | "random" | "certificateFor"
+  > {
   /** With the span of the workload's proxy. */
   readonly log: Logger;
   readonly local: LocalWorkload;
@@ -50,7 +53,13 @@ export interface InboundDeps
 
 export type InboundOptions = Pick<
   ProxyOptions,
-  "network" | "serverTunnel" | "tls12" | "postQuantumOnly" | "trustDomains" | "responseBaggage"
+  | "network"
+  | "serverTunnel"
+  | "tls12"
+  | "postQuantumOnly"
+  | "trustDomains"
+  | "checkRevocation"
+  | "responseBaggage"
 >;
 
 export class Inbound {
@@ -128,6 +137,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
   #sourceIdentity: Identity | undefined;
   #handshakeDone = false;
   #cutOff: Timer | undefined;
+  #unguard: (() => void) | undefined;
   #isEnded = false;
 
   constructor(
@@ -154,12 +164,25 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
 
   open(engine: InboundDeps["engine"], end: SocketEnd, tls: TlsOptions): void {
     if (this.#isEnded) return;
+    const { checkRevocation } = this.#options;
+    const { revocations } = this.#deps;
+    let chainDer: Uint8Array = new Uint8Array();
+    const isRevoked = (shown: Uint8Array): boolean => {
+      chainDer = shown;
+      return revocations.refuses("destination", shown);
+    };
     this.#tunnel = engine.acceptTunnel(end, {
-      tls,
+      tls: checkRevocation ? { ...tls, isRevoked } : tls,
       settings: this.#options.serverTunnel,
       opened: (peer: PeerChain) => {
         this.#handshakeDone = true;
         this.#sourceIdentity = peerIdentities(peer.leafDer)[0];
+        if (!checkRevocation) return;
+        this.#unguard = revocations.watch({
+          reporter: "destination",
+          chainDer,
+          end: (cause) => this.stop("reset", cause),
+        });
       },
       requested: (request) => void this.#serve(request),
       closed: (error) => this.#closed(error),
@@ -207,6 +230,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     if (this.#isEnded) return;
     this.#isEnded = true;
     this.#cutOff?.cancel();
+    this.#unguard?.();
     this.#ended();
   }
 

@@ -16,6 +16,8 @@ export interface TrafficFamilies {
   readonly sentBytes: Counter<TrafficLabel>;
   readonly failed: Counter<TrafficLabel>;
   readonly socketsOpen: Gauge<"reporter">;
+  readonly revocationRejections: Counter<"reporter">;
+  readonly revocationUntracked: Counter<"reporter">;
   readonly unknownPolicies: Counter<"decision">;
 }
 
@@ -50,6 +52,18 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
       labelNames: ["reporter"],
       registers: [registry],
     }),
+    revocationRejections: new Counter({
+      name: "istio_crl_policy_rejections_total",
+      help: "The total number of peers refused or cut off because their certificate is revoked.",
+      labelNames: ["reporter"],
+      registers: [registry],
+    }),
+    revocationUntracked: new Counter({
+      name: "istio_crl_untracked_connections_total",
+      help: "The total number of tunnels that no later revocation list can cut off.",
+      labelNames: ["reporter"],
+      registers: [registry],
+    }),
     unknownPolicies: new Counter({
       name: "ztunnel_unknown_policy_connections_total",
       help: "Connections decided by UNKNOWN_POLICY because a policy of their workload was unknown.",
@@ -65,7 +79,7 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
  * An open connection has byte counters from its first moment, if only of 0.
  */
 export function mergeTraffic(families: TrafficFamilies, samples: readonly TrafficSample[]): void {
-  for (const { series, socketsOpen, unknownPolicies } of samples) {
+  for (const { series, socketsOpen, unknownPolicies, revocations } of samples) {
     for (const delta of series) {
       const { labels } = delta;
       if (delta.opened + delta.receivedBytes + delta.sentBytes > 0) {
@@ -77,6 +91,11 @@ export function mergeTraffic(families: TrafficFamilies, samples: readonly Traffi
       if (delta.failed > 0) families.failed.labels(...labels).inc(delta.failed);
     }
     for (const { reporter, change } of socketsOpen) families.socketsOpen.inc({ reporter }, change);
+    for (const reporter of ["source", "destination"] as const) {
+      const { rejected, untracked } = revocations[reporter];
+      if (rejected > 0) families.revocationRejections.inc({ reporter }, rejected);
+      if (untracked > 0) families.revocationUntracked.inc({ reporter }, untracked);
+    }
     for (const decision of ["deny", "allow"] as const) {
       const count = unknownPolicies[decision];
       if (count > 0) families.unknownPolicies.inc({ decision }, count);

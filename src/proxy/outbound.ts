@@ -26,6 +26,7 @@ import {
   selfCallError,
 } from "./proxy-error.ts";
 import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
+import { RevocableTunnel } from "./revocable-tunnel.ts";
 import { routeNeeds } from "./route-needs.ts";
 
 export interface OutboundDeps extends ProxyDeps {
@@ -174,16 +175,32 @@ export class Outbound implements ConnectionOwner {
       }),
     );
     if (stream.answer.end === undefined) throw httpStatusError(stream.answer.status);
-    connection.relay(this.#deps.engine, end, stream.answer.end, stream.lease);
+    const { tunnel } = stream;
+    const lease =
+      tunnel instanceof RevocableTunnel ? tunnel.join(connection, stream.lease) : stream.lease;
+    connection.relay(this.#deps.engine, end, stream.answer.end, lease);
   }
 
   async #dial(target: HboneTarget): Promise<ClientTunnel> {
-    const { mark, connectTimeoutMs, keepAlive, clientTunnel, tls12, postQuantumOnly } =
-      this.#options;
+    const {
+      mark,
+      connectTimeoutMs,
+      keepAlive,
+      clientTunnel,
+      tls12,
+      postQuantumOnly,
+      checkRevocation,
+    } = this.#options;
     const certificate = await this.#deps.certificateFor(target.source).catch((error: unknown) => {
       throw identityError(error as Error);
     });
-    return this.#deps.engine.dialTunnel({
+    const { engine, revocations } = this.#deps;
+    let chainDer: Uint8Array = new Uint8Array();
+    const isRevoked = (shown: Uint8Array): boolean => {
+      chainDer = shown;
+      return revocations.refuses("source", shown);
+    };
+    const tunnel = await engine.dialTunnel({
       connect: {
         netns: this.#options.netns,
         remote: target.remote,
@@ -192,9 +209,16 @@ export class Outbound implements ConnectionOwner {
         timeoutMs: connectTimeoutMs,
         keepAlive,
       },
-      tls: { certificate, verifyPeer: expectIdentity(target.expected), tls12, postQuantumOnly },
+      tls: {
+        certificate,
+        verifyPeer: expectIdentity(target.expected),
+        ...(checkRevocation ? { isRevoked } : {}),
+        tls12,
+        postQuantumOnly,
+      },
       settings: clientTunnel,
     });
+    return checkRevocation ? new RevocableTunnel(revocations, tunnel, chainDer) : tunnel;
   }
 
   #stateLog(traceparent: string): Logger {

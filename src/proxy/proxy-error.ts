@@ -27,6 +27,8 @@ export type ProxyErrorCode =
   | "policy-rejection"
   /** Refused by a policy that came while the connection was open. */
   | "policy-change"
+  /** The peer's certificate was revoked while the connection was open. */
+  | "revoked"
   /** No connection to the next hop, or it broke. */
   | "connect"
   /** The next hop's HBONE port did not answer. */
@@ -72,6 +74,8 @@ export function responseFlag(error: ProxyError | undefined): ResponseFlag {
     case "policy-rejection":
     case "policy-change":
       return "DENY";
+    case "revoked":
+      return "CERT_REVOKED";
     case "hbone-timeout":
       return "NETWORK_POLICY";
     case "http2":
@@ -174,6 +178,10 @@ export function policyRejectionError(reason: string): ProxyError {
 
 export function policyChangeError(): ProxyError {
   return new ProxyError("policy-change", "connection closed due to policy change");
+}
+
+export function revokedError(): ProxyError {
+  return new ProxyError("revoked", "connection closed: peer certificate revoked by CRL");
 }
 
 export function drainError(): ProxyError {

@@ -7,6 +7,7 @@ import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import type { Logger } from "../telemetry/logger.ts";
+import type { RevocationGuard } from "./revocation-guard.ts";
 import type { TrafficMetrics } from "./traffic-metrics.ts";
 
 export interface ProxyDeps {
@@ -15,6 +16,7 @@ export interface ProxyDeps {
   /** The same object until it is renewed: engines keep what they build from it. */
   readonly certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
   readonly traffic: TrafficMetrics;
+  readonly revocations: RevocationGuard;
   /**
    * Where the mesh is learnt piece by piece: asks for a workload or service by `network/ip` or
    * `namespace/hostname`, and settles when the answer is part of the mesh or none came in time.
@@ -57,6 +59,8 @@ export interface ProxyOptions {
   };
   /** Peers of these trust domains are taken in as well as those of the workload's own. */
   readonly trustDomains: readonly string[];
+  /** Look peers up in revocation lists, and keep an eye on them. */
+  readonly checkRevocation: boolean;
   /** Also allow TLS 1.2. */
   readonly tls12: boolean;
   /** Only X25519MLKEM768 key exchange. */

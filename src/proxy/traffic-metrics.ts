@@ -52,10 +52,19 @@ export interface TrafficDelta {
   readonly sentBytes: number;
 }
 
+/** Of the peers that one reporter met. */
+export interface RevocationCounts {
+  /** Refused, or cut off. */
+  rejected: number;
+  /** Let in, but no later list can cut them off. */
+  untracked: number;
+}
+
 /** What changed since the last sample; survives `structuredClone`. */
 export interface TrafficSample {
   readonly series: readonly TrafficDelta[];
   /** Only reporters that saw a socket come or go; the change may be 0 or negative. */
+  readonly revocations: Readonly<Record<Reporter, Readonly<RevocationCounts>>>;
   readonly socketsOpen: readonly { readonly reporter: Reporter; readonly change: number }[];
   /** Connections for which a policy was still unknown when they were decided. */
   readonly unknownPolicies: Readonly<Record<UnknownPolicyDecision, number>>;
@@ -89,6 +98,7 @@ export class TrafficMetrics {
   readonly #live = new Set<Counted>();
   readonly #sockets = new Map<Reporter, number>();
   #unknownPolicies = { deny: 0, allow: 0 };
+  #revocations = noRevocations();
 
   /** @param labels as in {@link TRAFFIC_LABELS}, with `-` for `response_flags`. */
   opened(labels: readonly string[]): CountedConnection {
@@ -125,6 +135,14 @@ export class TrafficMetrics {
     this.#sockets.set(reporter, (this.#sockets.get(reporter) ?? 0) - 1);
   }
 
+  revocationRejected(reporter: Reporter): void {
+    this.#revocations[reporter].rejected++;
+  }
+
+  revocationUntracked(reporter: Reporter): void {
+    this.#revocations[reporter].untracked++;
+  }
+
   unknownPolicy(decision: UnknownPolicyDecision): void {
     this.#unknownPolicies[decision]++;
   }
@@ -146,7 +164,9 @@ export class TrafficMetrics {
     this.#sockets.clear();
     const unknownPolicies = this.#unknownPolicies;
     this.#unknownPolicies = { deny: 0, allow: 0 };
-    return { series, socketsOpen, unknownPolicies };
+    const revocations = this.#revocations;
+    this.#revocations = noRevocations();
+    return { series, socketsOpen, unknownPolicies, revocations };
   }
 
   #read(counted: Counted): void {
@@ -189,4 +209,8 @@ export class TrafficMetrics {
     }
     return series;
   }
+}
+
+function noRevocations(): Record<Reporter, RevocationCounts> {
+  return { source: { rejected: 0, untracked: 0 }, destination: { rejected: 0, untracked: 0 } };
 }

@@ -7,13 +7,7 @@
  *
  * @see RFC 5280 sections 4.1 and 4.2.1.6; X.690 section 10 for DER.
  */
-
-/** The contents of an element are the bytes `start` ≤ i < `end`. */
-interface Element {
-  readonly tag: number;
-  readonly start: number;
-  readonly end: number;
-}
+import { children, childrenOf, type Element, only } from "./der.ts";
 
 const TAG = {
   boolean: 0x01,
@@ -66,45 +60,6 @@ function subjectAltNames(bytes: Uint8Array): readonly Element[] | undefined {
 
 function isGeneralName({ tag }: Element): boolean {
   return GENERAL_NAMES.includes(tag);
-}
-
-function only(elements: readonly Element[] | undefined, tag: number): Element | undefined {
-  return elements?.length === 1 && elements[0]?.tag === tag ? elements[0] : undefined;
-}
-
-function childrenOf(bytes: Uint8Array, parent: Element | undefined): Element[] | undefined {
-  return parent === undefined ? undefined : children(bytes, parent.start, parent.end);
-}
-
-/** @returns `undefined` unless the range is filled exactly with well-formed elements. */
-function children(bytes: Uint8Array, start: number, end: number): Element[] | undefined {
-  const found: Element[] = [];
-  let at = start;
-  while (at < end) {
-    const element = elementAt(bytes, at, end);
-    if (element === undefined) return undefined;
-    found.push(element);
-    at = element.end;
-  }
-  return found;
-}
-
-function elementAt(bytes: Uint8Array, at: number, limit: number): Element | undefined {
-  const tag = bytes[at];
-  const first = bytes[at + 1];
-  // Tags of more than one byte do not occur in certificates.
-  if (tag === undefined || first === undefined || (tag & 0x1f) === 0x1f) return undefined;
-  let start = at + 2;
-  let length = first;
-  if (first >= 0x80) {
-    const lengthBytes = first - 0x80;
-    // 0x80 is an indefinite length, which DER has not; three bytes reach 16 MB.
-    if (lengthBytes === 0 || lengthBytes > 3) return undefined;
-    length = 0;
-    for (let i = 0; i < lengthBytes; i++) length = length * 256 + (bytes[start + i] ?? 0);
-    start += lengthBytes;
-  }
-  return start + length <= limit ? { tag, start, end: start + length } : undefined;
 }
 
 function isSubjectAltName(bytes: Uint8Array, id: Element): boolean {

@@ -12,7 +12,9 @@ export type TlsErrorCode =
   /** A good certificate for somebody else. */
   | "wrong-identity"
   /** The roots by which a control plane is recognised can't be read. */
-  | "bad-roots";
+  | "bad-roots"
+  /** A file of certificate revocation lists can't be read as such. */
+  | "bad-revocation-list";
 
 export class TlsError extends Error {
   override readonly name = "TlsError";

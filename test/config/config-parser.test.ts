@@ -45,6 +45,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     headers: [],
     certificateTtlMs: 86_400_000,
     certificateWaitMs: 10_000,
+    revocationPath: undefined,
   });
   const tunnel = {
     streamWindowBytes: 4_194_304,
@@ -70,6 +71,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
     tls12: false,
     trustDomains: [],
+    checkRevocation: false,
     postQuantumOnly: false,
     responseBaggage: true,
     policyInfoLogging: false,
@@ -185,6 +187,16 @@ const settings: readonly {
     environment: { TRUST_DOMAINS: "old.example, older.example,," },
     read: (c) => c.proxy.trustDomains,
     value: ["old.example", "older.example"],
+  },
+  {
+    environment: { CRL_PATH: "/crl/ca-crl.pem" },
+    read: (c) => [c.identity.revocationPath, c.proxy.checkRevocation],
+    value: ["/crl/ca-crl.pem", true],
+  },
+  {
+    environment: { CRL_PATH: "" },
+    read: (c) => [c.identity.revocationPath, c.proxy.checkRevocation],
+    value: [undefined, false],
   },
   { environment: { SECRET_TTL: "1h" }, read: (c) => c.identity.certificateTtlMs, value: 3_600_000 },
   {

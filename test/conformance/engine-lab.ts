@@ -68,8 +68,10 @@ export function connectOptions(remote: SocketAddress): ConnectOptions {
 export function tlsOptions(
   certificate: WorkloadCertificate,
   verifyPeer: TlsOptions["verifyPeer"] = () => undefined,
+  isRevoked?: TlsOptions["isRevoked"],
 ): TlsOptions {
-  return { certificate, verifyPeer, tls12: false, postQuantumOnly: false };
+  const tls = { certificate, verifyPeer, tls12: false, postQuantumOnly: false };
+  return isRevoked === undefined ? tls : { ...tls, isRevoked };
 }
 
 /** A promise with its handle outside. */
@@ -122,12 +124,18 @@ export class TunnelLab {
     more: {
       readonly settings?: TunnelSettings;
       readonly verifyPeer?: TlsOptions["verifyPeer"];
+      readonly isRevoked?: TlsOptions["isRevoked"];
       readonly ca?: TestCa;
     } = {},
   ): Promise<TunnelLab> {
     const ca = more.ca ?? (await testCa());
     const certificate = await ca.certificate(testIdentity("server"));
-    return new TunnelLab(engine, ca, tlsOptions(certificate, more.verifyPeer), more.settings);
+    return new TunnelLab(
+      engine,
+      ca,
+      tlsOptions(certificate, more.verifyPeer, more.isRevoked),
+      more.settings,
+    );
   }
 
   /** The tunnel that the next connection becomes, or has become if it was the first. */

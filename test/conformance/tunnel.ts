@@ -485,6 +485,72 @@ function certificates(withLab: WithLab): void {
       });
     }));
 
+  it("refuses a client whose chain is revoked before it asks who the client is", () => {
+    const asked: string[] = [];
+    return withLab(
+      async (lab) => {
+        const certificate = await lab.ca.certificate(testIdentity("client"));
+        await refusedByServer(lab, certificate, {
+          code: "handshake",
+          message: "Custom { kind: InvalidData, error: InvalidCertificate(Revoked) }",
+        });
+        assert.deepEqual(asked, ["revoked?"]);
+      },
+      {
+        verifyPeer: () => {
+          asked.push("who?");
+          return undefined;
+        },
+        isRevoked: () => {
+          asked.push("revoked?");
+          return true;
+        },
+      },
+    );
+  });
+
+  it("refuses a server whose chain is revoked", () =>
+    withLab(async (lab) => {
+      const certificate = await lab.ca.certificate(testIdentity("server"));
+      await refusedByClient(
+        lab,
+        tlsOptions(certificate),
+        undefined,
+        { code: "handshake", message: "invalid peer certificate: Revoked" },
+        () => true,
+      );
+    }));
+
+  it("shows each side the chain of the other up to the trusted root", () => {
+    const shownToServer: Uint8Array[] = [];
+    return withLab(
+      async (lab) => {
+        lab.requested = (request) => request.refuse(503);
+        const certificate = await lab.ca.certificate(testIdentity("client"), {
+          intermediate: true,
+        });
+        let serverChain: Uint8Array = new Uint8Array();
+        const tls = tlsOptions(certificate, undefined, (chain) => {
+          serverChain = chain;
+          return false;
+        });
+        const tunnel = await lab.dial({ tls });
+        assert.equal((await tunnel.open("10.0.0.1:80", [])).status, 503);
+        assert.deepEqual(
+          Buffer.from(shownToServer[0] ?? []),
+          Buffer.concat([...certificate.chainPem, ...certificate.rootsPem].map(derOf)),
+        );
+        assert.ok(Buffer.from(serverChain).includes(derOf(certificate.rootsPem[0] ?? "")));
+      },
+      {
+        isRevoked: (chain) => {
+          shownToServer.push(chain);
+          return false;
+        },
+      },
+    );
+  });
+
   it("judges by the roots that come with the certificate and no others", () =>
     withLab(async (lab) => {
       const certificate = { ...(await lab.ca.certificate(testIdentity("client"))), rootsPem: [] };
@@ -501,6 +567,10 @@ function certificates(withLab: WithLab): void {
       const tunnel = await lab.dial({ tls: { ...tlsOptions(certificate), postQuantumOnly: true } });
       assert.equal((await tunnel.open("10.0.0.1:80", [])).status, 503);
     }));
+}
+
+function derOf(pem: string): Buffer {
+  return Buffer.from(pem.replaceAll(/-----[^-]*-----/g, ""), "base64");
 }
 
 interface Refusal {
@@ -532,12 +602,13 @@ async function refusedByClient(
   server: TlsOptions,
   verifyPeer: TlsOptions["verifyPeer"] | undefined,
   refusal: Refusal,
+  isRevoked?: TlsOptions["isRevoked"],
 ): Promise<void> {
   const bad = new TunnelLab(lab.engine, lab.ca, server);
   bad.requested = () => assert.fail("a request was sent to a refused server");
   const next = bad.next();
   const certificate = await lab.ca.certificate(testIdentity("client"));
-  await assert.rejects(bad.dial({ tls: tlsOptions(certificate, verifyPeer) }), refusal);
+  await assert.rejects(bad.dial({ tls: tlsOptions(certificate, verifyPeer, isRevoked) }), refusal);
   const accepted = await next;
   assert.equal((await accepted.closed.promise)?.code, "handshake");
   assert.equal(accepted.peer, undefined, "never opened");

@@ -1,4 +1,5 @@
 /** The engine that stories about the data path are told with must end and count as the real ones. */
+import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { byteStreamSuite } from "../conformance/byte-stream.ts";
 import { memoryApplications } from "../conformance/memory-peer.ts";
@@ -16,7 +17,11 @@ byteStreamSuite("memory engine", {
     const { network } = engine as MemoryEngine;
     return {
       applications: memoryApplications(network, network.podOf(undefined)),
-      ca: { rootPem: "root", certificate: async (identity) => memoryCertificate(identity) },
+      ca: {
+        rootPem: "root",
+        signer: () => assert.fail("its certificates are not signed"),
+        certificate: async (identity) => memoryCertificate(identity),
+      },
     };
   },
   hasBackPressure: false,

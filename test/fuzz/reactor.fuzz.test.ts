@@ -125,7 +125,7 @@ const anything = fc.oneof(
 );
 const call = record({
   method: fc.constantFrom(
-    ...(["fdOf", "startTls", "peerLeaf", "tcpInfo", "errorText"] as const),
+    ...(["fdOf", "startTls", "peerLeaf", "peerChain", "tcpInfo", "errorText"] as const),
     ...(["freeContext", "flush", "makeContext", "staleOperations"] as const),
   ),
   /** One of the connections, alive or not, or anything. */

@@ -14,6 +14,7 @@ import { TLS_FAILURE } from "../../src/net/reactor.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { pattern, ReactorLab } from "../support/reactor-lab.ts";
 import { dnsName, expired, type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
+import { chainDer } from "../support/test-crl.ts";
 
 const GROUPS = "X25519:P-256:P-384:?X25519MLKEM768";
 const MIB = 1024 * 1024;
@@ -92,6 +93,10 @@ describe("a tunnel", () => {
     const { near, far } = await openTunnel();
     assert.deepEqual(Buffer.from(lab.reactor.peerLeaf(near)), leafDer(bob));
     assert.deepEqual(Buffer.from(lab.reactor.peerLeaf(far)), leafDer(alice));
+    assert.deepEqual(
+      Buffer.from(lab.reactor.peerChain(near)),
+      chainDer([...bob.chainPem, ...bob.rootsPem]),
+    );
   });
 
   test("opens once when TLS was asked for before the connection was there", async () => {

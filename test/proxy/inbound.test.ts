@@ -159,6 +159,10 @@ for (const { what, dial, error } of [
       series: [],
       socketsOpen: [{ reporter: "destination", change: 0 }],
       unknownPolicies: { deny: 0, allow: 0 },
+      revocations: {
+        source: { rejected: 0, untracked: 0 },
+        destination: { rejected: 0, untracked: 0 },
+      },
     });
   });
 }

@@ -9,6 +9,7 @@ import type { Identity } from "../../src/mesh/identity.ts";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import type { ProxyOptions } from "../../src/proxy/proxy-options.ts";
+import { RevocationGuard } from "../../src/proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../../src/proxy/workload-proxy.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
@@ -58,6 +59,7 @@ const OPTIONS: ProxyOptions = {
   serverTunnel: { ...TUNNEL, streamsMax: 200 },
   pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
   trustDomains: [],
+  checkRevocation: false,
   tls12: false,
   postQuantumOnly: false,
   responseBaggage: true,
@@ -71,6 +73,7 @@ export class Node {
   readonly mesh: MeshState;
   readonly log: CapturedLog;
   readonly traffic: TrafficMetrics = new TrafficMetrics();
+  readonly revocations: RevocationGuard = new RevocationGuard(this.traffic);
   readonly options: ProxyOptions;
   /** Replace to make certificates fail or differ. */
   certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
@@ -108,6 +111,7 @@ export class Node {
         mesh: this.mesh,
         certificateFor: (identity) => this.certificateFor(identity),
         traffic: this.traffic,
+        revocations: this.revocations,
         learn: this.learn,
         log: this.log.root,
         clock: this.#clock,

@@ -15,6 +15,11 @@ const NOTHING: TrafficDelta = {
   sentBytes: 0,
 };
 
+const NO_REVOCATIONS = {
+  source: { rejected: 0, untracked: 0 },
+  destination: { rejected: 0, untracked: 0 },
+};
+
 async function samples(registry: Registry): Promise<readonly string[]> {
   const text = await registry.metrics();
   return text
@@ -34,6 +39,8 @@ test("families have the original's names and words, ours come last", async () =>
     "# HELP istio_tcp_sent_bytes_total The size of total bytes sent during response in case of a TCP connection.",
     "# HELP istio_tcp_connections_failed_total The total number of TCP connections that failed to establish (unstable).",
     "# HELP istio_tcp_sockets_open The current number of open TCP sockets (unstable).",
+    "# HELP istio_crl_policy_rejections_total The total number of peers refused or cut off because their certificate is revoked.",
+    "# HELP istio_crl_untracked_connections_total The total number of tunnels that no later revocation list can cut off.",
     "# HELP ztunnel_unknown_policy_connections_total Connections decided by UNKNOWN_POLICY because a policy of their workload was unknown.",
   ]);
 });
@@ -44,6 +51,7 @@ test("an open connection has byte counters of 0 and none that close it", async (
     {
       series: [{ ...NOTHING, opened: 1 }],
       socketsOpen: [],
+      revocations: NO_REVOCATIONS,
       unknownPolicies: { deny: 0, allow: 0 },
     },
   ]);
@@ -69,11 +77,13 @@ test("samples of several threads add up, label by label in order", async () => {
       {
         series: [open, failed],
         socketsOpen: [{ reporter: "source", change: 3 }],
+        revocations: NO_REVOCATIONS,
         unknownPolicies: { deny: 0, allow: 0 },
       },
       {
         series: [open],
         socketsOpen: [{ reporter: "source", change: -1 }],
+        revocations: NO_REVOCATIONS,
         unknownPolicies: { deny: 0, allow: 0 },
       },
     ]);
@@ -85,6 +95,21 @@ test("samples of several threads add up, label by label in order", async () => {
     "istio_tcp_sent_bytes_total 28",
     "istio_tcp_connections_failed_total 2",
     "istio_tcp_sockets_open 4",
+  ]);
+  mergeTraffic(families, [
+    {
+      series: [],
+      socketsOpen: [],
+      revocations: {
+        source: { rejected: 2, untracked: 0 },
+        destination: { rejected: 0, untracked: 1 },
+      },
+      unknownPolicies: { deny: 0, allow: 0 },
+    },
+  ]);
+  assert.deepEqual((await samples(registry)).slice(-2), [
+    "istio_crl_policy_rejections_total 2",
+    "istio_crl_untracked_connections_total 1",
   ]);
   const line = (await registry.metrics()).split("\n").find((one) => one.includes("failed_total{"));
   assert.deepEqual(

@@ -84,6 +84,10 @@ export class FakeReactor implements Reactor {
     return new Uint8Array();
   }
 
+  peerChain(): Uint8Array {
+    return new Uint8Array();
+  }
+
   tcpInfo(): never {
     throw new Error("there is no TCP");
   }

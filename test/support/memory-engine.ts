@@ -26,6 +26,7 @@ import type {
   TunnelRequest,
 } from "../../src/engine/engine.ts";
 import { EngineError, systemErrorText } from "../../src/engine/engine-error.ts";
+import { revokedPeer } from "../../src/engine/handshake-error.ts";
 import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
 import { type IpAddress, isLoopback } from "../../src/mesh/ip-address.ts";
 import { parseSocketAddress, type SocketAddress } from "../../src/mesh/socket-address.ts";
@@ -477,12 +478,26 @@ function shakeHands(client: DialTunnelOptions, server: AcceptTunnelOptions): Han
       server: new EngineError("handshake", alert("UnknownCA")),
     };
   }
+  if (client.tls.isRevoked?.(chainOf(theirs))) {
+    return {
+      kind: "refused",
+      client: revokedPeer("client"),
+      server: new EngineError("handshake", alert("CertificateRevoked")),
+    };
+  }
   const refusedServer = client.tls.verifyPeer({ leafDer: leafOf(theirs) });
   if (refusedServer !== undefined) {
     return {
       kind: "refused",
       client: new EngineError("peer-identity", refusedServer),
       server: new EngineError("handshake", alert("CertificateUnknown")),
+    };
+  }
+  if (server.tls.isRevoked?.(chainOf(ours))) {
+    return {
+      kind: "refused",
+      client: new EngineError("handshake", "received fatal alert: CertificateRevoked"),
+      server: revokedPeer("server"),
     };
   }
   const refusedClient = server.tls.verifyPeer({ leafDer: leafOf(ours) });
@@ -751,6 +766,10 @@ function tlv(tag: number, ...contents: Buffer[]): Buffer {
 
 function leafOf(certificate: WorkloadCertificate): Uint8Array {
   return Buffer.from(certificate.chainPem[0] ?? "", "base64");
+}
+
+function chainOf({ chainPem, rootsPem }: WorkloadCertificate): Uint8Array {
+  return Buffer.concat([...chainPem, ...rootsPem].map((text) => Buffer.from(text, "base64")));
 }
 
 function trusts(one: WorkloadCertificate, other: WorkloadCertificate): boolean {

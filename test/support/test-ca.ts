@@ -40,6 +40,8 @@ export interface TestCa {
   /** One PEM block. */
   readonly rootPem: string;
   certificate(identity: Identity, overrides?: CertificateOverrides): Promise<WorkloadCertificate>;
+  /** The root, or the intermediate of this PEM, to sign by hand with. */
+  signer(pem?: string): SigningCertificate;
 }
 
 /** Expired an hour ago. */
@@ -85,13 +87,20 @@ export async function testCa(options: { now?: () => number } = {}): Promise<Test
     return buildCa({ organization, ...longValidity() }, await generateKeyPair(), issuer);
   }
 
+  const signers = new Map([[root.pem, root]]);
   return {
     rootPem: root.pem,
+    signer(pem = root.pem) {
+      const signer = signers.get(pem);
+      if (signer === undefined) throw new Error("no signer of this authority");
+      return signer;
+    },
     async certificate(identity, overrides = {}) {
       const keys = await generateKeyPair();
       const intermediate = overrides.intermediate
         ? await newCa("test intermediate", root)
         : undefined;
+      if (intermediate !== undefined) signers.set(intermediate.pem, intermediate);
       const issuer = overrides.selfSigned
         ? await buildCa({ organization: "nobody", ...longValidity() }, keys)
         : (intermediate ?? root);

@@ -6,7 +6,7 @@ import {
   constants,
 } from "node:http2";
 import type { Socket } from "node:net";
-import { connect as connectTls, type TLSSocket } from "node:tls";
+import { connect as connectTls, type DetailedPeerCertificate, type TLSSocket } from "node:tls";
 import type {
   ClientTunnel,
   DialTunnelOptions,
@@ -16,7 +16,7 @@ import type {
   TunnelSettings,
 } from "../../../src/engine/engine.ts";
 import { EngineError, systemError } from "../../../src/engine/engine-error.ts";
-import { handshakeTimeout } from "../../../src/engine/handshake-error.ts";
+import { handshakeTimeout, revokedPeer } from "../../../src/engine/handshake-error.ts";
 import type { OpenThings } from "../../../src/engine/open-things.ts";
 import { streamReset } from "../../../src/engine/stream-reset.ts";
 import type { Clock } from "../../../src/runtime/clock.ts";
@@ -24,6 +24,7 @@ import type { BufferPool } from "./buffer-pool.ts";
 import { handshakeError } from "./handshake-error.ts";
 import { fromFlatList, toFlatList } from "./header-fields.ts";
 import { NodeStreamEnd } from "./node-stream-end.ts";
+import { peerChain } from "./peer-chain.ts";
 import type { SecureContexts } from "./secure-contexts.ts";
 import { sessionOptions, TunnelSession } from "./tunnel-session.ts";
 
@@ -58,7 +59,7 @@ export function secureClient(
         servername: "",
         // Runs after the chain was verified and before the server learns that we are done.
         checkServerIdentity: (_hostname, certificate) => {
-          refusal = judge(options.tls, certificate.raw);
+          refusal = judge(options.tls, certificate as DetailedPeerCertificate);
           return refusal;
         },
       });
@@ -87,8 +88,9 @@ export function secureClient(
   });
 }
 
-function judge(tls: TlsOptions, leafDer: Uint8Array): EngineError | undefined {
-  const reason = tls.verifyPeer({ leafDer });
+function judge(tls: TlsOptions, leaf: DetailedPeerCertificate): EngineError | undefined {
+  if (tls.isRevoked?.(peerChain(leaf))) return revokedPeer("client");
+  const reason = tls.verifyPeer({ leafDer: leaf.raw });
   return reason === undefined ? undefined : new EngineError("peer-identity", reason);
 }
 

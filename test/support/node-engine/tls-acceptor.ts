@@ -9,7 +9,9 @@ import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { TlsOptions } from "../../../src/engine/engine.ts";
 import { EngineError } from "../../../src/engine/engine-error.ts";
+import { revokedPeer } from "../../../src/engine/handshake-error.ts";
 import { handshakeError } from "./handshake-error.ts";
+import { peerChain } from "./peer-chain.ts";
 import { SecureContexts } from "./secure-contexts.ts";
 
 export interface HandshakeListener {
@@ -66,6 +68,11 @@ export class TlsAcceptor {
     const leafDer = socket.getPeerX509Certificate()?.raw;
     if (handshake === undefined || leafDer === undefined) {
       socket.destroy();
+      return;
+    }
+    if (handshake.tls.isRevoked?.(peerChain(socket.getPeerCertificate(true)))) {
+      socket.destroy();
+      handshake.listener.failed(revokedPeer("server"));
       return;
     }
     const refusal = handshake.tls.verifyPeer({ leafDer });
