@@ -30,6 +30,8 @@ export const HEAP_INTERVAL_BYTES = 32_768;
 
 /** Time without work; it is no use of a CPU. */
 const IDLE = "(idle)";
+/** Time outside of JavaScript. V8 takes a worker that waits for events for one that works here. */
+const PROGRAM = "(program)";
 
 export class ThreadProfiler {
   readonly #clock: Clock;
@@ -60,10 +62,12 @@ export class ThreadProfiler {
       await session.post("Profiler.enable");
       const interval = Math.round(1_000_000 / frequencyHz);
       await session.post("Profiler.setSamplingInterval", { interval });
+      const before = process.threadCpuUsage();
       await session.post("Profiler.start");
       await sleep(this.#clock, durationMs);
+      const { user, system } = process.threadCpuUsage(before);
       const { profile } = await session.post("Profiler.stop");
-      return cpuNodes(profile, interval);
+      return cpuNodes(profile, { interval, used: user + system });
     } finally {
       session.disconnect();
     }
@@ -101,16 +105,32 @@ async function openSession() {
 }
 
 /** On a busy machine samples are missed, so the values are rather too small than too large. */
-function cpuNodes({ nodes }: Profiler.Profile, intervalMicroseconds: number): readonly CallNode[] {
+function cpuNodes(
+  { nodes }: Profiler.Profile,
+  microseconds: { readonly interval: number; readonly used: number },
+): readonly CallNode[] {
+  const timeOf = ({ hitCount = 0 }: Profiler.ProfileNode): number =>
+    hitCount * microseconds.interval;
+  let inScripts = 0;
+  for (const node of nodes) {
+    const { functionName } = node.callFrame;
+    if (functionName !== IDLE && functionName !== PROGRAM) inScripts += timeOf(node);
+  }
+  const elsewhere = Math.max(0, microseconds.used - inScripts);
+  const workOf = (node: Profiler.ProfileNode): number => {
+    const { functionName } = node.callFrame;
+    if (functionName === IDLE) return 0;
+    return functionName === PROGRAM ? Math.min(timeOf(node), elsewhere) : timeOf(node);
+  };
   const indexOf = new Map(nodes.map(({ id }, index) => [id, index]));
   const callers = new Map<number, number>();
   nodes.forEach(({ children = [] }, index) => {
     for (const child of children) callers.set(indexOf.get(child) ?? -1, index);
   });
-  return nodes.map(({ callFrame, hitCount = 0 }, index) => ({
-    ...describe(callFrame),
+  return nodes.map((node, index) => ({
+    ...describe(node.callFrame),
     caller: callers.get(index) ?? -1,
-    value: callFrame.functionName === IDLE ? 0 : hitCount * intervalMicroseconds * 1000,
+    value: workOf(node) * 1000,
   }));
 }
 

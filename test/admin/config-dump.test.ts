@@ -7,6 +7,7 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../../src/wire/delta-discovery
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { AddressSink, AuthorizationSink } from "../../src/xds/mesh-sink.ts";
 import { recordedOriginal, recordedText } from "../support/istiod-recording.ts";
+import { address, mesh } from "../support/mesh-fixture.ts";
 
 /** The mesh after everything that istiod said to the original. */
 function replay(which: "base" | "full"): MeshState {
@@ -82,3 +83,97 @@ for (const which of ["base", "full"] as const) {
     });
   }
 }
+
+test("endpoints of services that are not known are staged", async () => {
+  const state = new MeshState({ localNode: undefined });
+  const cart = mesh
+    .workload("cart")
+    .behind(mesh.service("cart").hostname("cart.default.svc"), { 80: 8080 }).value;
+  state.apply([{ kind: "workload", workload: cart }]);
+  const { stagedServices } = JSON.parse(await dump({ mesh: state }));
+  assert.deepEqual(stagedServices, {
+    "default/cart.default.svc": {
+      [cart.uid]: { port: { 80: 8080 }, status: "Healthy", workloadUid: cart.uid },
+    },
+  });
+});
+
+test("pods are dumped with their connections once they are up", async () => {
+  const pod = { name: "cart-1", namespace: "shop", serviceAccount: "cart" };
+  const peer = address("10.0.0.1:4000");
+  const own = address("[fd00::2]:8080");
+  const { workloadState } = JSON.parse(
+    await dump({
+      mesh: new MeshState({ localNode: undefined }),
+      workloads: () => [
+        { workload: { uid: "b", ...pod }, state: "Pending" },
+        { workload: { uid: "a", ...pod }, state: "Up" },
+      ],
+      connections: async () => ({
+        inbound: [
+          {
+            source: peer,
+            originalDestination: undefined,
+            actualDestination: own,
+            protocol: "TCP",
+          },
+          {
+            source: peer,
+            originalDestination: "cart.shop.svc",
+            actualDestination: own,
+            protocol: "HBONE",
+          },
+        ],
+        outbound: [
+          { source: own, originalDestination: peer, actualDestination: peer, protocol: "HBONE" },
+        ],
+      }),
+    }),
+  );
+  const [src, actualDst] = ["10.0.0.1:4000", "[fd00::2]:8080"];
+  assert.deepEqual(Object.keys(workloadState), ["a", "b"]);
+  assert.deepEqual(workloadState, {
+    a: {
+      connections: {
+        inbound: [
+          { src, originalDst: null, actualDst, protocol: "TCP" },
+          { src, originalDst: "cart.shop.svc", actualDst, protocol: "HBONE" },
+        ],
+        outbound: [{ src: actualDst, originalDst: src, actualDst: src, protocol: "HBONE" }],
+      },
+      info: pod,
+      state: "Up",
+    },
+    b: { info: pod, state: "Pending" },
+  });
+});
+
+test("the mesh file is dumped as it is now", async () => {
+  const { staticConfig } = JSON.parse(
+    await dump({
+      mesh: new MeshState({ localNode: undefined }),
+      localMesh: () => [
+        { kind: "workload", workload: mesh.workload("cart").value },
+        { kind: "service", service: mesh.service("cart").value },
+        { kind: "policy", policy: mesh.allow("all").value },
+      ],
+    }),
+  );
+  const names = (list: readonly { readonly name: string }[]) => list.map(({ name }) => name);
+  assert.deepEqual(names(staticConfig.workloads), ["cart"]);
+  assert.deepEqual(names(staticConfig.services), ["cart"]);
+  assert.deepEqual(names(staticConfig.policies), ["all"]);
+});
+
+test("a large mesh leaves the thread to others every few milliseconds", async () => {
+  const state = new MeshState({ localNode: undefined });
+  for (let i = 0; i < 3000; i++) {
+    state.apply([{ kind: "workload", workload: mesh.workload(`pod-${i}`).value }]);
+  }
+  let turns = 0;
+  const others = setInterval(() => turns++, 1);
+  const text = await dump({ mesh: state });
+  clearInterval(others);
+  assert.equal(JSON.parse(text).workloads.length, 3000);
+  assert.ok(turns > 5, `${turns} turns of others`);
+});

@@ -152,3 +152,33 @@ test("all addresses share one port", async (t) => {
   const { port } = await listen(t, undefined, { hosts: ["127.0.0.1", "127.0.0.2"] });
   assert.match((await exchange(port, "GET / HTTP/1.0\r\n\r\n", "127.0.0.2")).toString(), /here/);
 });
+
+test("a body in pieces that fails midway is cut, so that nobody takes it for whole", async (t) => {
+  const { port } = await listen(t, () => ({
+    status: 200,
+    body: (async function* () {
+      yield "half";
+      throw new Error("and no more");
+    })(),
+  }));
+  const bytes = (await exchange(port, "GET / HTTP/1.1\r\n\r\n")).toString();
+  assert.doesNotMatch(bytes, /\r\n0\r\n\r\n$/);
+});
+
+test("who hangs up ends the making of the pieces", { timeout: 5000 }, async (t) => {
+  const ended = Promise.withResolvers<void>();
+  const { port } = await listen(t, () => ({
+    status: 200,
+    body: (async function* () {
+      try {
+        for (;;) yield "x".repeat(65_536);
+      } finally {
+        ended.resolve();
+      }
+    })(),
+  }));
+  const socket = connect(port, "127.0.0.1");
+  socket.write("GET / HTTP/1.1\r\n\r\n");
+  socket.once("data", () => socket.destroy());
+  await ended.promise;
+});

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { test } from "node:test";
+import { Worker } from "node:worker_threads";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { type CallNode, ThreadProfiler } from "../../src/runtime/thread-profiler.ts";
 
@@ -22,7 +24,19 @@ test("a CPU profile finds the function that keeps the thread busy", async () => 
   assert.ok(spunMs > allMs / 2 && spunMs <= 200, `${spunMs} of ${allMs} ms`);
   const spinning = nodes.find(({ functionName }) => functionName === "spin");
   assert.match(spinning?.url ?? "", /thread-profiler\.test\.ts$/);
-  assert.ok(totalOf(nodes, "(idle)") === 0, "time without work is no use of a CPU");
+});
+
+test("a thread that waits for events uses no CPU", async () => {
+  const source = `
+    import { parentPort } from "node:worker_threads";
+    import { systemClock } from ${JSON.stringify(import.meta.resolve("../../src/runtime/clock.ts"))};
+    import { ThreadProfiler } from ${JSON.stringify(import.meta.resolve("../../src/runtime/thread-profiler.ts"))};
+    const request = { kind: "cpu", durationMs: 500, frequencyHz: 1000 };
+    parentPort.postMessage(await new ThreadProfiler(systemClock).run(request));`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(source)}`));
+  const [nodes] = (await once(worker, "message")) as [readonly CallNode[]];
+  const usedMs = totalOf(nodes, "(root)") / 1e6;
+  assert.ok(usedMs < 250, `${usedMs} ms`);
 });
 
 test("a heap profile finds who made what is still there, while sampling only", async () => {
