@@ -4,7 +4,6 @@
  */
 import type { ChildProcess } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
-import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
@@ -12,7 +11,7 @@ import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
-import { connectFrom } from "./lab-application.ts";
+import { httpFrom } from "./http-from.ts";
 import { type LabHost, NetnsLab } from "./netns-lab.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -92,12 +91,12 @@ export class LabNode {
 
   /** As {@link get}, what is no text. */
   bytes(port: number, path: string): Promise<Buffer> {
-    return this.#ask("GET", port, path);
+    return httpFrom(this.host, "GET", port, path);
   }
 
   /** As {@link get}, to the admin port. */
   async post(path: string): Promise<string> {
-    return (await this.#ask("POST", 15000, path)).toString();
+    return (await httpFrom(this.host, "POST", 15000, path)).toString();
   }
 
   metrics(): Promise<string> {
@@ -108,25 +107,6 @@ export class LabNode {
     this.agent.close();
     for (const fd of this.#netnsFds) closeSync(fd);
     this.#netnsFds = [];
-  }
-
-  async #ask(method: string, port: number, path: string): Promise<Buffer> {
-    const socket = await connectFrom(this.host, "127.0.0.1", port);
-    return new Promise((resolve, reject) => {
-      const options = { method, path, createConnection: () => socket };
-      const asked = request(options, (response) => {
-        const chunks: Buffer[] = [];
-        response.on("data", (chunk: Buffer) => chunks.push(chunk));
-        response.on("end", () => {
-          socket.destroy();
-          const body = Buffer.concat(chunks);
-          if (response.statusCode === 200) resolve(body);
-          else reject(new Error(`${path}: ${response.statusCode} ${body}`));
-        });
-      });
-      asked.on("error", reject);
-      asked.end();
-    });
   }
 }
 
