@@ -1,0 +1,111 @@
+/** istiod goes and comes: traffic must not notice, and news must arrive afterwards. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { waitUntil } from "../support/mesh-lab.ts";
+import { SteadyTraffic } from "./calls.ts";
+import { signedIdentities } from "./identity-cases.ts";
+import { LEGACY, PODS, type Stage } from "./stage.ts";
+
+const { catalog1, db0, db1, report } = PODS;
+const TERMINATIONS = "istio_xds_connection_terminations_total";
+const ADDRESSES = 'url="type.googleapis.com/istio.workload.Address"';
+const CONNECTION_AGE_S = 10;
+
+export function outageCases(stage: Stage): void {
+  const { istiod } = stage;
+  const nodes = [stage.node("node1"), stage.node("node2")];
+
+  test("istiod restarts under traffic: no call fails, news arrive afterwards", async () => {
+    const traffic = steadyTraffic(stage);
+    await istiod.restart();
+    for (const node of nodes) {
+      await waitUntil(
+        async () => (await node.metric("ztunnel_xds_connected")) === 1,
+        "no new conversation",
+        60_000,
+      );
+    }
+    await expectNews(stage);
+    expectNoFailure(await traffic.stop(), 200);
+  });
+
+  test(`istiod ends each conversation after ${CONNECTION_AGE_S} s: the next goes on where it was`, async () => {
+    await istiod.restart({ args: [`--keepaliveMaxServerConnectionAge=${CONNECTION_AGE_S}s`] });
+    for (const node of nodes) {
+      await waitUntil(
+        async () => (await node.metric("ztunnel_xds_connected")) === 1,
+        "away",
+        60_000,
+      );
+    }
+    const signed = signedIdentities(stage).length;
+    const before = await Promise.all(nodes.map((node) => tally(node)));
+    const traffic = steadyTraffic(stage);
+    await waitUntil(
+      async () => {
+        const now = await Promise.all(nodes.map((node) => tally(node)));
+        return now.every(({ reconnects }, i) => reconnects >= (before[i]?.reconnects ?? 0) + 2);
+      },
+      "istiod never ended two conversations with each",
+      120_000,
+    );
+    expectNoFailure(await traffic.stop(), 500);
+    const afterwards = await Promise.all(nodes.map((node) => tally(node)));
+    for (const [i, now] of afterwards.entries()) {
+      const then = before[i];
+      assert.equal(now.others, then?.others, "a conversation ended for another reason");
+      // Whatever is retained is offered, so that nothing of it comes again.
+      const perAnswer = (now.bytes - (then?.bytes ?? 0)) / (now.answers - (then?.answers ?? 0));
+      assert.ok(perAnswer < 500, `each conversation began with ${perAnswer} bytes of addresses`);
+    }
+    await expectNews(stage);
+    assert.equal(signedIdentities(stage).length, signed, "certificates were signed again");
+    await istiod.restart();
+  });
+}
+
+/** Lasting and new connections on each kind of way. */
+export function steadyTraffic(stage: Stage): SteadyTraffic {
+  return new SteadyTraffic([
+    stage.way("frontend", catalog1.ip, 9080),
+    stage.way("frontend", db1.ip, 5432),
+    stage.way("report", db0.ip, 5432),
+    stage.way("legacy", db0.ip, 5432),
+    stage.way("frontend", LEGACY.ip, LEGACY.port),
+  ]);
+}
+
+/** @param answersMin so that it can't pass without traffic. */
+export function expectNoFailure(
+  { answers, failures }: { readonly answers: number; readonly failures: readonly string[] },
+  answersMin: number,
+): void {
+  assert.deepEqual(failures, []);
+  assert.ok(answers >= answersMin, `only ${answers} answers`);
+}
+
+/** A policy of now is obeyed. It leaves {@link steadyTraffic} alone. */
+export async function expectNews(stage: Stage): Promise<void> {
+  const becomes = (answer: string): Promise<void> =>
+    waitUntil(
+      async () => (await stage.outcome("legacy", report.ip, 8080)) === answer,
+      `plain text to report never became ${answer}`,
+    );
+  await stage.istiod.apply("22-policy-add");
+  await becomes("refused");
+  await stage.istiod.delete("22-policy-add");
+  await becomes("report");
+}
+
+async function tally(node: {
+  metric(family: string, labels?: string): Promise<number>;
+}): Promise<{ reconnects: number; others: number; bytes: number; answers: number }> {
+  const all = await node.metric(TERMINATIONS);
+  const reconnects = await node.metric(TERMINATIONS, 'reason="Reconnect"');
+  return {
+    reconnects,
+    others: all - reconnects,
+    bytes: await node.metric("istio_xds_message_bytes_total", ADDRESSES),
+    answers: await node.metric("istio_xds_message_total", ADDRESSES),
+  };
+}
