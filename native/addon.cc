@@ -20,6 +20,7 @@ constexpr ztunnel::Method kFunctions[] = {
     {"sendPacket", ztunnel::SendPacket},
     {"watchReadable", ztunnel::WatchReadable},
     {"releaseResidentMemory", ztunnel::ReleaseResidentMemory},
+    {"forbidMemoryDumps", ztunnel::ForbidMemoryDumps},
     {"createReactor", ztunnel::CreateReactor},
 };
 

@@ -32,6 +32,7 @@ napi_value SendPacket(napi_env env, napi_callback_info info);
 napi_value WatchReadable(napi_env env, napi_callback_info info);
 
 napi_value ReleaseResidentMemory(napi_env env, napi_callback_info info);
+napi_value ForbidMemoryDumps(napi_env env, napi_callback_info info);
 
 napi_value CreateReactor(napi_env env, napi_callback_info info);
 

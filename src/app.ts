@@ -72,6 +72,7 @@ export interface App {
  *   privilege. Nothing is left running that would keep the process alive.
  */
 export async function startApp(config: Config): Promise<App> {
+  native.forbidMemoryDumps();
   // What moves bytes is loaded on the thread that moves them.
   const inline =
     config.dataThreadCount === 0 ? await import("./dataplane/inline-data-plane.ts") : undefined;

@@ -98,6 +98,13 @@ export interface Native {
    * milliseconds, during which other threads may wait for memory.
    */
   releaseResidentMemory(): void;
+  /**
+   * From now on this process leaves no core behind and lets nobody without privileges look into its
+   * memory: private keys are in it. There is no way back.
+   *
+   * @throws an error of the system.
+   */
+  forbidMemoryDumps(): void;
 }
 
 /** The addon, at the same relative place from src/net and dist/net. */

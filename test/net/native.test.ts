@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { connect as connectTcp, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -454,6 +462,28 @@ test("memory that nobody needs is given back, and what it held is found again", 
   assert.ok(after < before / 2, `${before} kB, then ${after} kB`);
   const digest = createHash("sha256").update("abc").digest("hex");
   assert.match(digest, /^ba7816bf[0-9a-f]*f20015ad$/);
+});
+
+test("a process that forbids it leaves no core behind", () => {
+  const directory = mkdtempSync(join(tmpdir(), "core-"));
+  const script = `import { native } from ${JSON.stringify(import.meta.resolve("../../src/net/native.ts"))};
+    native.forbidMemoryDumps();
+    process.abort();`;
+  const { status, stderr } = spawnSync(
+    "bash",
+    [
+      "-c",
+      'ulimit -c unlimited; "$0" --input-type=module -e "$1"; exit $?',
+      process.execPath,
+      script,
+    ],
+    { cwd: directory, encoding: "utf8" },
+  );
+  const left = readdirSync(directory);
+  rmSync(directory, { recursive: true });
+  assert.equal(status, 134, stderr);
+  assert.deepEqual(left, []);
+  assert.doesNotMatch(stderr, /core dumped/);
 });
 
 test("a thousand rounds leave nothing open", async () => {
