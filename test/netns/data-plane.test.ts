@@ -119,7 +119,7 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
       stage.echo();
       await pingPong(await stage.connect());
       // No caller does this: it stands for any bug in a thread.
-      stage.dataPlane.apply([undefined as never]);
+      stage.dataPlane.certificateRenewed(undefined as never);
       await waitUntil(() => failures.length === THREAD_COUNT, "not all failures told", 5000);
       for (const message of failures) assert.match(message, /undefined/);
       await assert.rejects(stage.dataPlane.collect(), /undefined/);
