@@ -23,6 +23,7 @@ Reactor* Reactor::Make(napi_env env, const ReactorOptions& options, napi_value t
 int Reactor::Prepare(napi_env env, const ReactorOptions& options, napi_value turn) {
   env_ = env;
   options_ = options;
+  batch_bytes_max_ = options.arena_bytes;
   size_t slots = options.connections_max + 1;
   memory_ = SharedMemory::Map({options.arena_bytes + options.scratch_bytes, options.events_max * 16,
                                options.operations_max * 16, slots * 4, slots * 4});

@@ -51,6 +51,8 @@ class Reactor {
   void Perform(uint32_t operation_count);
   // To be called when JavaScript called, not the loop: failures are told in the next batch.
   void WakeUp();
+  // From the next batch on.
+  void LimitBatches(size_t bytes) { batch_bytes_max_ = bytes; }
 
   TlsContexts& Contexts() { return contexts_; }
   SharedMemory* Memory() const { return memory_; }
@@ -153,6 +155,9 @@ class Reactor {
   ReactorOptions options_ = {};
   Handle* handle_ = nullptr;
   SharedMemory* memory_ = nullptr;
+  size_t batch_bytes_max_ = 0;
+  // What each read of this batch takes at most, within the options.
+  size_t read_bytes_max_ = 0;
   size_t arena_used_ = 0;
   uint32_t event_count_ = 0;
   bool in_batch_ = false;

@@ -8,6 +8,8 @@ namespace ztunnel {
 namespace {
 
 constexpr int kReadyMax = 256;
+// Two full TLS records, however many share the limit of a batch.
+constexpr size_t kSharedReadBytesMin = 32 << 10;
 // In a row, before libuv looks after what runs once per turn of its loop.
 constexpr int kBatchesMax = 64;
 // No step emits more events than this between two calls of Reserve().
@@ -34,6 +36,8 @@ void Reactor::RunBatches() {
 bool Reactor::RunBatch(int timeout_ms) {
   epoll_event ready[kReadyMax];
   const int count = epoll_wait(epoll_.Get(), ready, kReadyMax, timeout_ms);
+  read_bytes_max_ = std::max(batch_bytes_max_ / static_cast<size_t>(std::max(count, 1)),
+                             kSharedReadBytesMin);
   bool libuv_is_ready = false;
   in_batch_ = true;
   for (int i = 0; i < count && !closed_; ++i) {

@@ -98,6 +98,15 @@ napi_value Flush(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value LimitBatches(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  Reactor* reactor = ReactorOf(env, arguments);
+  if (reactor == nullptr) return nullptr;
+  std::optional<int64_t> bytes = RequireInteger(env, arguments.values[0], "bytes", INT_MAX);
+  if (bytes) reactor->LimitBatches(static_cast<size_t>(*bytes));
+  return nullptr;
+}
+
 napi_value StaleOperations(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   Reactor* reactor = ReactorOf(env, arguments);
@@ -115,6 +124,7 @@ constexpr Method kMethods[] = {
     {"makeContext", MakeContext},
     {"freeContext", FreeContext},
     {"flush", Flush},
+    {"limitBatches", LimitBatches},
     {"staleOperations", StaleOperations},
     {"close", CloseReactor},
 };

@@ -89,13 +89,14 @@ void Reactor::FinishConnect(Connection* connection) {
 void Reactor::ReadPlain(Connection* connection) {
   const int32_t id = connection->id;
   const int32_t* credit = memory_->Numbers(kCredit) + (id & 0xffff);
-  Reserve(kHeadroomBytes + std::min(static_cast<size_t>(*credit), options_.plain_read_bytes));
+  const size_t most = std::min(options_.plain_read_bytes, read_bytes_max_);
+  Reserve(kHeadroomBytes + std::min(static_cast<size_t>(*credit), most));
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
   // A turn in between may have raised it beyond what is reserved.
   const size_t offset = arena_used_ + kHeadroomBytes;
-  const size_t wanted = std::min({static_cast<size_t>(*credit), options_.plain_read_bytes,
-                                  options_.arena_bytes - offset});
+  const size_t wanted =
+      std::min({static_cast<size_t>(*credit), most, options_.arena_bytes - offset});
   ssize_t count = recv(connection->fd, memory_->Bytes(kArena) + offset, wanted, MSG_DONTWAIT);
   if (count > 0) {
     Emit(kData, id, static_cast<int64_t>(offset), count);

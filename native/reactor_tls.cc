@@ -82,10 +82,11 @@ void Reactor::Handshake(Connection* connection) {
 void Reactor::ReadTunnel(Connection* connection) {
   const int32_t id = connection->id;
   // All that can come out: this read, and a record of which all but the end came earlier.
-  Reserve(options_.cipher_read_bytes + kRecordBytes);
+  const size_t most = std::min(options_.cipher_read_bytes, read_bytes_max_);
+  Reserve(most + kRecordBytes);
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
-  ssize_t count = recv(connection->fd, received_, options_.cipher_read_bytes, MSG_DONTWAIT);
+  ssize_t count = recv(connection->fd, received_, most, MSG_DONTWAIT);
   if (count < 0) {
     if (errno != EAGAIN && errno != EINTR) Fail(connection, errno);
     return;

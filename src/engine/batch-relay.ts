@@ -11,6 +11,9 @@ import { EngineError } from "./engine-error.ts";
 import type { OpenThings } from "./open-things.ts";
 import type { SideFailure } from "./side-failure.ts";
 
+/** A relay whose pieces are smaller on average waits for its turns, not for its bytes. */
+const QUIET_PIECE_BYTES_MAX = 8192;
+
 /** An end as its relay drives it. */
 export interface BatchEnd extends End {
   /** What it will read into and what it will be given from. Once. */
@@ -57,7 +60,7 @@ export class BatchFlow {
 
   forward(offset: number, length: number, hasHeadroom: boolean): void {
     if (this.isCut) return;
-    this.#relay.touch();
+    this.#relay.touch(length);
     this.byteCount += length;
     this.sink.write(offset, length, hasHeadroom);
   }
@@ -88,6 +91,8 @@ export class BatchRelay implements Relay {
   readonly #sent: BatchFlow;
   readonly #received: BatchFlow;
   readonly #finished: (outcome: RelayOutcome) => void;
+  /** Of late, about. */
+  #pieceBytes = 0;
   #firstByteAt = 0;
   #lastActivityAt = 0;
   #error: EngineError | undefined;
@@ -108,6 +113,7 @@ export class BatchRelay implements Relay {
     this.#sent = new BatchFlow(this, downstream, upstream);
     this.#received = new BatchFlow(this, upstream, downstream);
     this.#open.add(this);
+    this.#loop.shareTurns();
     downstream.join(this.#sent, this.#received);
     upstream.join(this.#received, this.#sent);
     downstream.start();
@@ -148,7 +154,9 @@ export class BatchRelay implements Relay {
   }
 
   /** Bytes are under way. */
-  touch(): void {
+  touch(length: number): void {
+    this.#pieceBytes += (length - this.#pieceBytes) >> 2;
+    if (this.#pieceBytes < QUIET_PIECE_BYTES_MAX) this.#loop.shareTurns();
     this.#lastActivityAt = this.#loop.now;
     if (this.#firstByteAt === 0) this.#firstByteAt = this.#lastActivityAt;
   }

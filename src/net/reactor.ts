@@ -178,6 +178,11 @@ export interface Reactor {
   errorText(id: number): string;
   /** Performs operations now: when the list is full, or outside of a turn. */
   flush(operationCount: number): void;
+  /**
+   * What a batch may read from now on, about: those that are ready share it, each read may take at
+   * least 32 KiB and at most `plainReadBytes` or `cipherReadBytes`. At first `arenaBytes`.
+   */
+  limitBatches(bytes: number): void;
   /** How many were ignored because their id was dead, their range not in the arena or their moment wrong. */
   staleOperations(): number;
   /** Closes every connection and stops keeping the thread running. Idempotent. */

@@ -9,10 +9,11 @@ import { FAKE_REACTOR_OPTIONS, FakeReactor } from "../support/fake-reactor.ts";
 function makeLab(sizes: Partial<ReactorOptions> = {}) {
   let reactor: FakeReactor | undefined;
   const unexpected: unknown[] = [];
+  const clock = new FakeClock();
   const options = { ...FAKE_REACTOR_OPTIONS, ...sizes };
   const loop = new BatchLoop(
     {
-      clock: new FakeClock(),
+      clock,
       unexpected: (error) => unexpected.push(error),
       makeReactor: (given, turn) => {
         reactor = new FakeReactor(given, turn);
@@ -22,7 +23,7 @@ function makeLab(sizes: Partial<ReactorOptions> = {}) {
     options,
   );
   assert(reactor !== undefined);
-  return { loop, reactor, unexpected, options };
+  return { loop, reactor, clock, unexpected, options };
 }
 
 /** Keeps what it is told; does besides what a test wants. */
@@ -84,6 +85,29 @@ function say(loop: BatchLoop, id: number, text: string): void {
   const offset = loop.reserve(id, text.length);
   loop.arena.set(Buffer.from(text, "latin1"), offset);
 }
+
+describe("turns", () => {
+  it("are short as long as somebody waits for them, and a little longer", async () => {
+    const { loop, reactor, clock, options } = makeLab({ arenaBytes: 1_000_000 });
+    const quiet = watched(loop, 1);
+    quiet.act = () => loop.shareTurns();
+    const busy = watched(loop, 2);
+    const happen = ({ id }: Recorder): readonly number[] => {
+      reactor.happen([EVENT.DATA, id, 16, 100]);
+      return reactor.batchLimits.splice(0);
+    };
+    assert.deepEqual(happen(busy), []);
+    const [short = 0] = happen(quiet);
+    assert(short > 0 && short < options.arenaBytes, `${short}`);
+    await clock.advance(15);
+    assert.deepEqual(happen(quiet), []);
+    await clock.advance(15);
+    assert.deepEqual(happen(busy), []);
+    await clock.advance(15);
+    assert.deepEqual(happen(busy), [options.arenaBytes]);
+    assert.deepEqual(happen(quiet), [short]);
+  });
+});
 
 describe("a turn", () => {
   it("tells each connection what happened on it", () => {

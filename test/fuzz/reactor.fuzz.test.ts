@@ -126,7 +126,7 @@ const anything = fc.oneof(
 const call = record({
   method: fc.constantFrom(
     ...(["fdOf", "startTls", "peerLeaf", "peerChain", "tcpInfo", "errorText"] as const),
-    ...(["freeContext", "flush", "makeContext", "staleOperations"] as const),
+    ...(["freeContext", "flush", "limitBatches", "makeContext", "staleOperations"] as const),
   ),
   /** One of the connections, alive or not, or anything. */
   target: fc.oneof({ weight: 9, arbitrary: fc.nat(40) }, { weight: 1, arbitrary: fc.constant(-1) }),

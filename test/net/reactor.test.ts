@@ -303,6 +303,48 @@ describe("credit", () => {
   });
 });
 
+describe("a limited batch", () => {
+  for (const [limit, most] of [
+    [40_000, 40_000],
+    [0, 32 * 1024],
+  ] as const) {
+    test(`of ${limit} bytes reads no more than ${most} of a connection`, async () => {
+      lab.reactor.limitBatches(limit);
+      assert.equal(Math.max(...(await readLengths(1))), most);
+    });
+  }
+
+  test("is shared by those that are ready", async () => {
+    lab.reactor.limitBatches(100_000);
+    assert(Math.max(...(await readLengths(2))) <= 50_000);
+  });
+
+  test("is as large as the arena when the limit is lifted", async () => {
+    lab.reactor.limitBatches(0);
+    lab.reactor.limitBatches(LAB_OPTIONS.arenaBytes);
+    assert(Math.max(...(await readLengths(1))) > 32 * 1024);
+  });
+
+  /** Of the reads of 100,000 bytes of each connection, which are all there when reading begins. */
+  async function readLengths(pairCount: number): Promise<readonly number[]> {
+    const fars: number[] = [];
+    for (let i = 0; i < pairCount; i++) {
+      const { near, far } = await lab.pair(lab.listen());
+      lab.write(near, pattern(100_000));
+      if (lab.pending(near) > 0) await lab.expect(near, "DRAIN");
+      fars.push(far);
+    }
+    for (const far of fars) lab.allow(far);
+    const lengths: number[] = [];
+    for (const far of fars) {
+      for (let left = 100_000; left > 0; left -= lengths.at(-1) ?? 0) {
+        lengths.push((await lab.expect(far, "DATA")).b);
+      }
+    }
+    return lengths;
+  }
+});
+
 describe("the loop sleeps", () => {
   for (const [state, arrange] of [
     ["half-closed", async (near: number, _far: number) => lab.perform("END", near)],

@@ -26,6 +26,8 @@ export class FakeReactor implements Reactor {
   readonly credit: Int32Array = new Int32Array(65_536);
   /** One array for each time that operations were performed. */
   readonly performed: string[][] = [];
+  /** In the order in which they were set. */
+  readonly batchLimits: number[] = [];
   isClosed = false;
   readonly #turn: (eventCount: number) => number;
 
@@ -90,6 +92,10 @@ export class FakeReactor implements Reactor {
 
   tcpInfo(): never {
     throw new Error("there is no TCP");
+  }
+
+  limitBatches(bytes: number): void {
+    this.batchLimits.push(bytes);
   }
 
   staleOperations(): number {
