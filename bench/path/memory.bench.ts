@@ -12,8 +12,8 @@ import { ECHO_PORT, PodsStage } from "./pods-stage.ts";
 
 const CONNECTION_COUNT = isQuick() ? 2000 : 10_000;
 const POD_COUNT = 4;
-/** After this long nothing of the start or of the opening is under way any more. */
-const SETTLE_MS = 2000;
+/** Idle means: a thread has been quiet long enough to look after its memory, which it does every 5 s. */
+const SETTLE_MS = 15_000;
 /** From the end of each burst to the look at what is left. */
 const REST_MS = isQuick() ? [5000, 5000, 5000] : [60_000, 10_000, 60_000];
 
