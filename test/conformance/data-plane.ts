@@ -18,10 +18,12 @@ import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import type { TrafficSample } from "../../src/proxy/traffic-metrics.ts";
+import { parseRevocationLists } from "../../src/tls/revocation-list.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
+import { buildCrl } from "../support/test-crl.ts";
 import { ADDRESS, APP_PORT, pingPong, readingEnd, TWO_NODES_MESH } from "../support/two-nodes.ts";
 
 const PORTS = [15001, 15006, 15008];
@@ -293,6 +295,38 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
       await stage.start(lab.client);
       await pingPong(await stage.connect());
     });
+
+    for (const revoked of ["client", "server"]) {
+      story(
+        `cuts off a revoked ${revoked} on every thread, keeps it out, and lets it in again`,
+        async (stage) => {
+          const { dataPlane } = stage;
+          await stage.startBoth();
+          stage.echo();
+          const sockets = await Promise.all(Array.from({ length: MANY }, () => stage.connect()));
+          await Promise.all(sockets.map((socket) => pingPong(socket)));
+          const ends = sockets.map(readingEnd);
+          const { chainPem } = await lab.certificate(testIdentity(revoked));
+          const list = await buildCrl(lab.ca.signer(), chainPem.slice(0, 1));
+          dataPlane.revocationsChanged(parseRevocationLists(list));
+          assert.deepEqual(new Set(await Promise.all(ends)), new Set(["ECONNRESET"]));
+
+          const newcomer = await stage.connect();
+          newcomer.write("x");
+          assert.match(await readingEnd(newcomer), /EOF|ECONNRESET/);
+          const counts = (await dataPlane.collect()).map(({ revocations }) => revocations);
+          const reporter = revoked === "client" ? "destination" : "source";
+          assert.ok(counts.reduce((sum, count) => sum + count[reporter].rejected, 0) >= 2);
+
+          dataPlane.revocationsChanged([]);
+          await pingPong(await stage.connect());
+          // Threads hand their lines over now and then.
+          while (!/Revoked/.test(stage.log)) await delay(20);
+          assert.match(stage.log, /connection closed: peer certificate revoked by CRL/);
+        },
+        { checkRevocation: true },
+      );
+    }
 
     story("leaves nothing bound when one of its ports is taken, and says so", async (stage) => {
       for (const port of PORTS) {
