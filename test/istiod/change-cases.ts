@@ -1,20 +1,13 @@
 /** Pods and policies that come, change and go: what it does to connections old and new. */
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { test } from "node:test";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { Call } from "./calls.ts";
 import { identityOf, signedIdentities } from "./identity-cases.ts";
-import { LEGACY, PODS, type Stage, type StagePod } from "./stage.ts";
+import { DB2, OBJECTS } from "./objects.ts";
+import { LEGACY, PODS, type Stage } from "./stage.ts";
 
 const DB_READY_VIP = "10.96.0.50";
-const DB2: StagePod = {
-  name: "db-2",
-  ip: "10.244.2.21",
-  serviceAccount: "archive",
-  node: "node2",
-  ports: [5432],
-};
 const { catalog1, db0, report } = PODS;
 
 export function changeCases(stage: Stage): void {
@@ -43,7 +36,7 @@ export function changeCases(stage: Stage): void {
     });
 
   test("a Service that comes is answered by its ready pod alone", async () => {
-    await istiod.apply(object("db-ready"));
+    await istiod.apply(OBJECTS.dbReady);
     await becomesServedBy("db0");
   });
 
@@ -62,7 +55,7 @@ export function changeCases(stage: Stage): void {
 
   test("a pod that comes has its certificate and is chosen", async () => {
     assert.equal(signedIdentities(stage).includes(identityOf("archive")), false);
-    await istiod.apply(object("db-2"));
+    await istiod.apply(OBJECTS.db2);
     await stage.addPod("db2", DB2);
     await becomesServedBy("db0", "db1", "db2");
     assert.equal(await stage.outcome("db2", db0.ip, 5432), "db0");
@@ -73,7 +66,7 @@ export function changeCases(stage: Stage): void {
   test("a pod that terminates keeps its connections and gets no new ones of its Service", async () => {
     const running = await open("frontend", DB2.ip, 5432);
     assert.equal(await running.ask(), "db2");
-    await istiod.delete(object("db-2"), 30);
+    await istiod.delete(OBJECTS.db2, 30);
     await becomesServedBy("db0", "db1");
     assert.equal(await running.ask(), "db2");
     running.close();
@@ -82,14 +75,14 @@ export function changeCases(stage: Stage): void {
   test("a pod that goes leaves nothing behind", async () => {
     const node = stage.node("node2");
     const before = await node.metric("workload_manager_active_proxy_count");
-    await istiod.delete(object("db-2"));
-    await node.detach(DB2.name);
+    await istiod.delete(OBJECTS.db2);
+    await stage.removePod("db2", DB2);
     await waitUntil(
       async () => (await node.metric("workload_manager_active_proxy_count")) === before - 1,
       "its proxy is still there",
     );
     assert.deepEqual(await answers(), ["db0", "db1"]);
-    await istiod.delete(object("db-ready"));
+    await istiod.delete(OBJECTS.dbReady);
     await setReady("db-1", false);
   });
 
@@ -114,15 +107,15 @@ export function changeCases(stage: Stage): void {
   test("a pod's policy that comes is for new connections, one that changes for running ones too", async () => {
     const early = await open("frontend", db0.ip, 5432);
     await early.ask();
-    await istiod.apply(object("deny-frontend"));
+    await istiod.apply(OBJECTS.denyFrontend);
     await becomes("frontend", db0.ip, 5432, "refused");
     const late = await open("catalog2", db0.ip, 5432);
     assert.deepEqual(await Promise.all([early.ask(), late.ask()]), ["db0", "db0"]);
-    await istiod.apply(object("deny-catalog"));
+    await istiod.apply(OBJECTS.denyCatalog);
     assert.equal(await late.ended, "ECONNRESET");
     assert.equal(await stage.outcome("catalog2", db0.ip, 5432), "refused");
     assert.equal(await stage.outcome("frontend", db0.ip, 5432), "db0");
-    await istiod.delete(object("deny-catalog"));
+    await istiod.delete(OBJECTS.denyCatalog);
     await becomes("catalog2", db0.ip, 5432, "db0");
     assert.equal(await early.ask(), "db0");
     early.close();
@@ -178,9 +171,4 @@ export function changeCases(stage: Stage): void {
     await istiod.delete("12-peerauth-mesh-strict");
     await becomes("legacy", report.ip, 8080, "report");
   });
-}
-
-/** Path of one of our own objects. */
-function object(name: string): string {
-  return join(import.meta.dirname, "objects", `${name}.yaml`);
 }

@@ -50,6 +50,8 @@ export class IstiodLab {
       PILOT_DISCOVERY_BIN: programs.istiod,
     };
     process.once("exit", this.#exited);
+    process.once("SIGINT", this.#interrupted);
+    process.once("SIGTERM", this.#interrupted);
   }
 
   /** Settles when istiod serves. */
@@ -77,7 +79,7 @@ export class IstiodLab {
     await this.#run("patch", path, JSON.stringify(change));
   }
 
-  /** What a shared-mode daemon in the pod is started with; writes its token anew. */
+  /** What a shared-mode daemon in the pod is started with; renews the token in its file. */
   async daemonEnvironment(pod: string): Promise<Record<string, string>> {
     const lines = (await this.#run("env", "--pod", pod)).trim().split("\n");
     return Object.fromEntries(
@@ -113,6 +115,8 @@ export class IstiodLab {
   /** Ends the three servers. Idempotent. */
   close(): void {
     process.off("exit", this.#exited);
+    process.off("SIGINT", this.#interrupted);
+    process.off("SIGTERM", this.#interrupted);
     if (existsSync(join(this.folder, "lab"))) {
       execFileSync("python3", [this.#script, "down"], { env: this.#environment });
     }
@@ -120,6 +124,11 @@ export class IstiodLab {
   }
 
   readonly #exited = (): void => this.close();
+
+  readonly #interrupted = (signal: NodeJS.Signals): void => {
+    this.close();
+    process.kill(process.pid, signal);
+  };
 
   async #run(...words: readonly string[]): Promise<string> {
     const command = [`--net=${this.#host.path}`, "--", "python3", this.#script, ...words];

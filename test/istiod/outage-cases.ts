@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { SteadyTraffic } from "./calls.ts";
 import { signedIdentities } from "./identity-cases.ts";
+import { DB2, OBJECTS } from "./objects.ts";
 import { LEGACY, PODS, type Stage } from "./stage.ts";
 
 const { catalog1, db0, db1, report } = PODS;
@@ -61,6 +62,36 @@ export function outageCases(stage: Stage): void {
     await expectNews(stage);
     assert.equal(signedIdentities(stage).length, signed, "certificates were signed again");
     await istiod.restart();
+  });
+
+  test("a token that is renewed in its file begins a new conversation", async () => {
+    const traffic = steadyTraffic(stage);
+    const before = await tally(stage.node("node1"));
+    await istiod.daemonEnvironment("ztunnel-node1");
+    await waitUntil(
+      async () => (await tally(stage.node("node1"))).reconnects === before.reconnects + 1,
+      "the old conversation goes on",
+    );
+    await expectNews(stage);
+    expectNoFailure(await traffic.stop(), 50);
+  });
+
+  test("a pod that starts while istiod is away is served once istiod is back", async () => {
+    const restarted = istiod.restart();
+    await istiod.apply(OBJECTS.db2);
+    await stage.addPod("late", DB2);
+    await restarted;
+    for (const [from, ip, answer] of [
+      ["late", db0.ip, "db0"],
+      ["frontend", DB2.ip, "late"],
+    ] as const) {
+      await waitUntil(
+        async () => (await stage.outcome(from, ip, 5432)) === answer,
+        `${from} never reached ${answer}`,
+      );
+    }
+    await istiod.delete(OBJECTS.db2);
+    await stage.removePod("late", DB2);
   });
 }
 

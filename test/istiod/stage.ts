@@ -158,6 +158,12 @@ export class Stage {
     await this.node(pod.node).attach(host, pod);
   }
 
+  /** A pod that ends: out of the mesh, out of the network. */
+  async removePod(key: string, pod: StagePod): Promise<void> {
+    await this.node(pod.node).detach(pod.name);
+    this.net.exec(this.host(key), "ip", "link", "set", "eth0", "down");
+  }
+
   serve(key: string, ports: readonly number[]): void {
     for (const port of ports) {
       this.#applications.push(serveName(this.host(key), port, key));
