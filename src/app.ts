@@ -545,9 +545,12 @@ function addressOf({ host, port }: ServerConfig): string {
   return `https://${formatHostPort(host, port)}`;
 }
 
-/** One line; a literal token is left out. */
+/** One line; a literal token and the values of headers, which may be as secret, are left out. */
 function describe(config: Config): string {
-  return JSON.stringify(config, (key, value: unknown) => (key === "token" ? undefined : value));
+  return JSON.stringify(config, (key, value: unknown) => {
+    if (key === "token") return undefined;
+    return key === "headers" && Array.isArray(value) ? value.map(([name]) => name) : value;
+  });
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
