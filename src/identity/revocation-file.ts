@@ -75,7 +75,7 @@ export class RevocationFile {
       return;
     }
     this.#hasLists = true;
-    const count = lists.reduce((sum, { serials }) => sum + serials.size, 0);
+    const count = lists.reduce((sum, { serials }) => sum + serials.count, 0);
     log.write("info", `${lists.length} certificate revocation lists name ${count} certificates`);
     changed(lists);
   }

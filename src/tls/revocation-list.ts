@@ -7,17 +7,25 @@ import { children, childrenOf, type Element, only } from "./der.ts";
 import { pemBlocks } from "./pem.ts";
 import { TlsError } from "./tls-error.ts";
 
-/** Plain data that crosses threads. */
+/** Plain data that crosses threads; what is big in it is shared by them. */
 export interface RevocationList {
   /** DER of the issuer's name, hexadecimal. */
   readonly issuer: string;
-  /** Serial numbers, hexadecimal without leading zeros. */
-  readonly serials: ReadonlySet<string>;
+  readonly serials: SerialNumbers;
   /** What is signed. */
   readonly signedDer: Uint8Array;
   readonly signature: Uint8Array;
   /** Name of the hash for `node:crypto`; `undefined`: the key's algorithm has its own. */
   readonly hash: string | undefined;
+}
+
+/** A set of numbers, see {@link hasSerial}. */
+export interface SerialNumbers {
+  readonly count: number;
+  /** Of each number. */
+  readonly width: number;
+  /** Ascending, big-endian with leading zeros. */
+  readonly sorted: Uint8Array;
 }
 
 const TAG = {
@@ -85,8 +93,8 @@ function parseList(bytes: Uint8Array): RevocationList {
   checkExtensions(bytes, extensions);
   return {
     issuer: wholeHex(bytes, issuer),
-    serials: new Set(revoked.map((entry) => serialOf(bytes, entry))),
-    signedDer: bytes.slice(signed.at, signed.end),
+    serials: serialNumbers(revoked.map((entry) => serialOf(bytes, entry))),
+    signedDer: shared(bytes.subarray(signed.at, signed.end)),
     // The first byte of a bit string counts the bits that its last one does not use: none.
     signature: bytes.slice(signature.start + 1, signature.end),
     hash: HASHES.get(algorithmId),
@@ -155,7 +163,39 @@ function isCritical(parts: readonly Element[] | undefined): boolean {
   return parts === undefined || parts[1]?.tag === TAG.boolean;
 }
 
-/** The contents of an INTEGER. */
+/** @param serial see {@link serialHex}. */
+export function hasSerial({ count, width, sorted }: SerialNumbers, serial: string): boolean {
+  if (serial.length > 2 * width) return false;
+  const wanted = Buffer.from(serial.padStart(2 * width, "0"), "hex");
+  let [from, to] = [0, count];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    const order = wanted.compare(sorted, middle * width, (middle + 1) * width);
+    if (order === 0) return true;
+    if (order < 0) to = middle;
+    else from = middle + 1;
+  }
+  return false;
+}
+
+/** @param serials see {@link serialHex}. */
+export function serialNumbers(serials: readonly string[]): SerialNumbers {
+  const width = serials.reduce((longest, { length }) => Math.max(longest, length), 0) / 2;
+  const ascending = serials.map((serial) => serial.padStart(2 * width, "0")).sort();
+  return {
+    count: serials.length,
+    width,
+    sorted: shared(Buffer.from(ascending.join(""), "hex")),
+  };
+}
+
+function shared(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
+}
+
+/** The contents of an INTEGER, whole bytes in hexadecimal without leading zeros. */
 export function serialHex(bytes: Uint8Array, serial: Element): string {
   return hex(bytes, serial).replace(/^(?:00)+(?=.)/, "");
 }

@@ -6,7 +6,7 @@
  */
 import { verify, X509Certificate } from "node:crypto";
 import { children, childrenOf, type Element } from "./der.ts";
-import { type RevocationList, serialHex, wholeHex } from "./revocation-list.ts";
+import { hasSerial, type RevocationList, serialHex, wholeHex } from "./revocation-list.ts";
 
 /** One certificate of a verified chain. */
 interface Link {
@@ -20,6 +20,8 @@ const TAG = { integer: 0x02, sequence: 0x30, version: 0xa0 } as const;
 
 export class Revocations {
   readonly #byIssuer: ReadonlyMap<string, readonly RevocationList[]>;
+  /** Whether a list is signed by a certificate; the key is its DER as latin1. */
+  readonly #signed = new Map<RevocationList, Map<string, boolean>>();
 
   constructor(lists: readonly RevocationList[]) {
     this.#byIssuer = Map.groupBy(lists, ({ issuer }) => issuer);
@@ -37,9 +39,21 @@ export class Revocations {
       const lists = issuer === undefined ? [] : (this.#byIssuer.get(link.issuer) ?? []);
       return lists.some(
         (list) =>
-          issuer !== undefined && list.serials.has(link.serial) && isSignedBy(list, issuer.der),
+          issuer !== undefined &&
+          hasSerial(list.serials, link.serial) &&
+          this.#isSignedBy(list, issuer.der),
       );
     });
+  }
+
+  /** A revoked peer that comes again and again must not cost a signature each time. */
+  #isSignedBy(list: RevocationList, issuerDer: Uint8Array): boolean {
+    const known = this.#signed.get(list) ?? new Map<string, boolean>();
+    this.#signed.set(list, known);
+    const key = Buffer.from(issuerDer).toString("latin1");
+    const isSigned = known.get(key) ?? isSignedBy(list, issuerDer);
+    known.set(key, isSigned);
+    return isSigned;
   }
 }
 

@@ -321,7 +321,7 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
           dataPlane.revocationsChanged([]);
           await pingPong(await stage.connect());
           // Threads hand their lines over now and then.
-          while (!/Revoked/.test(stage.log)) await delay(20);
+          await waitForText(stage, "Revoked");
           assert.match(stage.log, /connection closed: peer certificate revoked by CRL/);
         },
         { checkRevocation: true },

@@ -36,7 +36,7 @@ function fixture() {
       {
         clock,
         log,
-        changed: (lists) => told.push(lists.reduce((sum, { serials }) => sum + serials.size, 0)),
+        changed: (lists) => told.push(lists.reduce((sum, { serials }) => sum + serials.count, 0)),
       },
       path,
     );

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Enumerated, Integer, Sequence } from "asn1js";
 import fc from "fast-check";
 import { Extension } from "pkijs";
-import { parseRevocationLists } from "../../src/tls/revocation-list.ts";
+import { hasSerial, parseRevocationLists, serialNumbers } from "../../src/tls/revocation-list.ts";
 import { isReadableChain, Revocations } from "../../src/tls/revocations.ts";
 import { TlsError } from "../../src/tls/tls-error.ts";
 import { testCa, testIdentity } from "../support/test-ca.ts";
@@ -68,6 +68,20 @@ for (const [what, file, revoked] of files) {
 test("a forged list beside a good one takes nothing from it", async () => {
   const forged = await buildCrl(root, [siblingLeaf], { signedBy: other.signer() });
   assert.deepEqual(revokedBy(crlPem(forged) + crlPem(ofLeaf)), ["plain"]);
+});
+
+test("serial numbers of any length are found, and no others", () => {
+  const serial = fc.bigInt({ min: 0n, max: 2n ** 160n }).map((value) => {
+    const hex = value.toString(16);
+    return hex.padStart(hex.length + (hex.length % 2), "0");
+  });
+  fc.assert(
+    fc.property(fc.uniqueArray(serial, { maxLength: 20 }), serial, (listed, other) => {
+      const serials = serialNumbers(listed);
+      for (const one of listed) assert.ok(hasSerial(serials, one));
+      assert.equal(hasSerial(serials, other), listed.includes(other));
+    }),
+  );
 });
 
 test("lists cross threads", () => {
