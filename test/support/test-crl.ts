@@ -62,6 +62,6 @@ function certificateOf(pem: string): Certificate {
   return Certificate.fromBER(new Uint8Array(derOf(pem)).buffer);
 }
 
-function derOf(pem: string): Buffer {
+export function derOf(pem: string): Buffer {
   return Buffer.from(pem.replaceAll(/-----[^-]*-----/g, ""), "base64");
 }
