@@ -35,13 +35,14 @@ export class IstiodLab {
   readonly #script: string;
   readonly #environment: Readonly<Record<string, string>>;
   /** Everything of the lab; removed at its end. */
-  readonly folder: string = mkdtempSync(join(tmpdir(), "ztunnel-istiod-"));
+  readonly folder: string;
 
   /** @param host where the servers listen, on its loopback. @throws when a program is missing. */
   constructor(host: LabHost) {
     this.#host = host;
     this.#script = findScript();
     const programs = controlPlaneBinaries((line) => process.stderr.write(`${line}\n`));
+    this.folder = mkdtempSync(join(tmpdir(), "ztunnel-istiod-"));
     this.#environment = {
       PATH: process.env["PATH"] ?? "",
       LAB_DIR: join(this.folder, "lab"),

@@ -18,16 +18,18 @@ export function outageCases(stage: Stage): void {
 
   test("istiod restarts under traffic: no call fails, news arrive afterwards", async () => {
     const traffic = steadyTraffic(stage);
+    const before = await Promise.all(nodes.map((node) => node.metric(TERMINATIONS)));
     await istiod.restart();
-    for (const node of nodes) {
+    for (const [i, node] of nodes.entries()) {
       await waitUntil(
         async () => (await node.metric("ztunnel_xds_connected")) === 1,
         "no new conversation",
         60_000,
       );
+      assert.ok((await node.metric(TERMINATIONS)) > (before[i] ?? 0), "the old one never ended");
     }
     await expectNews(stage);
-    expectNoFailure(await traffic.stop(), 200);
+    expectNoFailure(await traffic.stop(), 100);
   });
 
   test(`istiod ends each conversation after ${CONNECTION_AGE_S} s: the next goes on where it was`, async () => {
