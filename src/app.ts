@@ -16,6 +16,7 @@ import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
 import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
 import { makeLoopDelayFamily, setLoopDelays } from "./dataplane/metrics.ts";
+import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import type { CertificateAuthority } from "./identity/certificate-authority.ts";
 import { CertificateCache } from "./identity/certificate-cache.ts";
@@ -194,6 +195,7 @@ class Daemon implements App {
     void this.#ready.promise.then(() =>
       this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory()),
     );
+    giveBackWhenQuiet(this.#clock);
   }
 
   shutDown(signal: string): void {

@@ -1,13 +1,10 @@
 /** The entry of a data thread: takes commands from the main thread, runs one {@link DataThread}. */
-import { getHeapStatistics } from "node:v8";
 import { parentPort, workerData } from "node:worker_threads";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import { native } from "../net/native.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { Pace } from "../runtime/pace.ts";
-import { QuietMemory } from "../runtime/quiet-memory.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
 import { MeshState } from "../state/mesh-state.ts";
@@ -16,6 +13,7 @@ import { Calls } from "./calls.ts";
 import { CertificateStore } from "./certificate-store.ts";
 import { DataThread } from "./data-thread.ts";
 import { makeEngine } from "./make-engine.ts";
+import { giveBackWhenQuiet } from "./quiet-thread.ts";
 import { ThreadLogSink } from "./thread-log-sink.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
 
@@ -52,20 +50,7 @@ function run(start: ThreadStart): void {
     start.options,
   );
 
-  new QuietMemory({
-    clock: systemClock,
-    cpuMs: () => {
-      const { user, system } = process.threadCpuUsage();
-      return (user + system) / 1000;
-    },
-    heapBytes: () => getHeapStatistics().total_heap_size,
-    collect: () => {
-      // The first frees objects, the second the pages that they leave half empty.
-      globalThis.gc?.();
-      globalThis.gc?.();
-      native.releaseResidentMemory();
-    },
-  });
+  giveBackWhenQuiet(systemClock);
 
   const profiler = new ThreadProfiler(systemClock);
   const reportConnections = async (call: number, uid: string): Promise<void> => {

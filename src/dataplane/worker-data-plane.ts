@@ -2,7 +2,6 @@
  * The data path on worker threads. Each thread opens its own SO_REUSEPORT listeners, so the kernel
  * spreads connections over them; without port reuse a workload lives on one thread only.
  */
-import { setFlagsFromString } from "node:v8";
 import { Worker } from "node:worker_threads";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
@@ -54,8 +53,6 @@ export class WorkerDataPlane implements DataPlane {
   #nextThread = 0;
 
   constructor(deps: WorkerDataPlaneDeps, options: WorkerDataPlaneOptions) {
-    // V8's collector, which a thread asks for when it has become quiet, has no other door.
-    setFlagsFromString("--expose-gc");
     this.mesh = new MeshState({ localNode: options.options.localNode });
     const start: ThreadStart = { options: options.options, log: options.log };
     this.#reusePort = options.options.proxy.reusePort;

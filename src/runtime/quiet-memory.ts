@@ -8,16 +8,19 @@ import type { Clock } from "./clock.ts";
 const LOOK_EVERY_MS = 5000;
 /** Below this share of a core nobody notices the collection. */
 const QUIET_SHARE_MAX = 0.02;
-/** Less is not worth the milliseconds. */
-const GROWTH_BYTES_MIN = 4 * 1024 * 1024;
+/** What was allocated since the last collection; less is not worth the milliseconds. */
+const ALLOCATED_BYTES_MIN = 4 * 1024 * 1024;
 
 /** One thread's memory. */
 export interface QuietMemoryDeps {
   readonly clock: Clock;
   /** CPU time of the thread since its start, milliseconds. */
   readonly cpuMs: () => number;
-  /** What the heap holds, garbage included. */
-  readonly heapBytes: () => number;
+  /**
+   * Allocated since the thread's start. The size of the heap would not do: one that was collected
+   * while connections were idle has the same size when they are gone.
+   */
+  readonly allocatedBytes: () => number;
   /** Collects everything; takes a few milliseconds for each megabyte that lives. */
   readonly collect: () => void;
 }
@@ -25,8 +28,8 @@ export interface QuietMemoryDeps {
 export class QuietMemory {
   readonly #deps: QuietMemoryDeps;
   #cpuMs: number;
-  /** After the last collection; less when the heap shrank by itself. */
-  #keptBytes = 0;
+  /** At the last collection. */
+  #allocatedBytes = 0;
 
   /** Looks after the memory as long as the thread lives; does not keep it running. */
   constructor(deps: QuietMemoryDeps) {
@@ -43,14 +46,11 @@ export class QuietMemory {
   }
 
   #look(): void {
-    const { cpuMs, heapBytes, collect } = this.#deps;
+    const { cpuMs, allocatedBytes, collect } = this.#deps;
     const isQuiet = cpuMs() - this.#cpuMs < QUIET_SHARE_MAX * LOOK_EVERY_MS;
-    const bytes = heapBytes();
-    if (isQuiet && bytes >= this.#keptBytes + GROWTH_BYTES_MIN) {
+    if (isQuiet && allocatedBytes() - this.#allocatedBytes >= ALLOCATED_BYTES_MIN) {
       collect();
-      this.#keptBytes = heapBytes();
-    } else {
-      this.#keptBytes = Math.min(this.#keptBytes, bytes);
+      this.#allocatedBytes = allocatedBytes();
     }
     this.#cpuMs = cpuMs();
   }

@@ -8,53 +8,47 @@ const MB = 1024 * 1024;
 class Thread {
   readonly clock: FakeClock = new FakeClock();
   cpuMs = 0;
-  heapBytes = 10 * MB;
-  /** What a collection leaves. */
-  liveBytes = 8 * MB;
+  allocatedBytes = 0;
   collections = 0;
 
   constructor() {
     new QuietMemory({
       clock: this.clock,
       cpuMs: () => this.cpuMs,
-      heapBytes: () => this.heapBytes,
+      allocatedBytes: () => this.allocatedBytes,
       collect: () => {
         this.collections++;
-        this.heapBytes = this.liveBytes;
       },
     });
   }
 
-  async work(cpuMs: number, heapBytes: number): Promise<void> {
+  async work(cpuMs: number, allocatedBytes: number): Promise<void> {
     this.cpuMs += cpuMs;
-    this.heapBytes = heapBytes;
+    this.allocatedBytes += allocatedBytes;
     await this.clock.advance(5000);
   }
 }
 
 test("what a burst left is collected once, when the thread has become quiet", async () => {
   const thread = new Thread();
+  await thread.work(5000, 60 * MB);
+  assert.equal(thread.collections, 0);
+  await thread.work(50, 0);
+  await thread.work(50, 0);
+  assert.equal(thread.collections, 1);
+});
+
+test("what ends after a quiet time is collected, too", async () => {
+  const thread = new Thread();
   await thread.work(50, 10 * MB);
   assert.equal(thread.collections, 1);
-  await thread.work(5000, 60 * MB);
-  assert.equal(thread.collections, 1);
-  await thread.work(50, 60 * MB);
-  await thread.work(50, thread.heapBytes);
-  assert.deepEqual([thread.collections, thread.heapBytes], [2, 8 * MB]);
+  await thread.work(500, 5 * MB);
+  await thread.work(50, 0);
+  assert.equal(thread.collections, 2);
 });
 
-test("a heap that is large and stays as it is, is left alone", async () => {
+test("a quiet thread is collected as rarely as it allocates", async () => {
   const thread = new Thread();
-  thread.liveBytes = 50 * MB;
-  for (let i = 0; i < 5; i++) await thread.work(50, 52 * MB);
-  assert.equal(thread.collections, 1);
-});
-
-test("growth counts from what is left after the heap shrank by itself", async () => {
-  const thread = new Thread();
-  thread.liveBytes = 50 * MB;
-  await thread.work(50, 60 * MB);
-  await thread.work(50, 20 * MB);
-  await thread.work(50, 25 * MB);
+  for (let i = 0; i < 9; i++) await thread.work(50, MB);
   assert.equal(thread.collections, 2);
 });
