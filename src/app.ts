@@ -41,6 +41,9 @@ import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
 import { ThreadProfiler } from "./runtime/thread-profiler.ts";
+import { MeshMemory } from "./state/mesh-memory.ts";
+import { MeshState } from "./state/mesh-state.ts";
+import { type MeshCommit, MeshWriter } from "./state/mesh-writer.ts";
 import { buildFacts, buildInfo, registerBuildMetric } from "./telemetry/build-info.ts";
 import { LogDestination } from "./telemetry/log-destination.ts";
 import type { Logger } from "./telemetry/logger.ts";
@@ -103,6 +106,9 @@ class Daemon implements App {
   readonly #ended = Promise.withResolvers<number>();
   readonly #agent = new AbortController();
   readonly #servers: { close(): Promise<void> }[] = [];
+  readonly #memory = new MeshMemory();
+  readonly #state = new MeshState(this.#memory);
+  readonly #writer: MeshWriter;
   readonly #dataPlane: DataPlane;
   #conversation: Promise<void> = Promise.resolve();
   #mesh: MeshDiscovery | undefined;
@@ -131,6 +137,7 @@ class Daemon implements App {
     );
     this.#clockSkew = new ClockSkew({ clock: this.#clock, log: this.#identityLog() });
     this.#certificates = this.#makeCertificates();
+    this.#writer = new MeshWriter(this.#memory, { localNode: config.mesh.localNode });
     this.#dataPlane = this.#makeDataPlane(openInline);
   }
 
@@ -182,7 +189,8 @@ class Daemon implements App {
     log.target("ztunnel::app").write("info", "shared proxy mode - in-pod mode enabled");
 
     const dataPlane = this.#dataPlane;
-    this.#apply(updates);
+    this.#writer.apply(updates);
+    this.#committed(this.#writer.commit());
     this.#certificates.onRenewed((certificate) => dataPlane.certificateRenewed(certificate));
     this.#servers.push(
       await listenMetrics({ ...http, render: this.#metrics() }, this.#anywhere(admin.statsPort)),
@@ -265,7 +273,8 @@ class Daemon implements App {
     const { identity, proxy } = this.#config;
     return new MeshDiscovery(
       {
-        apply: (updates) => this.#apply(updates),
+        writer: this.#writer,
+        committed: (commit) => this.#committed(commit),
         metrics: (status) =>
           createDiscoveryMetrics(this.#registry, status, () => this.#clock.now()),
         clock: this.#clock,
@@ -333,7 +342,6 @@ class Daemon implements App {
     const certificateFor: CertificateSource = (identity) =>
       this.#certificates.certificate(identity, "real-time");
     const options: DataThreadOptions = {
-      localNode: config.mesh.localNode,
       onDemand: config.mesh.discovery?.onDemand ?? false,
       proxy: config.proxy,
     };
@@ -341,6 +349,7 @@ class Daemon implements App {
     if (openInline !== undefined) {
       return openInline(
         {
+          mesh: this.#state,
           certificateFor,
           learn: options.onDemand ? learn : undefined,
           log: this.#log,
@@ -359,6 +368,7 @@ class Daemon implements App {
       },
       {
         threadCount: config.dataThreadCount,
+        mesh: this.#memory.buffer,
         options,
         log: { format: config.logging.format, filter: config.logging.filter },
       },
@@ -370,7 +380,7 @@ class Daemon implements App {
     const { dumpConfig } = await import("./config/config-dump.ts");
     yield* configDump(
       {
-        mesh: this.#dataPlane.mesh,
+        mesh: this.#state,
         certificates: () => this.#certificates.dump(),
         workloads: () => reconciler.workloads(),
         connections: (uid) => this.#dataPlane.connections(uid),
@@ -419,7 +429,7 @@ class Daemon implements App {
         ...this.#agentClient.status(),
       },
       workloads: reconciler.workloads(),
-      mesh: this.#dataPlane.mesh.counts(),
+      mesh: this.#state.counts(),
     };
   }
 
@@ -454,20 +464,20 @@ class Daemon implements App {
     };
   }
 
-  #apply(updates: readonly MeshUpdate[]): void {
-    this.#dataPlane.apply(updates);
-    void this.#ready.promise.then(() => this.#prefetch(updates));
+  #committed(commit: MeshCommit): void {
+    const { policiesChanged, workloadsChanged, localWorkloads } = commit;
+    if (!policiesChanged && !workloadsChanged) return;
+    this.#dataPlane.meshChanged({ policiesChanged, workloadsChanged });
+    void this.#ready.promise.then(() => this.#prefetch(localWorkloads));
   }
 
   /**
    * Certificates of this node's workloads are there before most first connections. What makes them
    * takes longer to load than all else, so it waits until the pods have their listeners.
    */
-  #prefetch(updates: readonly MeshUpdate[]): void {
-    for (const update of updates) {
-      if (update.kind === "workload" && this.#isServedHere(update.workload)) {
-        this.#certificates.prefetch(workloadIdentity(update.workload));
-      }
+  #prefetch(workloads: readonly Workload[]): void {
+    for (const workload of workloads) {
+      if (speaksHbone(workload)) this.#certificates.prefetch(workloadIdentity(workload));
     }
   }
 
@@ -476,12 +486,6 @@ class Daemon implements App {
     for (const identity of this.#certificates.forget(workload)) {
       this.#dataPlane.certificateForgotten(identity);
     }
-  }
-
-  #isServedHere(workload: Workload): boolean {
-    const { localNode } = this.#config.mesh;
-    const speaksHbone = workload.nativeTunnel || workload.protocol === "HBONE";
-    return speaksHbone && localNode !== undefined && workload.node === localNode;
   }
 
   #setLogFilter(filter: string): void {
@@ -505,6 +509,10 @@ class Daemon implements App {
   #reportDropped(count: number): void {
     this.#log.write("warn", `dropped ${count} log lines because nobody read them`);
   }
+}
+
+function speaksHbone(workload: Workload): boolean {
+  return workload.nativeTunnel || workload.protocol === "HBONE";
 }
 
 /** gRPC is loaded with the first request for a certificate: nobody waits for it at the start. */

@@ -72,7 +72,12 @@ async function measurePush(): Promise<void> {
             throw error;
           },
         },
-        { threadCount: 1, options, log: { format: "plain", filter: "info" } },
+        {
+          threadCount: 1,
+          mesh: parts.memory.buffer,
+          options,
+          log: { format: "plain", filter: "info" },
+        },
       ),
     {},
   );
@@ -83,7 +88,7 @@ async function measurePush(): Promise<void> {
     // Two versions in turn, so that each push changes every workload.
     const versions = [bigMesh("v1"), bigMesh("v2")];
     let pushed = 0;
-    const push = async (): Promise<void> => stage.dataPlane.apply(versions[pushed++ & 1] ?? []);
+    const push = async (): Promise<void> => stage.apply(versions[pushed++ & 1] ?? []);
     await push();
     await echo(lab.client, lab.server);
     for (let round = 0; round < ROUNDS; round++) {

@@ -1,7 +1,6 @@
 /** Applies what a control plane sends: everything at once, and one pod at a time. */
 import assert from "node:assert/strict";
-import { MeshState } from "../../src/state/mesh-state.ts";
-import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
+import { asUpdate, liveMesh, mesh } from "../../test/support/mesh-fixture.ts";
 import { report } from "../measure.ts";
 import { timeCases } from "../timed-cases.ts";
 
@@ -27,7 +26,7 @@ const pods = services.flatMap((service, i) =>
 );
 const everything = [crowd, ...services, ...pods].map(asUpdate);
 
-const full = new MeshState({ localNode: "node-1" });
+const full = liveMesh("node-1");
 full.apply(everything);
 assert.deepEqual(full.counts(), { workloads: 10_000, services: 1001, policies: 0 });
 assert.equal(full.findService("default", crowd.value.hostname)?.endpoints.size, 10_000);
@@ -41,7 +40,7 @@ let flip = 0;
 report(
   await timeCases({
     "apply 10k workloads and 1k services to an empty state": () => {
-      new MeshState({ localNode: "node-1" }).apply(everything);
+      liveMesh("node-1").apply(everything);
     },
     "apply 10k workloads and 1k services again unchanged": () => {
       full.apply(everything);

@@ -10,7 +10,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { NamespacedHostname } from "../mesh/gateway-address.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
-import type { Workload } from "../mesh/workload.ts";
+import type { PortMap, Workload } from "../mesh/workload.ts";
 import type { ConnectionSummary, LiveConnections } from "../proxy/connection-report.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { Pace } from "../runtime/pace.ts";
@@ -137,7 +137,11 @@ function* dumpServices(mesh: DumpedMesh): Generator<string> {
   for (const { namespace, hostname } of names) {
     const known = mesh.findService(namespace, hostname);
     if (known === undefined) continue;
-    yield formatJson(dumpService(known.service, known.endpoints.values()), INDENT);
+    const key = formatServiceName({ namespace, hostname });
+    const endpoints = Array.from(known.endpoints.values(), (workload) =>
+      endpointOf(workload, workload.services.get(key)),
+    );
+    yield formatJson(dumpService(known.service, endpoints), INDENT);
   }
 }
 
@@ -160,7 +164,7 @@ async function stagedEndpoints(
     const workload = mesh.findWorkload(uid);
     for (const [key, ports] of workload?.services ?? []) {
       if (workload === undefined || known.has(key)) continue;
-      const endpoint = { workloadUid: uid, ports, status: workload.status };
+      const endpoint = endpointOf(workload, ports);
       const endpoints = staged.get(key);
       if (endpoints === undefined) staged.set(key, [endpoint]);
       else endpoints.push(endpoint);
@@ -169,6 +173,10 @@ async function stagedEndpoints(
   }
   const sorted = [...staged].sort(([a], [b]) => compareText(a, b));
   return sorted.map(([key, endpoints]) => member(key, dumpEndpoints(endpoints), INDENT));
+}
+
+function endpointOf({ uid, status }: Workload, ports: PortMap = new Map()): DumpedEndpoint {
+  return { workloadUid: uid, ports, status };
 }
 
 /** One workload at a time: their connections may be many. */

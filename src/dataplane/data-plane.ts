@@ -1,27 +1,24 @@
 /**
  * The data path as the rest of the process sees it, whether it runs on the main thread or on
- * several data threads. What crosses is plain data: batches of mesh updates and certificates down,
- * log lines and counter deltas up.
+ * several data threads. The mesh lies in memory that all threads read; what crosses is plain data:
+ * word of its changes and certificates down, log lines and counter deltas up.
  */
 
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficSample } from "../proxy/traffic-metrics.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
-import type { MeshState } from "../state/mesh-state.ts";
+import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 
 export interface DataPlane {
   /** Names of the data threads; empty when everything runs on the calling one. */
   readonly threads: readonly string[];
-  /** What has been applied, for who wants to look. */
-  readonly mesh: MeshState;
-  /** Hands one batch of mesh knowledge to every thread, in order. */
-  apply(updates: readonly MeshUpdate[]): void;
+  /** Tells every thread that the memory of the mesh was changed; they could read it before. */
+  meshChanged(change: MeshChange): void;
   /**
    * Binds a workload's listeners in its network namespace on every thread.
    *

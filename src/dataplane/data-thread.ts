@@ -1,9 +1,8 @@
 /**
- * The data path of one thread: an engine, its own copy of the mesh, and a proxy for each enrolled
+ * The data path of one thread: an engine, a view of the mesh, and a proxy for each enrolled
  * workload. The same class runs on a worker and on the main thread.
  */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
 import { RevocationGuard } from "../proxy/revocation-guard.ts";
@@ -11,6 +10,7 @@ import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../proxy/workload-proxy.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
+import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
 
@@ -21,8 +21,6 @@ export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations
 
 /** Plain data: it is sent to worker threads. */
 export interface DataThreadOptions {
-  /** `NODE_NAME`; `undefined`: every workload counts as local. */
-  readonly localNode: string | undefined;
   /** The mesh is learnt piece by piece, as connections need it. */
   readonly onDemand: boolean;
   readonly proxy: ProxyOptions;
@@ -45,8 +43,9 @@ export class DataThread {
     this.#options = options.proxy;
   }
 
-  apply(updates: readonly MeshUpdate[]): void {
-    this.#deps.mesh.apply(updates);
+  /** What the memory of the mesh holds was changed; proxies look again. */
+  meshChanged(change: MeshChange): void {
+    this.#deps.mesh.announce(change);
   }
 
   revocationsChanged(lists: readonly RevocationList[]): void {

@@ -7,6 +7,7 @@ import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { Pace } from "../runtime/pace.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
+import { MeshMemory } from "../state/mesh-memory.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
 import { Calls } from "./calls.ts";
@@ -39,7 +40,7 @@ function run(start: ThreadStart): void {
   const thread = new DataThread(
     {
       engine: makeEngine(systemClock, logger.root),
-      mesh: new MeshState({ localNode: start.options.localNode }),
+      mesh: new MeshState(new MeshMemory(start.mesh)),
       certificateFor: (identity) => certificates.certificate(identity),
       learn: start.options.onDemand ? learn : undefined,
       log: logger.root,
@@ -78,9 +79,8 @@ function run(start: ThreadStart): void {
 
   port.on("message", (command: ThreadCommand) => {
     switch (command.kind) {
-      case "mesh":
-        thread.apply(command.updates);
-        return report({ kind: "answer", call: command.call });
+      case "mesh-changed":
+        return thread.meshChanged(command.change);
       case "start-workload":
         return void settle(
           command.call,

@@ -1,32 +1,29 @@
 /** The data path on the calling thread (`ZTUNNEL_WORKER_THREADS=0`): how most tests run. */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
-import { MeshState } from "../state/mesh-state.ts";
+import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import { CertificateStore } from "./certificate-store.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import { DataThread, type DataThreadDeps, type DataThreadOptions } from "./data-thread.ts";
 import { makeEngine } from "./make-engine.ts";
 
-/** As the daemon runs it, with its own engine and an empty mesh. */
+/** As the daemon runs it, with its own engine. */
 export function openInlineDataPlane(
-  deps: Pick<DataThreadDeps, "learn" | "log" | "clock" | "random"> & {
+  deps: Pick<DataThreadDeps, "mesh" | "learn" | "log" | "clock" | "random"> & {
     readonly certificateFor: CertificateSource;
   },
   options: DataThreadOptions,
 ): DataPlane {
   const engine = makeEngine(deps.clock, deps.log);
-  const mesh = new MeshState({ localNode: options.localNode });
-  return new InlineDataPlane({ ...deps, engine, mesh, loopDelay: measureLoopDelay() }, options);
+  return new InlineDataPlane({ ...deps, engine, loopDelay: measureLoopDelay() }, options);
 }
 
 export class InlineDataPlane implements DataPlane {
   readonly threads: readonly string[] = [];
-  readonly mesh: MeshState;
   readonly #thread: DataThread;
   readonly #certificates: CertificateStore;
 
@@ -36,7 +33,6 @@ export class InlineDataPlane implements DataPlane {
     },
     options: DataThreadOptions,
   ) {
-    this.mesh = deps.mesh;
     this.#certificates = new CertificateStore(deps.certificateFor);
     this.#thread = new DataThread(
       { ...deps, certificateFor: (identity) => this.#certificates.certificate(identity) },
@@ -44,8 +40,8 @@ export class InlineDataPlane implements DataPlane {
     );
   }
 
-  apply(updates: readonly MeshUpdate[]): void {
-    this.#thread.apply(updates);
+  meshChanged(change: MeshChange): void {
+    this.#thread.meshChanged(change);
   }
 
   async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {

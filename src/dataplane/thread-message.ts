@@ -1,17 +1,18 @@
 /** What crosses between the main thread and a data thread. All of it survives `structuredClone`. */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
+import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
 import type { DataThreadOptions } from "./data-thread.ts";
 
 /** Main thread → data thread. Those with a `call` are answered with the same number. */
 export type ThreadCommand =
-  | { readonly kind: "mesh"; readonly call: number; readonly updates: readonly MeshUpdate[] }
+  /** The memory of the mesh has been changed. */
+  | { readonly kind: "mesh-changed"; readonly change: MeshChange }
   | {
       readonly kind: "start-workload";
       readonly call: number;
@@ -58,6 +59,8 @@ export type ThreadReport =
 
 /** What a data thread is started with. */
 export interface ThreadStart {
+  /** The memory of the mesh, which the main thread writes. */
+  readonly mesh: SharedArrayBuffer;
   readonly options: DataThreadOptions;
   readonly log: { readonly format: "plain" | "json"; readonly filter: string };
 }

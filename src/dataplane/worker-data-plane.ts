@@ -5,22 +5,15 @@
 import { Worker } from "node:worker_threads";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
-import { MeshState } from "../state/mesh-state.ts";
+import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import { Calls } from "./calls.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
-
-/**
- * Mesh updates that a thread gets at a time, under a millisecond's work; between two portions it
- * serves its connections.
- */
-const PORTION_UPDATES = 32;
 
 /**
  * Young generation of a thread. What a connection needs for a moment is small and lives shortly; V8's
@@ -46,16 +39,15 @@ export interface WorkerDataPlaneOptions extends ThreadStart {
 type Answer = Extract<ThreadReport, { kind: "answer" }>;
 
 export class WorkerDataPlane implements DataPlane {
-  readonly mesh: MeshState;
   readonly #threads: readonly WorkerThread[];
   readonly #reusePort: boolean;
   readonly #threadsOf = new Map<string, readonly WorkerThread[]>();
   #nextThread = 0;
 
   constructor(deps: WorkerDataPlaneDeps, options: WorkerDataPlaneOptions) {
-    this.mesh = new MeshState({ localNode: options.options.localNode });
-    const start: ThreadStart = { options: options.options, log: options.log };
-    this.#reusePort = options.options.proxy.reusePort;
+    const { mesh, options: threadOptions, log } = options;
+    const start: ThreadStart = { mesh, options: threadOptions, log };
+    this.#reusePort = threadOptions.proxy.reusePort;
     this.#threads = Array.from(
       { length: options.threadCount },
       (_, index) => new WorkerThread(deps, start, `data-${index}`),
@@ -66,9 +58,8 @@ export class WorkerDataPlane implements DataPlane {
     return this.#threads.map(({ name }) => name);
   }
 
-  apply(updates: readonly MeshUpdate[]): void {
-    this.mesh.apply(updates);
-    for (const thread of this.#threads) thread.apply(updates);
+  meshChanged(change: MeshChange): void {
+    for (const thread of this.#threads) thread.post({ kind: "mesh-changed", change });
   }
 
   async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {
@@ -76,7 +67,7 @@ export class WorkerDataPlane implements DataPlane {
     this.#threadsOf.set(workload.uid, threads);
     const outcomes = await Promise.allSettled(
       threads.map((thread) =>
-        thread.callInOrder((call) => ({ kind: "start-workload", call, workload, netnsFd })),
+        thread.call((call) => ({ kind: "start-workload", call, workload, netnsFd })),
       ),
     );
     const failure = outcomes.find((outcome) => outcome.status === "rejected");
@@ -86,14 +77,14 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   async startSelf(workload: EnrolledWorkload): Promise<void> {
-    await this.#oneThread().callInOrder((call) => ({ kind: "start-self", call, workload }));
+    await this.#oneThread().call((call) => ({ kind: "start-self", call, workload }));
   }
 
   async stopWorkload(uid: string): Promise<void> {
     const threads = this.#threadsOf.get(uid) ?? [];
     this.#threadsOf.delete(uid);
     await Promise.all(
-      threads.map((thread) => thread.callInOrder((call) => ({ kind: "stop-workload", call, uid }))),
+      threads.map((thread) => thread.call((call) => ({ kind: "stop-workload", call, uid }))),
     );
   }
 
@@ -163,8 +154,6 @@ class WorkerThread {
   /** By the call that asked for them. */
   readonly #connections = new Map<number, LiveConnections[]>();
   readonly #deps: WorkerDataPlaneDeps;
-  /** Settles when everything that keeps its order has been answered. Never rejects. */
-  #inOrder: Promise<unknown> = Promise.resolve();
   #ended = false;
 
   constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
@@ -191,22 +180,6 @@ class WorkerThread {
 
   call(command: (call: number) => ThreadCommand): Promise<Answer> {
     return this.#calls.ask((call) => this.post(command(call)));
-  }
-
-  /** As {@link call}, after everything before has been answered: no start overtakes the mesh. */
-  callInOrder(command: (call: number) => ThreadCommand): Promise<Answer> {
-    const answer = this.#inOrder.then(() => this.call(command));
-    // Who asked hears of failures.
-    this.#inOrder = answer.catch(() => {});
-    return answer;
-  }
-
-  apply(updates: readonly MeshUpdate[]): void {
-    for (let at = 0; at < updates.length; at += PORTION_UPDATES) {
-      const portion = updates.slice(at, at + PORTION_UPDATES);
-      // Fails only with the thread, which is told elsewhere.
-      this.callInOrder((call) => ({ kind: "mesh", call, updates: portion })).catch(() => {});
-    }
   }
 
   /** They come in portions. */
@@ -259,10 +232,7 @@ class WorkerThread {
       }
       case "learn": {
         const { call } = report;
-        void this.#deps.learn(report.key).then(async () => {
-          await this.#inOrder;
-          this.post({ kind: "learnt", call });
-        });
+        void this.#deps.learn(report.key).then(() => this.post({ kind: "learnt", call }));
       }
     }
   }

@@ -51,7 +51,7 @@ export class LocalWorkload {
       const found = this.find();
       if (found !== undefined) return resolve(found);
       const stopListening = this.#mesh.onChange((change) => {
-        if (change.insertedWorkloads.length === 0) return;
+        if (!change.workloadsChanged) return;
         const workload = this.find();
         if (workload !== undefined) settle(workload);
       });

@@ -3,14 +3,22 @@
  *
  * @see spec data-path 2.3 and control-plane 3.5.
  */
-import type { LoadBalancer, LoadBalancingScope } from "../mesh/service.ts";
+import {
+  type LoadBalancer,
+  type LoadBalancingScope,
+  type Service,
+  serviceKey,
+} from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
-import type { Endpoint, ReadonlyEndpointSet } from "./endpoint-set.ts";
-import type { KnownService } from "./service-store.ts";
+import { PLACE_SCOPES } from "./mesh-record.ts";
+import type { KnownService } from "./mesh-state.ts";
+import type { ServiceEndpoints } from "./service-endpoints.ts";
 
 /** When this many draws in a row hit nothing usable, all endpoints are looked at. */
 const DRAWS_MAX = 4;
+/** The rank of an endpoint that must not be used. */
+const NEVER = -1;
 
 /** A waypoint may listen on a port that its service does not list. */
 export type UpstreamMode = "standard" | "waypoint";
@@ -31,36 +39,21 @@ export interface ChosenEndpoint {
 /** @returns `undefined` when no endpoint can serve the port. */
 export function chooseEndpoint(
   known: KnownService,
-  findWorkload: (uid: string) => Workload | undefined,
   query: EndpointQuery,
   random: Random,
 ): ChosenEndpoint | undefined {
-  const { service } = known;
+  const { service, endpoints } = known;
   if (query.mode === "standard" && !service.ports.has(query.port)) return undefined;
-  const usable = (endpoint: Endpoint): ChosenEndpoint | undefined => {
-    const workload = findWorkload(endpoint.workloadUid);
+  const usable = (workload: Workload | undefined): ChosenEndpoint | undefined => {
     if (workload === undefined || !isReachable(workload, query.source)) return undefined;
-    const port = targetPort(known, endpoint, workload, query);
+    const port = targetPort(service, workload, query);
     return port === undefined ? undefined : { workload, port };
   };
-  if (known.endpoints.isEven && !prefersNear(service.loadBalancer)) {
-    const drawn = drawUsable(known.endpoints, usable, random);
+  if (endpoints.isEven && !prefersNear(service.loadBalancer)) {
+    const drawn = drawUsable(endpoints, usable, random);
     if (drawn !== undefined) return drawn;
   }
-  let candidates: ChosenEndpoint[] = [];
-  let candidatesRank = 0;
-  for (const endpoint of known.endpoints.values()) {
-    const candidate = usable(endpoint);
-    if (candidate === undefined) continue;
-    const rank = localityRank(service.loadBalancer, query.source, candidate.workload);
-    if (rank < candidatesRank) continue;
-    if (rank > candidatesRank) {
-      candidates = [];
-      candidatesRank = rank;
-    }
-    candidates.push(candidate);
-  }
-  return chooseWeighted(candidates, ({ workload }) => workload.capacity, random);
+  return chooseSurveyed(known, query.source, usable, random);
 }
 
 /**
@@ -70,14 +63,58 @@ export function chooseEndpoint(
  * @returns `undefined` when the draws hit none that is usable.
  */
 function drawUsable(
-  endpoints: ReadonlyEndpointSet,
-  usable: (endpoint: Endpoint) => ChosenEndpoint | undefined,
+  endpoints: ServiceEndpoints,
+  usable: (workload: Workload | undefined) => ChosenEndpoint | undefined,
   random: Random,
 ): ChosenEndpoint | undefined {
+  const { size } = endpoints;
   for (let i = 0; i < DRAWS_MAX; i++) {
-    const endpoint = endpoints.at(Math.floor(random.unit() * endpoints.size));
-    const drawn = endpoint && usable(endpoint);
+    const drawn = usable(endpoints.at(Math.floor(random.unit() * size)));
     if (drawn !== undefined) return drawn;
+  }
+  return undefined;
+}
+
+/**
+ * Ranks all endpoints by what can be told of them without decoding them, then draws among the nearest.
+ * One that turns out to be of no use is put aside and the draw repeated, which leaves every usable one
+ * its share.
+ */
+function chooseSurveyed(
+  { service: { loadBalancer }, endpoints }: KnownService,
+  source: Workload,
+  usable: (workload: Workload | undefined) => ChosenEndpoint | undefined,
+  random: Random,
+): ChosenEndpoint | undefined {
+  const { refs, capacities, shared } = endpoints.survey(source);
+  const rankOf = ranksOf(loadBalancer);
+  /** Rank → numbers of the endpoints. */
+  const byRank = new Map<number, number[]>();
+  for (const [number, mask] of shared.entries()) {
+    const rank = rankOf(mask);
+    const same = byRank.get(rank);
+    if (same === undefined) byRank.set(rank, [number]);
+    else same.push(number);
+  }
+  byRank.delete(NEVER);
+  for (const rank of [...byRank.keys()].sort((a, b) => b - a)) {
+    const load = (number: number): ChosenEndpoint | undefined => {
+      const workload = endpoints.load(refs[number] as number);
+      const isSure =
+        workload !== undefined &&
+        rank === localityRank(loadBalancer, (scope) => sharesScope(scope, source, workload));
+      return isSure ? usable(workload) : undefined;
+    };
+    let left = byRank.get(rank) ?? [];
+    for (;;) {
+      const number = chooseWeighted(left, (one) => capacities[one] as number, random);
+      if (number === undefined) break;
+      const chosen = load(number);
+      if (chosen !== undefined) return chosen;
+      left = left.filter((other) => other !== number);
+    }
+    // The nearest that can be reached decide, also when none of them wants a connection.
+    if (left.some((number) => load(number) !== undefined)) return undefined;
   }
   return undefined;
 }
@@ -90,8 +127,7 @@ function isReachable(workload: Workload, source: Workload): boolean {
 
 /** The endpoint's own port, the service's, or for a tunnelling application the port asked for. */
 function targetPort(
-  { service }: KnownService,
-  endpoint: Endpoint,
+  service: Service,
   workload: Workload,
   query: EndpointQuery,
 ): number | undefined {
@@ -100,7 +136,8 @@ function targetPort(
     return undefined;
   }
   // A target of 0 is a named port, of which only the endpoint knows the number.
-  const target = endpoint.ports.get(query.port) || service.ports.get(query.port);
+  const own = workload.services.get(serviceKey(service))?.get(query.port);
+  const target = own || service.ports.get(query.port);
   if (target !== undefined && target > 0) return target;
   const isTunnel = query.mode === "waypoint" && tunnel?.port !== undefined;
   return isTunnel ? query.port : undefined;
@@ -109,25 +146,34 @@ function targetPort(
 /**
  * How near an endpoint is: the number of leading preferences that it shares with the source.
  *
- * @returns -1 when it must not be used.
+ * @returns {@link NEVER} when it must not be used.
  */
 function localityRank(
   loadBalancer: LoadBalancer | undefined,
-  source: Workload,
-  workload: Workload,
+  shares: (scope: LoadBalancingScope) => boolean,
 ): number {
   if (loadBalancer === undefined || !prefersNear(loadBalancer)) return 0;
   const { mode, routingPreferences: preferences } = loadBalancer;
   const networkFirst = preferences[0] === "Network";
   let rank = 0;
   for (const scope of preferences) {
-    if (sharesScope(scope, source, workload)) rank++;
+    if (shares(scope)) rank++;
     else if (!(networkFirst && scope === "Network")) break;
   }
-  if (mode === "Strict" && rank !== preferences.length) return -1;
+  if (mode === "Strict" && rank !== preferences.length) return NEVER;
   // Any endpoint of our network is nearer than the nearest of another.
-  const boosted = networkFirst && source.network === workload.network;
-  return boosted ? rank + preferences.length - 1 : rank;
+  return networkFirst && shares("Network") ? rank + preferences.length - 1 : rank;
+}
+
+/** {@link localityRank} by the bits of a survey. */
+function ranksOf(loadBalancer: LoadBalancer | undefined): (shared: number) => number {
+  const ranks: number[] = [];
+  return (shared) => {
+    ranks[shared] ??= localityRank(loadBalancer, (scope) => {
+      return (shared & (1 << PLACE_SCOPES.indexOf(scope))) !== 0;
+    });
+    return ranks[shared] as number;
+  };
 }
 
 /** Whether it matters where an endpoint is. */

@@ -1,126 +1,164 @@
 /**
- * The mesh as this node knows it: one writer ({@link MeshState.apply}), many readers.
+ * The mesh as a thread reads it. The memory is shared, and written by one {@link MeshWriter}; each
+ * answer is true of one moment.
  *
- * What is known is a function of the last version of each resource, never of the order in which they
- * came, except where two resources claim the same address (see the stores). So a state that was
- * filled from another's {@link MeshState.updates} answers alike.
+ * Who is found when several claim the same address or name:
  *
- * @see spec control-plane 3.
+ * - workloads on an address: pods, then those that speak HBONE, then the one that came last;
+ * - workloads with a host name: the one known longest;
+ * - services on an address or host name: of each namespace canonical ones, then the first by name;
+ *   of these the client's namespace, then canonical ones (the last known), then the one known longest;
+ * - ranges: the client's namespace, then the longest prefix, then canonical ones, then the one known
+ *   longest.
+ *
+ * @see spec control-plane 3.1, 3.2 and 3.4.
  */
 import type { AuthorizationPolicy } from "../mesh/authorization.ts";
+import { policyKey } from "../mesh/authorization.ts";
+import { cidrContainsBytes } from "../mesh/cidr.ts";
 import type { NamespacedHostname } from "../mesh/gateway-address.ts";
-import type { IpAddress } from "../mesh/ip-address.ts";
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import { type IpAddress, ipAddressToBytes } from "../mesh/ip-address.ts";
+import type { Service } from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
-import { type ApplicablePolicies, PolicyStore } from "./policy-store.ts";
-import { type KnownService, ServiceStore } from "./service-store.ts";
-import { type LocalWorkloadKey, WorkloadStore } from "./workload-store.ts";
+import {
+  addressHash,
+  hashText,
+  hostnameHash,
+  type LocalWorkloadKey,
+  localWorkloadHash,
+  rangeHash,
+  scopeHash,
+} from "./mesh-keys.ts";
+import {
+  type IndexName,
+  type MeshMemory,
+  POLICY_VERSION,
+  RANGE_COUNTS_V4,
+  RANGE_COUNTS_V6,
+} from "./mesh-memory.ts";
+import { recordName } from "./mesh-record.ts";
+import { MeshTables } from "./mesh-tables.ts";
+import type { MeshChange } from "./mesh-writer.ts";
+import type { CachedRecord } from "./record-cache.ts";
+import { ServiceEndpoints } from "./service-endpoints.ts";
 
-export type { KnownService } from "./service-store.ts";
+/** A service with what is behind it. */
+export interface KnownService {
+  readonly service: Service;
+  /** Those of today, also when the service has been replaced. */
+  readonly endpoints: ServiceEndpoints;
+}
 
-/** What a batch did. */
-export interface MeshChange {
-  readonly policiesChanged: boolean;
-  /** New or replaced, and still there at the end of the batch. */
-  readonly insertedWorkloads: readonly Workload[];
-  /** Gone at the end of the batch; a replaced workload is not among them. */
-  readonly removedWorkloads: readonly Workload[];
+/** What applies to one workload. */
+export interface ApplicablePolicies {
+  /** Those of its namespace, then the global ones, each by name; then those that it names itself. */
+  readonly policies: readonly AuthorizationPolicy[];
+  /**
+   * Keys of what may apply and is not known: the workload names it and nobody has defined it, or it
+   * came for the workload's namespace or for all and was not understood.
+   */
+  readonly unknown: readonly string[];
 }
 
 export class MeshState {
-  readonly #workloads: WorkloadStore;
-  readonly #services = new ServiceStore();
-  readonly #policies = new PolicyStore();
+  readonly #memory: MeshMemory;
+  readonly #tables: MeshTables;
   readonly #listeners = new Set<(change: MeshChange) => void>();
+  /** One object as long as the service is the same. */
+  readonly #known = new WeakMap<Service, KnownService>();
+  /** By namespace, under `undefined` the global ones; as of the version that follows. */
+  readonly #scopes = new Map<string | undefined, ApplicablePolicies>();
+  #scopesVersion = 0;
 
-  /** @param options.localNode `undefined`: every workload counts as this node's. */
-  constructor(options: { readonly localNode: string | undefined }) {
-    this.#workloads = new WorkloadStore(options.localNode);
+  constructor(memory: MeshMemory) {
+    this.#memory = memory;
+    this.#tables = new MeshTables(memory);
   }
 
-  /**
-   * Applies a batch in list order; no reader sees half of it.
-   * Removals of unknown names do nothing. Listeners are called before it returns.
-   */
-  apply(updates: readonly MeshUpdate[]): MeshChange {
-    let policiesChanged = false;
-    /** Uids that the batch touched, with the workload before it. */
-    const before = new Map<string, Workload | undefined>();
-    for (const update of updates) {
-      switch (update.kind) {
-        case "workload": {
-          const { uid } = update.workload;
-          const previous = this.#insertWorkload(update.workload);
-          if (!before.has(uid)) before.set(uid, previous);
-          break;
-        }
-        case "service":
-          this.#services.insert(update.service);
-          break;
-        case "remove-address": {
-          // Names of workloads and services don't collide: a host name has no slash.
-          const previous = this.#removeWorkload(update.name);
-          if (previous === undefined) this.#services.remove(update.name);
-          else if (!before.has(update.name)) before.set(update.name, previous);
-          break;
-        }
-        case "policy":
-          this.#policies.insert(update.policy);
-          policiesChanged = true;
-          break;
-        case "remove-policy":
-          if (this.#policies.remove(update.name)) policiesChanged = true;
-          break;
-      }
-    }
-    const insertedWorkloads: Workload[] = [];
-    const removedWorkloads: Workload[] = [];
-    for (const [uid, previous] of before) {
-      const workload = this.#workloads.find(uid);
-      if (workload !== undefined) insertedWorkloads.push(workload);
-      else if (previous !== undefined) removedWorkloads.push(previous);
-    }
-    const change: MeshChange = { policiesChanged, insertedWorkloads, removedWorkloads };
-    for (const listener of this.#listeners) listener(change);
-    return change;
-  }
-
-  /** Calls back after each batch. @returns a function that ends this. */
+  /** Calls back after changes. @returns a function that ends this. */
   onChange(listener: (change: MeshChange) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
+  /** The writer's thread says what it has changed; reading it was possible before. */
+  announce(change: MeshChange): void {
+    for (const listener of this.#listeners) listener(change);
+  }
+
   findWorkload(uid: string): Workload | undefined {
-    return this.#workloads.find(uid);
+    return this.#memory.read(() => this.#tables.workload(uid))?.value;
   }
 
   /** Never a host-network workload. */
   findWorkloadByAddress(network: string, ip: IpAddress): Workload | undefined {
-    return this.#workloads.findByAddress(network, ip);
+    const hash = addressHash(network, ip);
+    return this.#memory.read(() => {
+      const sharing = this.#tables.workloads(
+        "workload-by-address",
+        hash,
+        (workload) => workload.network === network && workload.ips.includes(ip),
+      );
+      return best(sharing, (a, b) => {
+        const rank = addressRank(a.value) - addressRank(b.value);
+        return rank === 0 ? a.serial > b.serial : rank > 0;
+      })?.value;
+    });
   }
 
   findWorkloadByHostname(namespace: string, hostname: string): Workload | undefined {
-    return this.#workloads.findByHostname(namespace, hostname);
+    const hash = hostnameHash(namespace, hostname);
+    return this.#memory.read(() => {
+      const sharing = this.#tables.workloads(
+        "workload-by-hostname",
+        hash,
+        (workload) => workload.namespace === namespace && workload.hostname === hostname,
+      );
+      return best(sharing, (a, b) => a.since < b.since)?.value;
+    });
   }
 
-  /** The workload of a pod of this node. */
+  /** The workload of a pod of this node; the trust domain is not compared. */
   findLocalWorkload(key: LocalWorkloadKey): Workload | undefined {
-    return this.#workloads.findLocal(key);
+    const { name, namespace, serviceAccount } = key;
+    const hash = localWorkloadHash(key);
+    return this.#memory.read(() => {
+      const same = this.#tables.workloads(
+        "local-workload",
+        hash,
+        (workload) =>
+          workload.name === name &&
+          workload.namespace === namespace &&
+          workload.serviceAccount === serviceAccount,
+      );
+      return best(same, (a, b) => a.since < b.since)?.value;
+    });
   }
 
   /** The service of exactly this name. */
   findService(namespace: string, hostname: string): KnownService | undefined {
-    return this.#services.find(namespace, hostname);
+    return this.#findByKey(`${namespace}/${hostname}`);
   }
 
-  /** @param clientNamespace decides visibility and preference; `undefined` sees everything. */
+  /**
+   * An exact address wins over ranges, unless the client may see none of its services.
+   *
+   * @param clientNamespace decides visibility and preference; `undefined` sees everything.
+   */
   findServiceByVip(
     network: string,
     ip: IpAddress,
     clientNamespace: string | undefined,
   ): KnownService | undefined {
-    return this.#services.findByVip(network, ip, clientNamespace);
+    const hash = addressHash(network, ip);
+    return this.#asKnown(
+      this.#memory.read(() => {
+        const sharing = this.#tables.services("service-by-vip", hash, ({ vips }) =>
+          vips.some((vip) => vip.ip === ip && vip.network === network),
+        );
+        return bestOf(sharing, clientNamespace) ?? this.#bestRange(network, ip, clientNamespace);
+      }),
+    );
   }
 
   /** As {@link findServiceByVip} for a host name of any namespace. */
@@ -128,72 +166,216 @@ export class MeshState {
     hostname: string,
     clientNamespace: string | undefined,
   ): KnownService | undefined {
-    return this.#services.findByHostname(hostname, clientNamespace);
+    const hash = hashText(hostname);
+    return this.#asKnown(
+      this.#memory.read(() => {
+        const isNamed = (service: Service): boolean => service.hostname === hostname;
+        return bestOf(this.#tables.services("service-by-hostname", hash, isNamed), clientNamespace);
+      }),
+    );
   }
 
   /** The known services that the workload lists, in its order. */
   servicesOf(workload: Workload): readonly KnownService[] {
     const known: KnownService[] = [];
     for (const key of workload.services.keys()) {
-      const service = this.#services.findByKey(key);
+      const service = this.#findByKey(key);
       if (service !== undefined) known.push(service);
     }
     return known;
   }
 
   policiesFor(workload: Workload): ApplicablePolicies {
-    return this.#policies.applicableTo(workload);
+    return this.#memory.read(() => {
+      const inNamespace = this.#policiesOf(workload.namespace);
+      const everywhere = this.#policiesOf(undefined);
+      const policies = [...inNamespace.policies, ...everywhere.policies];
+      const unknown = [...inNamespace.unknown, ...everywhere.unknown];
+      for (const key of workload.authorizationPolicies) {
+        const policy = this.#tables.policy(key);
+        if (policy !== undefined) policies.push(policy.value);
+        else if (!unknown.includes(key)) unknown.push(key);
+      }
+      return { policies, unknown };
+    });
   }
 
   /** Of all workloads, in no order. */
   workloadUids(): readonly string[] {
-    return this.#workloads.uids();
+    return this.#names("workload-by-uid");
   }
 
   /** Of all services, in no order. */
   serviceNames(): readonly NamespacedHostname[] {
-    return this.#services.names();
+    return this.#names("service-by-key").map((key) => {
+      const slash = key.indexOf("/");
+      return { namespace: key.slice(0, slash), hostname: key.slice(slash + 1) };
+    });
   }
 
   /** All of them, in no order. */
   policies(): readonly AuthorizationPolicy[] {
-    return [...this.#policies.values()];
-  }
-
-  /** Everything known, as a batch for another state. */
-  updates(): readonly MeshUpdate[] {
-    const updates: MeshUpdate[] = [];
-    for (const workload of this.#workloads.values()) updates.push({ kind: "workload", workload });
-    for (const { service } of this.#services.values()) updates.push({ kind: "service", service });
-    for (const policy of this.#policies.values()) updates.push({ kind: "policy", policy });
-    return updates;
+    const found: AuthorizationPolicy[] = [];
+    for (const key of this.#names("policy-by-key")) {
+      const policy = this.#memory.read(() => this.#tables.policy(key));
+      if (policy !== undefined) found.push(policy.value);
+    }
+    return found;
   }
 
   counts(): { workloads: number; services: number; policies: number } {
-    return {
-      workloads: this.#workloads.size,
-      services: this.#services.size,
-      policies: this.#policies.size,
+    return this.#memory.read(() => ({
+      workloads: this.#tables.index("workload-by-uid").size,
+      services: this.#tables.index("service-by-key").size,
+      policies: this.#tables.index("policy-by-key").size,
+    }));
+  }
+
+  #names(index: IndexName): readonly string[] {
+    return this.#memory.read(() =>
+      this.#tables
+        .index(index)
+        .all()
+        .map((ref) => recordName(this.#memory, ref)),
+    );
+  }
+
+  #findByKey(key: string): KnownService | undefined {
+    return this.#asKnown(this.#memory.read(() => this.#tables.service(key))?.value);
+  }
+
+  #asKnown(service: Service | undefined): KnownService | undefined {
+    if (service === undefined) return undefined;
+    let known = this.#known.get(service);
+    if (known === undefined) {
+      known = { service, endpoints: new ServiceEndpoints(this.#memory, this.#tables, service) };
+      this.#known.set(service, known);
+    }
+    return known;
+  }
+
+  /** In an attempt: looks under each length of prefix that any service has. */
+  #bestRange(
+    network: string,
+    ip: IpAddress,
+    clientNamespace: string | undefined,
+  ): Service | undefined {
+    if (this.#tables.index("service-by-range").size === 0) return undefined;
+    const bytes = ipAddressToBytes(ip);
+    const counts = bytes.length === 4 ? RANGE_COUNTS_V4 : RANGE_COUNTS_V6;
+    let winner:
+      | { readonly service: Service; readonly rank: number; readonly since: number }
+      | undefined;
+    for (let length = 0; length <= bytes.length * 8; length++) {
+      if (this.#memory.word(counts + length) === 0) continue;
+      const hash = rangeHash(network, bytes, length);
+      const ranges = this.#tables.services("service-by-range", hash, ({ cidrVips }) =>
+        cidrVips.some(
+          (range) =>
+            range.network === network &&
+            range.cidr.prefixLength === length &&
+            cidrContainsBytes(range.cidr, bytes),
+        ),
+      );
+      for (const { value: service, since } of ranges) {
+        if (!isVisible(service, clientNamespace)) continue;
+        const rank =
+          (service.namespace === clientNamespace ? 1024 : 0) +
+          length * 2 +
+          (service.canonical ? 1 : 0);
+        const isBetter =
+          winner === undefined ||
+          rank > winner.rank ||
+          (rank === winner.rank && since < winner.since);
+        if (isBetter) winner = { service, rank, since };
+      }
+    }
+    return winner?.service;
+  }
+
+  /** In an attempt. @param namespace `undefined`: the global ones. */
+  #policiesOf(namespace: string | undefined): ApplicablePolicies {
+    const version = this.#memory.word(POLICY_VERSION);
+    if (version !== this.#scopesVersion) {
+      this.#scopes.clear();
+      this.#scopesVersion = version;
+    }
+    const known = this.#scopes.get(namespace);
+    if (known !== undefined) return known;
+    const hash = scopeHash(namespace ?? "", namespace === undefined ? "Global" : "Namespace");
+    const { policies, refused } = this.#tables.policiesOf(hash as number);
+    // Half of a change must not be kept.
+    this.#memory.check();
+    const applicable: ApplicablePolicies = {
+      policies: policies
+        .filter((policy) =>
+          namespace === undefined ? policy.scope === "Global" : policy.namespace === namespace,
+        )
+        .sort((a, b) => (policyKey(a) < policyKey(b) ? -1 : 1)),
+      unknown: refused
+        .filter((key) => namespace === undefined || key.startsWith(`${namespace}/`))
+        .sort(),
     };
+    this.#scopes.set(namespace, applicable);
+    return applicable;
   }
+}
 
-  #insertWorkload(workload: Workload): Workload | undefined {
-    const previous = this.#workloads.insert(workload);
-    for (const key of previous?.services.keys() ?? []) {
-      if (!workload.services.has(key)) this.#services.offer(key, workload.uid, undefined);
-    }
-    const { uid, status, capacity } = workload;
-    for (const [key, ports] of workload.services) {
-      this.#services.offer(key, uid, { workloadUid: uid, ports, status, capacity });
-    }
-    return previous;
+function best<Value>(
+  records: readonly CachedRecord<Value>[],
+  isBetter: (a: CachedRecord<Value>, b: CachedRecord<Value>) => boolean,
+): CachedRecord<Value> | undefined {
+  let winner = records[0];
+  for (const record of records) {
+    if (winner !== undefined && isBetter(record, winner)) winner = record;
   }
+  return winner;
+}
 
-  #removeWorkload(uid: string): Workload | undefined {
-    const workload = this.#workloads.remove(uid);
-    for (const key of workload?.services.keys() ?? []) {
-      this.#services.offer(key, uid, undefined);
-    }
-    return workload;
+/** A pod is the truth about its address; WorkloadEntries may claim the same one. */
+function addressRank(workload: Workload): number {
+  return (workload.uid.includes("//Pod/") ? 2 : 0) + (workload.protocol === "HBONE" ? 1 : 0);
+}
+
+/** True unless the service is kept to another namespace than the client's. */
+function isVisible(service: Service, clientNamespace: string | undefined): boolean {
+  return (
+    clientNamespace === undefined ||
+    service.visibility === "Public" ||
+    service.namespace === clientNamespace
+  );
+}
+
+function bestOf(
+  sharing: readonly CachedRecord<Service>[],
+  clientNamespace: string | undefined,
+): Service | undefined {
+  if (sharing.length <= 1) {
+    const only = sharing[0]?.value;
+    return only !== undefined && isVisible(only, clientNamespace) ? only : undefined;
   }
+  /** One of each namespace. */
+  const winners = new Map<string, CachedRecord<Service>>();
+  for (const record of sharing) {
+    const { value: service } = record;
+    if (!isVisible(service, clientNamespace)) continue;
+    const other = winners.get(service.namespace);
+    if (other === undefined || winsNamespace(service, other.value)) {
+      winners.set(service.namespace, record);
+    }
+  }
+  const own = clientNamespace === undefined ? undefined : winners.get(clientNamespace);
+  return (own ?? best([...winners.values()], isPreferred))?.value;
+}
+
+/** The control plane gives no order for these, so the name must decide, not the arrival. */
+function winsNamespace(service: Service, other: Service): boolean {
+  if (service.canonical !== other.canonical) return service.canonical;
+  return service.hostname < other.hostname;
+}
+
+/** The last known of canonical ones, else the first known. */
+function isPreferred(a: CachedRecord<Service>, b: CachedRecord<Service>): boolean {
+  if (a.value.canonical !== b.value.canonical) return a.value.canonical;
+  return a.value.canonical ? a.since > b.since : a.since < b.since;
 }

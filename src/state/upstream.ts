@@ -10,8 +10,7 @@ import type { SocketAddress } from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
 import { chooseEndpoint, type UpstreamMode } from "./load-balancer.ts";
-import type { MeshState } from "./mesh-state.ts";
-import type { KnownService } from "./service-store.ts";
+import type { KnownService, MeshState } from "./mesh-state.ts";
 
 /** A workload chosen to serve one connection. */
 export interface Upstream {
@@ -52,7 +51,7 @@ export function findUpstream(
   const known = state.findServiceByVip(network, target.ip, source.namespace);
   if (known !== undefined) {
     if (known.service.loadBalancer?.mode === "Passthrough") return { kind: "original-destination" };
-    return findServiceUpstream(state, { known, source, target, port: target.port, mode }, random);
+    return findServiceUpstream({ known, source, target, port: target.port, mode }, random);
   }
   const workload = state.findWorkloadByAddress(network, target.ip);
   if (workload === undefined) return { kind: "none" };
@@ -61,7 +60,6 @@ export function findUpstream(
 
 /** Chooses an endpoint of a service that is already known. */
 export function findServiceUpstream(
-  state: MeshState,
   query: {
     readonly known: KnownService;
     readonly source: Workload;
@@ -74,7 +72,7 @@ export function findServiceUpstream(
   random: Random,
 ): UpstreamLookup {
   const { known, target } = query;
-  const chosen = chooseEndpoint(known, (uid) => state.findWorkload(uid), query, random);
+  const chosen = chooseEndpoint(known, query, random);
   if (chosen === undefined) return { kind: "none" };
   return reachWorkload({ ...chosen, service: known, target });
 }

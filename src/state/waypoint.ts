@@ -15,8 +15,7 @@ import { formatHostPort, type SocketAddress } from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
 import { chooseWeighted } from "./load-balancer.ts";
-import type { MeshState } from "./mesh-state.ts";
-import type { KnownService } from "./service-store.ts";
+import type { KnownService, MeshState } from "./mesh-state.ts";
 import {
   findServiceUpstream,
   findUpstream,
@@ -127,9 +126,7 @@ export function isOwnWaypoint(
     case "workload":
       return isSource(destination.workload);
     case "service":
-      return [...destination.known.endpoints.keys()].some((uid) =>
-        isSource(state.findWorkload(uid)),
-      );
+      return [...destination.known.endpoints.values()].some(isSource);
   }
 }
 
@@ -146,7 +143,7 @@ function findByHostname(
   const { host, port, source, target } = query;
   const known = state.findService(host.namespace, host.hostname);
   if (known !== undefined) {
-    return findServiceUpstream(state, { known, source, target, port, mode: "waypoint" }, random);
+    return findServiceUpstream({ known, source, target, port, mode: "waypoint" }, random);
   }
   const workload = state.findWorkloadByHostname(host.namespace, host.hostname);
   if (workload === undefined) return { kind: "none" };

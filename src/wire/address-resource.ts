@@ -37,8 +37,18 @@ export type AddressResource =
   | { readonly kind: "workload"; readonly workload: Workload }
   | { readonly kind: "service"; readonly service: Service };
 
-/** What an empty field means when it comes from a control plane. */
-const DEFAULTS = { trustDomain: "cluster.local", serviceAccount: "default", cluster: "Kubernetes" };
+/** Whether an empty field means the original's default, as from a control plane, or just itself. */
+export type AddressDialect = "control-plane" | "verbatim";
+
+/** What an empty field means. */
+const DEFAULTS = {
+  "control-plane": {
+    trustDomain: "cluster.local",
+    serviceAccount: "default",
+    cluster: "Kubernetes",
+  },
+  verbatim: { trustDomain: "", serviceAccount: "", cluster: "" },
+};
 const DEFAULT_CAPACITY = 1;
 
 const PROTOCOLS: EnumNames<WorkloadProtocol> = ["TCP", "HBONE"];
@@ -62,11 +72,14 @@ const IP_FAMILIES: EnumNames<IpFamilies> = ["Automatic", "IPv4", "IPv6", "Dual"]
 const VISIBILITIES: EnumNames<Visibility> = ["Public", "Namespace"];
 
 /** @throws WireError with the reason that a control plane is told. */
-export function decodeAddress(bytes: Uint8Array): AddressResource {
+export function decodeAddress(
+  bytes: Uint8Array,
+  dialect: AddressDialect = "control-plane",
+): AddressResource {
   const { type } = decodeMessage("Address", proto.Address, bytes);
   switch (type?.$case) {
     case "workload":
-      return { kind: "workload", workload: toWorkload(type.value) };
+      return { kind: "workload", workload: toWorkload(type.value, dialect) };
     case "service":
       return { kind: "service", service: toService(type.value) };
     case undefined:
@@ -75,21 +88,25 @@ export function decodeAddress(bytes: Uint8Array): AddressResource {
 }
 
 /** Decodes to an equal value, except that an empty field comes back as its default. */
-export function encodeAddress(resource: AddressResource): Uint8Array {
+export function encodeAddress(
+  resource: AddressResource,
+  dialect: AddressDialect = "control-plane",
+): Uint8Array {
   return encodeMessage(proto.Address, {
     type:
       resource.kind === "workload"
-        ? { $case: "workload", value: fromWorkload(resource.workload) }
+        ? { $case: "workload", value: fromWorkload(resource.workload, dialect) }
         : { $case: "service", value: fromService(resource.service) },
   });
 }
 
-function toWorkload(message: proto.Workload): Workload {
+function toWorkload(message: proto.Workload, dialect: AddressDialect): Workload {
   if (message.tunnelProtocol === proto.TunnelProtocol.LEGACY_ISTIO_MTLS) {
     const reason = "unknown enum: unsupported tunnel protocol: legacy istio mtls";
     throw new WireError("unknown", reason);
   }
   const { applicationTunnel, locality } = message;
+  const defaults = DEFAULTS[dialect];
   return {
     uid: message.uid,
     name: message.name,
@@ -98,8 +115,8 @@ function toWorkload(message: proto.Workload): Workload {
     hostname: message.hostname,
     network: message.network,
     protocol: enumName("tunnel protocol", PROTOCOLS, message.tunnelProtocol),
-    trustDomain: message.trustDomain || DEFAULTS.trustDomain,
-    serviceAccount: message.serviceAccount || DEFAULTS.serviceAccount,
+    trustDomain: message.trustDomain || defaults.trustDomain,
+    serviceAccount: message.serviceAccount || defaults.serviceAccount,
     waypoint: optional(message.waypoint, toGateway),
     networkGateway: optional(message.networkGateway, toGateway),
     node: message.node,
@@ -111,7 +128,7 @@ function toWorkload(message: proto.Workload): Workload {
     nativeTunnel: message.nativeTunnel,
     authorizationPolicies: message.authorizationPolicies,
     status: enumName("workload status", STATUSES, message.status),
-    clusterId: message.clusterId || DEFAULTS.cluster,
+    clusterId: message.clusterId || defaults.cluster,
     services: toServices(message.services),
     applicationTunnel: optional(applicationTunnel, ({ protocol, port }) => ({
       protocol: enumName("application tunnel", TUNNELS, protocol),
@@ -127,7 +144,7 @@ function toWorkload(message: proto.Workload): Workload {
   };
 }
 
-function fromWorkload(workload: Workload): proto.Workload {
+function fromWorkload(workload: Workload, dialect: AddressDialect): proto.Workload {
   const { applicationTunnel, locality } = workload;
   const hasLocality = locality.region !== "" || locality.zone !== "" || locality.subzone !== "";
   return {
@@ -138,7 +155,7 @@ function fromWorkload(workload: Workload): proto.Workload {
     hostname: workload.hostname,
     network: workload.network,
     tunnelProtocol: enumNumber(PROTOCOLS, workload.protocol),
-    trustDomain: withoutDefault(workload.trustDomain, DEFAULTS.trustDomain),
+    trustDomain: withoutDefault(workload.trustDomain, DEFAULTS[dialect].trustDomain),
     serviceAccount: workload.serviceAccount,
     waypoint: optional(workload.waypoint, fromGateway),
     networkGateway: optional(workload.networkGateway, fromGateway),

@@ -6,6 +6,7 @@
  *
  * @see spec control-plane 2.2, trap 12.
  */
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import type {
   AuthorizationPolicy,
   PolicyAction,
@@ -23,6 +24,9 @@ import { WireError } from "./wire-error.ts";
 const SCOPES: EnumNames<PolicyScope> = ["Global", "Namespace", "WorkloadSelector"];
 const ACTIONS: EnumNames<PolicyAction> = ["Allow", "Deny"];
 
+/** Of `istio.security.Authorization`. */
+const SCOPE_FIELD = 3;
+
 /** @throws WireError with the reason that a control plane is told. */
 export function decodeAuthorization(bytes: Uint8Array): AuthorizationPolicy {
   const message = decodeMessage("Authorization", proto.Authorization, bytes);
@@ -34,6 +38,26 @@ export function decodeAuthorization(bytes: Uint8Array): AuthorizationPolicy {
     dryRun: message.dryRun,
     rules: message.rules.map(({ clauses }) => clauses.map(({ matches }) => matches.map(toMatch))),
   };
+}
+
+/**
+ * To whom a policy applies that is not understood otherwise.
+ *
+ * @returns `undefined` when not even that can be read.
+ */
+export function readPolicyScope(bytes: Uint8Array): PolicyScope | undefined {
+  try {
+    const reader = new BinaryReader(bytes);
+    let scope = 0;
+    while (reader.pos < reader.len) {
+      const [field, type] = reader.tag();
+      if (field === SCOPE_FIELD && type === WireType.Varint) scope = reader.uint32();
+      else reader.skip(type, field);
+    }
+    return reader.pos > reader.len ? undefined : SCOPES[scope];
+  } catch {
+    return undefined;
+  }
 }
 
 /** Decodes to an equal value. */

@@ -4,21 +4,27 @@
  *
  * @see spec control-plane 1.3 to 1.7, and corrections B1 to B14 for what istiod does with it.
  */
-import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../wire/delta-discovery.ts";
+import type { DeltaDiscoveryRequest, DeltaResponse, Resource } from "../wire/delta-discovery.ts";
 import { WireError } from "../wire/wire-error.ts";
 
-/** Where the resources of one type go. */
+/** Where the resources of one type go, and where their versions are kept. */
 export interface ResourceSink {
   /**
    * New or changed. The bytes are valid during the call only.
    *
    * @throws WireError when they are not understood; its message becomes the reason of the NACK.
    */
-  put(name: string, bytes: Uint8Array): void;
+  put(name: string, version: string, bytes: Uint8Array): void;
+  /** Came and was not understood. @param bytes `undefined`: a name with nothing. */
+  refused(name: string, bytes: Uint8Array | undefined): void;
   /** May name what was never put: that changes nothing. */
   remove(name: string): void;
   /** All of a response was put and removed. */
   commit(): void;
+  /** Of what was put last under the name and not removed. */
+  versionOf(name: string): string | undefined;
+  /** Name and version of all that was put and not removed. */
+  versions(): Iterable<readonly [name: string, version: string]>;
 }
 
 export interface SubscribedType {
@@ -53,8 +59,8 @@ export interface Refusal {
 /** What is known of one type on the current stream. */
 interface TypeState {
   readonly type: SubscribedType;
-  /** Name → version of what was accepted; the version is empty for what was only asked for. */
-  readonly retained: Map<string, string>;
+  /** Keys that were asked for on any stream; what came for them may have another name. */
+  readonly wanted: Set<string>;
   /** What the first answer of this stream must name to stay; `undefined`: it only names changes. */
   unconfirmed: Set<string> | undefined;
   /** Key → who waits for the first answer to it. */
@@ -80,7 +86,7 @@ export class DeltaClient {
         type.url,
         {
           type,
-          retained: new Map(),
+          wanted: new Set(),
           unconfirmed: undefined,
           waiting: new Map(),
           asked: new Set(),
@@ -95,17 +101,6 @@ export class DeltaClient {
     return [...this.#types.values()]
       .filter(({ type, accepted }) => !type.onDemand && !accepted)
       .map(({ type }) => type.url);
-  }
-
-  /** Name → version of what the other side knows that we have. */
-  retained(url: string): ReadonlyMap<string, string> {
-    return this.#types.get(url)?.retained ?? new Map();
-  }
-
-  /** As if an earlier stream had brought it: what a former process kept. */
-  restore(url: string, versions: ReadonlyMap<string, string>): void {
-    const retained = this.#types.get(url)?.retained;
-    for (const [name, version] of versions) retained?.set(name, version);
   }
 
   /** A new stream is there: the requests to send at once, without waiting for any answer. */
@@ -135,7 +130,7 @@ export class DeltaClient {
     state.waiting.set(key, [answered]);
     state.asked.add(key);
     // So that the next stream asks for it, if this one ends before it is answered.
-    if (!state.retained.has(key)) state.retained.set(key, "");
+    state.wanted.add(key);
     return request(url, { resourceNamesSubscribe: [key] });
   }
 
@@ -149,14 +144,17 @@ export class DeltaClient {
   }
 
   /** Takes an answer, which may be worked through in steps. One at a time. */
-  receive(response: DeltaDiscoveryResponse): DeltaExchange {
+  receive(response: DeltaResponse): DeltaExchange {
     return new DeltaExchange(response, this.#types.get(response.typeUrl));
   }
 
   #firstRequest(state: TypeState): DeltaDiscoveryRequest {
-    const { type, retained } = state;
-    const offered = offeredBytes(retained) <= this.#options.offeredBytesMax;
-    state.unconfirmed = offered || type.onDemand ? undefined : new Set(retained.keys());
+    const { type } = state;
+    const offered = offeredVersions(state, this.#options.offeredBytesMax);
+    state.unconfirmed =
+      offered !== undefined || type.onDemand
+        ? undefined
+        : new Set(Array.from(type.sink.versions(), ([name]) => name));
     state.asked.clear();
     if (type.onDemand) for (const key of state.waiting.keys()) state.asked.add(key);
     const everything = type.onDemand ? [ALL] : [];
@@ -164,20 +162,21 @@ export class DeltaClient {
       node: { id: this.#options.node.id, cluster: "", metadata: this.#options.node.metadata },
       resourceNamesSubscribe: everything,
       resourceNamesUnsubscribe: everything,
-      initialResourceVersions: offered ? new Map(retained) : new Map(),
+      initialResourceVersions: offered ?? new Map(),
     });
   }
 }
 
 /** One answer on its way into the sink. */
 export class DeltaExchange {
-  readonly #response: DeltaDiscoveryResponse;
+  readonly #response: DeltaResponse;
+  readonly #resources: Iterator<Resource>;
   readonly #state: TypeState | undefined;
   readonly #refusals: Refusal[] = [];
-  #next = 0;
 
-  constructor(response: DeltaDiscoveryResponse, state: TypeState | undefined) {
+  constructor(response: DeltaResponse, state: TypeState | undefined) {
     this.#response = response;
+    this.#resources = response.resources[Symbol.iterator]();
     this.#state = state;
   }
 
@@ -193,18 +192,18 @@ export class DeltaExchange {
   /**
    * Hands some more resources to the sink; one that is refused does not stop the others.
    *
-   * @returns true while there are more.
+   * @returns true while there may be more.
+   * @throws WireError when the response is broken in between.
    */
   step(resourcesMax: number): boolean {
-    const { resources } = this.#response;
     const state = this.#state;
     if (state === undefined) return false;
-    const end = Math.min(resources.length, this.#next + resourcesMax);
-    for (; this.#next < end; this.#next++) {
-      const resource = resources[this.#next] as DeltaDiscoveryResponse["resources"][number];
-      this.#put(state, resource);
+    for (let i = 0; i < resourcesMax; i++) {
+      const { done, value } = this.#resources.next();
+      if (done === true) return false;
+      this.#put(state, value);
     }
-    return end < resources.length;
+    return true;
   }
 
   /** After the last step: removals, those who waited, and what to send back. */
@@ -229,19 +228,19 @@ export class DeltaExchange {
     return request(typeUrl, { responseNonce: nonce, errorDetail });
   }
 
-  #put(state: TypeState, resource: DeltaDiscoveryResponse["resources"][number]): void {
-    const { name, version } = resource;
+  #put(state: TypeState, { name, version, resource }: Resource): void {
+    const { sink } = state.type;
     state.unconfirmed?.delete(name);
     // A change of a service sends its workloads again, most of them as they were.
-    if (version !== "" && state.retained.get(name) === version) return;
+    if (version !== "" && sink.versionOf(name) === version) return;
     try {
-      if (resource.resource === undefined) {
+      if (resource === undefined) {
         throw new WireError("incomplete", "XDS payload without resource");
       }
-      state.type.sink.put(name, resource.resource.value);
-      state.retained.set(name, version);
+      sink.put(name, version, resource.value);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
+      sink.refused(name, resource?.value);
       this.#refusals.push({ name, reason: error.message });
     }
   }
@@ -265,7 +264,7 @@ function withoutPrefixLength(alias: string): string {
 
 function remove(state: TypeState, name: string): void {
   state.type.sink.remove(name);
-  state.retained.delete(name);
+  state.wanted.delete(name);
 }
 
 function wake(state: TypeState, key: string): void {
@@ -274,12 +273,23 @@ function wake(state: TypeState, key: string): void {
   for (const answered of waiting ?? []) answered();
 }
 
-function offeredBytes(versions: ReadonlyMap<string, string>): number {
+/** @returns name → version, empty for what was only asked for; `undefined`: more than the bytes allowed. */
+function offeredVersions(
+  { type, wanted }: TypeState,
+  bytesMax: number,
+): Map<string, string> | undefined {
+  const versions = new Map<string, string>();
   let bytes = 0;
-  for (const [name, version] of versions) {
+  const offer = (name: string, version: string): boolean => {
+    versions.set(name, version);
     bytes += Buffer.byteLength(name) + version.length + ENTRY_OVERHEAD_BYTES;
+    return bytes <= bytesMax;
+  };
+  for (const key of wanted) if (!offer(key, "")) return undefined;
+  for (const [name, version] of type.sink.versions()) {
+    if (!offer(name, version)) return undefined;
   }
-  return bytes;
+  return versions;
 }
 
 function request(typeUrl: string, fields: Partial<DeltaDiscoveryRequest>): DeltaDiscoveryRequest {

@@ -1,5 +1,5 @@
 /** What the discovery client needs of a connection; see grpc-transport.ts for the one to istiod. */
-import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../wire/delta-discovery.ts";
+import type { DeltaDiscoveryRequest, DeltaResponse } from "../wire/delta-discovery.ts";
 
 export interface DiscoveryTransport {
   /**
@@ -27,7 +27,7 @@ export interface DiscoveryStream {
 }
 
 export interface ReceivedResponse {
-  readonly response: DeltaDiscoveryResponse;
+  readonly response: DeltaResponse;
   /** Σ length of the resources' values. */
   readonly byteCount: number;
 }

@@ -15,7 +15,7 @@ import type { IstiodLine } from "../istiod/istiod-line.ts";
 import type { Clock } from "../runtime/clock.ts";
 import {
   type DeltaDiscoveryRequest,
-  type DeltaDiscoveryResponse,
+  decodeDeltaResponse,
   deltaDiscoveryMethod,
 } from "../wire/delta-discovery.ts";
 import {
@@ -132,7 +132,7 @@ class GrpcStream implements DiscoveryStream {
 }
 
 function receive(bytes: Buffer): ReceivedResponse {
-  const response: DeltaDiscoveryResponse = deltaDiscoveryMethod.responseDeserialize(bytes);
+  const response = decodeDeltaResponse(bytes);
   let byteCount = 0;
   for (const { resource } of response.resources) byteCount += resource?.value.length ?? 0;
   return { response, byteCount };

@@ -1,11 +1,12 @@
 /**
- * The mesh from a control plane: a discovery conversation with istiod whose answers become batches
- * of mesh knowledge.
+ * The mesh from a control plane: a discovery conversation with istiod whose answers are written into
+ * the mesh's memory.
  */
 import { FileWatch } from "../istiod/file-watch.ts";
 import { IstiodLine, type IstiodLineOptions } from "../istiod/istiod-line.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
+import type { MeshWriter } from "../state/mesh-writer.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../wire/delta-discovery.ts";
 import { DeltaClient, type DeltaClientOptions } from "./delta-client.ts";
@@ -15,10 +16,11 @@ import {
   type DiscoveryStatus,
 } from "./discovery-client.ts";
 import { GrpcTransport } from "./grpc-transport.ts";
-import { AddressSink, type ApplyBatch, AuthorizationSink } from "./mesh-sink.ts";
+import { AddressSink, AuthorizationSink, type MeshCommitted } from "./mesh-sink.ts";
 
 export interface MeshDiscoveryDeps {
-  readonly apply: ApplyBatch;
+  readonly writer: MeshWriter;
+  readonly committed: MeshCommitted;
   readonly metrics: (status: () => DiscoveryStatus) => DiscoveryMetrics;
   readonly clock: Clock;
   readonly random: Random;
@@ -49,12 +51,12 @@ export class MeshDiscovery {
 
   /** @throws TypeError when the address is no URL. */
   constructor(deps: MeshDiscoveryDeps, options: MeshDiscoveryOptions) {
-    const { apply, clock, random, log } = deps;
+    const { writer, committed, clock, random, log } = deps;
     this.#options = options;
     this.#clock = clock;
     const types = [
-      { url: ADDRESS_TYPE, onDemand: options.onDemand, sink: new AddressSink(apply) },
-      { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(apply) },
+      { url: ADDRESS_TYPE, onDemand: options.onDemand, sink: new AddressSink(writer, committed) },
+      { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(writer, committed) },
     ];
     this.#client = new DiscoveryClient(
       {

@@ -1,56 +1,75 @@
-/** Resources as steps of mesh knowledge: one batch for each response. */
-import type { MeshUpdate } from "../mesh/mesh-update.ts";
-import { decodeAddress } from "../wire/address-resource.ts";
-import { decodeAuthorization } from "../wire/authorization-resource.ts";
+/** Resources on their way into the mesh's memory; what changed is told at the end of each response. */
+import type { MeshCommit, MeshWriter } from "../state/mesh-writer.ts";
 import type { ResourceSink } from "./delta-client.ts";
 
-/** Hands over a batch; its end is the end of a response. */
-export type ApplyBatch = (updates: readonly MeshUpdate[]) => void;
+/** Tells of what a response changed; readers could see it before. */
+export type MeshCommitted = (commit: MeshCommit) => void;
 
 /** Workloads and services. */
 export class AddressSink implements ResourceSink {
-  readonly #apply: ApplyBatch;
-  #batch: MeshUpdate[] = [];
+  readonly #writer: MeshWriter;
+  readonly #committed: MeshCommitted;
 
-  constructor(apply: ApplyBatch) {
-    this.#apply = apply;
+  constructor(writer: MeshWriter, committed: MeshCommitted) {
+    this.#writer = writer;
+    this.#committed = committed;
   }
 
-  put(_name: string, bytes: Uint8Array): void {
-    this.#batch.push(decodeAddress(bytes));
+  put(_name: string, version: string, bytes: Uint8Array): void {
+    this.#writer.putAddress(bytes, version);
   }
+
+  /** An earlier version stays; without one, nobody is known there. */
+  refused(): void {}
 
   remove(name: string): void {
-    this.#batch.push({ kind: "remove-address", name });
+    this.#writer.removeAddress(name);
   }
 
   commit(): void {
-    const batch = this.#batch;
-    this.#batch = [];
-    this.#apply(batch);
+    this.#committed(this.#writer.commit());
+  }
+
+  versionOf(name: string): string | undefined {
+    return this.#writer.versionOf("address", name);
+  }
+
+  versions(): Iterable<readonly [name: string, version: string]> {
+    return this.#writer.versions("address");
   }
 }
 
 /** Authorization policies. */
 export class AuthorizationSink implements ResourceSink {
-  readonly #apply: ApplyBatch;
-  #batch: MeshUpdate[] = [];
+  readonly #writer: MeshWriter;
+  readonly #committed: MeshCommitted;
 
-  constructor(apply: ApplyBatch) {
-    this.#apply = apply;
+  constructor(writer: MeshWriter, committed: MeshCommitted) {
+    this.#writer = writer;
+    this.#committed = committed;
   }
 
-  put(_name: string, bytes: Uint8Array): void {
-    this.#batch.push({ kind: "policy", policy: decodeAuthorization(bytes) });
+  put(_name: string, version: string, bytes: Uint8Array): void {
+    this.#writer.putPolicy(bytes, version);
+  }
+
+  refused(name: string, bytes: Uint8Array | undefined): void {
+    this.#writer.refusePolicy(name, bytes);
   }
 
   remove(name: string): void {
-    this.#batch.push({ kind: "remove-policy", name });
+    this.#writer.removePolicy(name);
   }
 
   commit(): void {
-    const batch = this.#batch;
-    this.#batch = [];
-    this.#apply(batch);
+    this.#committed(this.#writer.commit());
+  }
+
+  versionOf(name: string): string | undefined {
+    return this.#writer.versionOf("policy", name);
+  }
+
+  versions(): Iterable<readonly [name: string, version: string]> {
+    return this.#writer.versions("policy");
   }
 }

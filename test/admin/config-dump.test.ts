@@ -2,21 +2,25 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type ConfigDumpDeps, configDump } from "../../src/admin/config-dump.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { MeshState } from "../../src/state/mesh-state.ts";
+import type { MeshState } from "../../src/state/mesh-state.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../../src/wire/delta-discovery.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { AddressSink, AuthorizationSink } from "../../src/xds/mesh-sink.ts";
 import { recordedOriginal, recordedText } from "../support/istiod-recording.ts";
-import { address, mesh } from "../support/mesh-fixture.ts";
+import { address, liveMesh, mesh } from "../support/mesh-fixture.ts";
 
 /** The mesh after everything that istiod said to the original. */
 function replay(which: "base" | "full"): MeshState {
-  const mesh = new MeshState({ localNode: "node1" });
-  const apply = mesh.apply.bind(mesh);
+  const mesh = liveMesh("node1");
+  const committed = (): void => {};
   const client = new DeltaClient(
     [
-      { url: ADDRESS_TYPE, onDemand: false, sink: new AddressSink(apply) },
-      { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(apply) },
+      { url: ADDRESS_TYPE, onDemand: false, sink: new AddressSink(mesh.writer, committed) },
+      {
+        url: AUTHORIZATION_TYPE,
+        onDemand: false,
+        sink: new AuthorizationSink(mesh.writer, committed),
+      },
     ],
     { node: { id: "", metadata: {} }, offeredBytesMax: 1 },
   );
@@ -85,7 +89,7 @@ for (const which of ["base", "full"] as const) {
 }
 
 test("endpoints of services that are not known are staged", async () => {
-  const state = new MeshState({ localNode: undefined });
+  const state = liveMesh(undefined);
   const cart = mesh
     .workload("cart")
     .behind(mesh.service("cart").hostname("cart.default.svc"), { 80: 8080 }).value;
@@ -104,7 +108,7 @@ test("pods are dumped with their connections once they are up", async () => {
   const own = address("[fd00::2]:8080");
   const { workloadState } = JSON.parse(
     await dump({
-      mesh: new MeshState({ localNode: undefined }),
+      mesh: liveMesh(undefined),
       workloads: () => [
         { workload: { uid: "b", ...pod }, state: "Pending" },
         { workload: { uid: "a", ...pod }, state: "Up" },
@@ -151,7 +155,7 @@ test("pods are dumped with their connections once they are up", async () => {
 test("the mesh file is dumped as it is now", async () => {
   const { staticConfig } = JSON.parse(
     await dump({
-      mesh: new MeshState({ localNode: undefined }),
+      mesh: liveMesh(undefined),
       localMesh: () => [
         { kind: "workload", workload: mesh.workload("cart").value },
         { kind: "service", service: mesh.service("cart").value },
@@ -166,7 +170,7 @@ test("the mesh file is dumped as it is now", async () => {
 });
 
 test("a large mesh leaves the thread to others every few milliseconds", async () => {
-  const state = new MeshState({ localNode: undefined });
+  const state = liveMesh(undefined);
   for (let i = 0; i < 3000; i++) {
     state.apply([{ kind: "workload", workload: mesh.workload(`pod-${i}`).value }]);
   }

@@ -9,8 +9,7 @@ import {
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type { Service } from "../../src/mesh/service.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
-import { MeshState } from "../../src/state/mesh-state.ts";
-import { cidr, gateway, ip, match } from "../support/mesh-fixture.ts";
+import { cidr, gateway, ip, liveMesh, match } from "../support/mesh-fixture.ts";
 
 const RECORDED = fileURLToPath(new URL("../fixtures/recorded-mesh.yaml", import.meta.url));
 
@@ -30,11 +29,14 @@ function mistakes(text: string): readonly string[] {
 }
 
 test("a whole file becomes a mesh", () => {
-  const state = new MeshState({ localNode: "node-a" });
+  const state = liveMesh("node-a");
   state.apply(readLocalMeshFile(RECORDED));
   assert.deepEqual(state.counts(), { workloads: 11, services: 5, policies: 3 });
   const echo = state.findServiceByVip("", ip("10.78.0.1"), undefined);
-  assert.deepEqual([...(echo?.endpoints.keys() ?? [])], ["lab//Pod/default/server1"]);
+  assert.deepEqual(
+    [...(echo?.endpoints.values() ?? [])].map(({ uid }) => uid),
+    ["lab//Pod/default/server1"],
+  );
   const server2 = state.findWorkloadByAddress("", ip("10.77.0.22"));
   assert.ok(server2);
   const { policies, unknown } = state.policiesFor(server2);
@@ -273,9 +275,10 @@ services:
   ports: {80: 80}
   endpoints: {w1: ${endpoint}}
 `;
-  const state = new MeshState({ localNode: undefined });
+  const state = liveMesh(undefined);
   state.apply(parse(text("{workloadUid: w1, port: {80: 8080}, status: Healthy}")));
-  assert.equal(state.findService("shop", "cart")?.endpoints.get("w1")?.ports.get(80), 8080);
+  const endpoint = state.findService("shop", "cart")?.endpoints.get("w1");
+  assert.equal(endpoint?.services.get("shop/cart")?.get(80), 8080);
   assert.deepEqual(mistakes(text("{workloadUid: w2, port: {}, status: Healthy}")), [
     "mesh.yaml:10: services[0].endpoints[w1]: no workload has the uid w2",
   ]);

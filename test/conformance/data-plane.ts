@@ -18,6 +18,8 @@ import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import type { TrafficSample } from "../../src/proxy/traffic-metrics.ts";
+import { MeshMemory } from "../../src/state/mesh-memory.ts";
+import { MeshWriter } from "../../src/state/mesh-writer.ts";
 import { parseRevocationLists } from "../../src/tls/revocation-list.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { LeakCheck } from "../support/leak-check.ts";
@@ -39,10 +41,21 @@ export interface DataPlaneSuiteOptions {
 }
 
 export interface DataPlaneParts {
+  readonly memory: MeshMemory;
   readonly certificateFor: CertificateSource;
   readonly learn: (key: string) => Promise<void>;
   /** Takes finished log lines. */
   readonly writeLog: (text: string) => void;
+}
+
+/** Writes, then tells the data plane. */
+export function writeMesh(
+  writer: MeshWriter,
+  dataPlane: DataPlane,
+  updates: readonly MeshUpdate[],
+): void {
+  writer.apply(updates);
+  dataPlane.meshChanged(writer.commit());
 }
 
 /** How a stage's proxies differ from the defaults. */
@@ -107,6 +120,7 @@ export class DataPlaneStage {
   /** What every such question brings. */
   knownOnDemand: readonly MeshUpdate[] = [];
   readonly #lab: DataPlaneLab;
+  readonly #writer: MeshWriter;
   readonly #netnsFds: number[] = [];
   readonly #closers: (() => void)[] = [];
 
@@ -119,23 +133,30 @@ export class DataPlaneStage {
     this.certificateFor = (identity) => lab.certificate(identity);
     const { proxy } = parseConfig({ LOCAL_XDS: "{}" }, undefined);
     const { onDemand = false, ...proxyOptions } = options;
+    const memory = new MeshMemory();
+    this.#writer = new MeshWriter(memory, { localNode: undefined });
     this.dataPlane = makeDataPlane(
       {
+        memory,
         certificateFor: (identity) => {
           this.asked.push(identity.serviceAccount);
           return this.certificateFor(identity);
         },
         learn: async (key) => {
           this.learnt.push(key);
-          this.dataPlane.apply(this.knownOnDemand);
+          this.apply(this.knownOnDemand);
         },
         writeLog: (text) => {
           this.log += text;
         },
       },
-      { localNode: undefined, onDemand, proxy: { ...proxy, ...proxyOptions } },
+      { onDemand, proxy: { ...proxy, ...proxyOptions } },
     );
-    this.dataPlane.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
+    this.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
+  }
+
+  apply(updates: readonly MeshUpdate[]): void {
+    writeMesh(this.#writer, this.dataPlane, updates);
   }
 
   start(host: LabHost): Promise<void> {
@@ -257,13 +278,12 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
     story(
       "asks for a destination that it does not know, once, before it chooses the way",
       async (stage) => {
-        const { dataPlane } = stage;
         const mesh = parseLocalMesh(TWO_NODES_MESH, "mesh");
         const uid = "two-nodes//Pod/default/server";
         stage.knownOnDemand = mesh.filter(
           (update) => update.kind === "workload" && update.workload.uid === uid,
         );
-        dataPlane.apply([{ kind: "remove-address", name: uid }]);
+        stage.apply([{ kind: "remove-address", name: uid }]);
         await stage.startBoth();
         stage.echo();
         await pingPong(await stage.connect());
@@ -455,9 +475,9 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
       const sockets = await Promise.all(Array.from({ length: MANY }, () => stage.connect()));
       await Promise.all(sockets.map((socket) => pingPong(socket)));
       const ends = sockets.map(readingEnd);
-      dataPlane.apply(parseLocalMesh(DENY_ALL, "policies"));
+      stage.apply(parseLocalMesh(DENY_ALL, "policies"));
       assert.deepEqual([...new Set(await Promise.all(ends))], ["ECONNRESET"]);
-      dataPlane.apply([{ kind: "remove-policy", name: "default/nobody" }]);
+      stage.apply([{ kind: "remove-policy", name: "default/nobody" }]);
       await dataPlane.collect();
       await pingPong(await stage.connect());
     });

@@ -3,7 +3,6 @@ import { test } from "node:test";
 import { parseConfig } from "../../src/config/config-parser.ts";
 import { DataThread } from "../../src/dataplane/data-thread.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
-import { MeshState } from "../../src/state/mesh-state.ts";
 import { echoTwice } from "../proxy/lab.ts";
 import { CapturedLog } from "../support/captured-log.ts";
 import { FakeClock } from "../support/fake-clock.ts";
@@ -13,7 +12,7 @@ import {
   memoryCertificate,
   quiet,
 } from "../support/memory-engine.ts";
-import { fixedRandom, mesh } from "../support/mesh-fixture.ts";
+import { fixedRandom, liveMesh, mesh } from "../support/mesh-fixture.ts";
 
 const PORTS = [15001, 15006, 15008];
 
@@ -41,10 +40,11 @@ const DELAY = { p50Ms: 0, p99Ms: 1, p999Ms: 2, maxMs: 3 };
 function makeLab(): Lab {
   const clock = new FakeClock();
   const network = new MemoryNetwork(clock);
+  const known = liveMesh(undefined);
   const thread = new DataThread(
     {
       engine: network.engine,
-      mesh: new MeshState({ localNode: undefined }),
+      mesh: known,
       certificateFor: async (identity) => memoryCertificate(identity),
       learn: undefined,
       log: new CapturedLog().root,
@@ -53,12 +53,11 @@ function makeLab(): Lab {
       loopDelay: () => DELAY,
     },
     {
-      localNode: undefined,
       onDemand: false,
       proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
     },
   );
-  thread.apply(WORKLOADS);
+  known.apply(WORKLOADS);
   return {
     thread,
     network,

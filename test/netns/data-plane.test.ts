@@ -26,7 +26,7 @@ import { pingPong } from "../support/two-nodes.ts";
 const THREAD_COUNT = 2;
 
 function workerDataPlane(
-  parts: DataPlaneParts,
+  { memory, ...parts }: DataPlaneParts,
   options: DataThreadOptions,
   threadFailed: (error: Error) => void = (error) => {
     throw error;
@@ -34,17 +34,22 @@ function workerDataPlane(
 ): WorkerDataPlane {
   return new WorkerDataPlane(
     { ...parts, threadFailed },
-    { threadCount: THREAD_COUNT, options, log: { format: "plain", filter: "info" } },
+    {
+      threadCount: THREAD_COUNT,
+      mesh: memory.buffer,
+      options,
+      log: { format: "plain", filter: "info" },
+    },
   );
 }
 
 dataPlaneSuite("the inline data plane", {
   threadCount: 1,
-  makeDataPlane: ({ certificateFor, learn, writeLog }, options) =>
+  makeDataPlane: ({ memory, certificateFor, learn, writeLog }, options) =>
     new InlineDataPlane(
       {
         engine: makeEngine(systemClock, silentLogger),
-        mesh: new MeshState({ localNode: undefined }),
+        mesh: new MeshState(memory),
         certificateFor,
         learn: options.onDemand ? learn : undefined,
         log: createRootLogger({
@@ -119,7 +124,7 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
       stage.echo();
       await pingPong(await stage.connect());
       // No caller does this: it stands for any bug in a thread.
-      stage.dataPlane.certificateRenewed(undefined as never);
+      stage.dataPlane.meshChanged(undefined as never);
       await waitUntil(() => failures.length === THREAD_COUNT, "not all failures told", 5000);
       for (const message of failures) assert.match(message, /undefined/);
       await assert.rejects(stage.dataPlane.collect(), /undefined/);

@@ -11,11 +11,15 @@ import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
 import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
+import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
+import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
+import { MeshWriter } from "../../src/state/mesh-writer.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
+import { writeMesh } from "../conformance/data-plane.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
 import { match, mesh } from "../support/mesh-fixture.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
@@ -32,13 +36,16 @@ for (const [name, makeDataPlane] of [
   describe(`a policy change, ${name}`, { skip: requireNetns("iptables") }, () => {
     test("ends the connections that it denies and no others", { timeout: 20_000 }, async () => {
       const ca = await testCa();
-      const dataPlane = makeDataPlane((identity) => ca.certificate(identity));
+      const memory = new MeshMemory();
+      const writer = new MeshWriter(memory, { localNode: undefined });
+      const dataPlane = makeDataPlane(memory, (identity) => ca.certificate(identity));
+      const apply = (updates: readonly MeshUpdate[]): void => writeMesh(writer, dataPlane, updates);
       const net = new NetnsLab();
       const fds: number[] = [];
       let server: LabServer | undefined;
       try {
         const pods = new Map<string, LabHost>();
-        dataPlane.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
+        apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
         for (const pod of PODS) {
           const host = net.addHost(pod, { ipv4: `${ADDRESS[pod]}/24` });
           pods.set(pod, host);
@@ -66,7 +73,7 @@ for (const [name, makeDataPlane] of [
           .allow("only-friends")
           .scope("Namespace")
           .rule({ principals: [{ kind: "exact", value: "cluster.local/ns/default/sa/friend" }] });
-        dataPlane.apply([{ kind: "policy", policy: onlyFriends.value }]);
+        apply([{ kind: "policy", policy: onlyFriends.value }]);
         assert.deepEqual(await Promise.all(denied), ["ECONNRESET", "ECONNRESET"]);
         await pingPong(friend);
         const late = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
@@ -78,10 +85,10 @@ for (const [name, makeDataPlane] of [
           .deny("nobody")
           .scope("Global")
           .rule(match({ destinationPorts: [APP_PORT] }));
-        dataPlane.apply([{ kind: "policy", policy: nobody.value }]);
+        apply([{ kind: "policy", policy: nobody.value }]);
         assert.equal(await alsoDenied, "ECONNRESET");
 
-        dataPlane.apply([
+        apply([
           { kind: "remove-policy", name: "default/only-friends" },
           { kind: "remove-policy", name: "default/nobody" },
         ]);
@@ -111,16 +118,15 @@ for (const [name, makeDataPlane] of [
 }
 
 const options = {
-  localNode: undefined,
   onDemand: false,
   proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
 };
 
-function inlineDataPlane(certificateFor: CertificateSource): DataPlane {
+function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource): DataPlane {
   return new InlineDataPlane(
     {
       engine: makeEngine(systemClock, silentLogger),
-      mesh: new MeshState({ localNode: undefined }),
+      mesh: new MeshState(memory),
       certificateFor,
       learn: undefined,
       log: silentLogger,
@@ -132,7 +138,7 @@ function inlineDataPlane(certificateFor: CertificateSource): DataPlane {
   );
 }
 
-function workerDataPlane(certificateFor: CertificateSource): DataPlane {
+function workerDataPlane(memory: MeshMemory, certificateFor: CertificateSource): DataPlane {
   return new WorkerDataPlane(
     {
       certificateFor,
@@ -142,6 +148,6 @@ function workerDataPlane(certificateFor: CertificateSource): DataPlane {
         throw error;
       },
     },
-    { threadCount: 2, options, log: { format: "plain", filter: "info" } },
+    { threadCount: 2, mesh: memory.buffer, options, log: { format: "plain", filter: "info" } },
   );
 }

@@ -13,7 +13,6 @@ import { RevocationGuard } from "../../src/proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../../src/proxy/workload-proxy.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
-import { MeshState } from "../../src/state/mesh-state.ts";
 import type { LogLevel } from "../../src/telemetry/logger.ts";
 import { CapturedLog, formatFields } from "../support/captured-log.ts";
 import { FakeClock } from "../support/fake-clock.ts";
@@ -24,6 +23,7 @@ import {
   memoryCertificate,
   quiet,
 } from "../support/memory-engine.ts";
+import { type LiveMesh, liveMesh } from "../support/mesh-fixture.ts";
 import { recordedMesh } from "./recorded-mesh.ts";
 
 const KEEP_ALIVE: KeepAliveOptions = {
@@ -70,7 +70,7 @@ const OPTIONS: ProxyOptions = {
 
 /** One proxy process. */
 export class Node {
-  readonly mesh: MeshState;
+  readonly mesh: LiveMesh;
   readonly log: CapturedLog;
   readonly traffic: TrafficMetrics = new TrafficMetrics();
   readonly revocations: RevocationGuard = new RevocationGuard(this.traffic);
@@ -91,7 +91,7 @@ export class Node {
   ) {
     this.#network = network;
     this.#clock = clock;
-    this.mesh = new MeshState({ localNode: name });
+    this.mesh = liveMesh(name);
     this.mesh.apply(recordedMesh(name));
     this.log = new CapturedLog(level);
     this.options = { ...OPTIONS, ...options };

@@ -6,12 +6,13 @@ import { formatSpiffeId } from "../../src/mesh/identity.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
 import { chooseOutboundRoute, type OutboundRoute } from "../../src/proxy/outbound-route.ts";
-import { MeshState } from "../../src/state/mesh-state.ts";
+import type { MeshState } from "../../src/state/mesh-state.ts";
 import {
   address,
   fixedRandom,
   gateway,
   ip,
+  liveMesh,
   mesh,
   type ServiceBuilder,
   type WorkloadBuilder,
@@ -395,7 +396,7 @@ const recorded: readonly [situation: string, target: string, expected: string][]
   ],
   ["waypoint_refused", "10.77.0.26:8080", "hbone 10.77.0.34:15008 for 10.77.0.26:8080 -> stale"],
 ];
-const recordedState = new MeshState({ localNode: "node-a" });
+const recordedState = liveMesh("node-a");
 recordedState.apply(parseLocalMesh(readFileSync(FIXTURE, "utf8"), "recorded-mesh.yaml"));
 for (const [situation, target, expected] of recorded) {
   test(`the recorded situation ${situation} takes the recorded way`, () => {

@@ -27,7 +27,6 @@ function choices(
   for (let i = 0; i < 64; i++) {
     const endpoint = chooseEndpoint(
       known,
-      (uid) => state.findWorkload(uid),
       { source: source.value, port: query.port ?? 80, mode: query.mode ?? "standard" },
       fixedRandom(i / 64),
     );
@@ -126,7 +125,7 @@ test("endpoints are chosen in proportion to their capacity", () => {
   const counts = new Map<string, number>();
   for (let i = 0; i < 4000; i++) {
     const query = { source: client.value, port: 80, mode: "standard" } as const;
-    const chosen = chooseEndpoint(known, (uid) => state.findWorkload(uid), query, random);
+    const chosen = chooseEndpoint(known, query, random);
     const name = chosen?.workload.name ?? "none";
     counts.set(name, (counts.get(name) ?? 0) + 1);
   }
@@ -144,7 +143,7 @@ test("among endpoints of one capacity each usable one is as likely, however few 
   let chosenA = 0;
   for (let i = 0; i < 4000; i++) {
     const query = { source: client.value, port: 80, mode: "standard" } as const;
-    const chosen = chooseEndpoint(known, (uid) => state.findWorkload(uid), query, random);
+    const chosen = chooseEndpoint(known, query, random);
     assert.ok(chosen);
     if (chosen.workload.name === "a") chosenA++;
   }

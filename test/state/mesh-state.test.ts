@@ -1,11 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
-import type { Service } from "../../src/mesh/service.ts";
-import type { Workload } from "../../src/mesh/workload.ts";
-import { type MeshChange, MeshState } from "../../src/state/mesh-state.ts";
-import { asUpdate, ip, mesh, type ServiceBuilder } from "../support/mesh-fixture.ts";
+import { MeshMemory } from "../../src/state/mesh-memory.ts";
+import { MeshState } from "../../src/state/mesh-state.ts";
+import { type MeshChange, MeshWriter } from "../../src/state/mesh-writer.ts";
+import { encodeAddress } from "../../src/wire/address-resource.ts";
+import { encodeAuthorization } from "../../src/wire/authorization-resource.ts";
+import {
+  asUpdate,
+  liveMesh,
+  mesh,
+  type ServiceBuilder,
+  type WorkloadBuilder,
+} from "../support/mesh-fixture.ts";
 
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
 const ECHO = echo.value.hostname;
@@ -15,7 +22,7 @@ test("a batch puts each endpoint behind its service, wherever the service stands
     asUpdate(mesh.workload(`w${i}`).at(`10.0.0.${i}`).behind(echo, { 80: 8080 })),
   );
   for (const at of [0, 25, 50]) {
-    const state = new MeshState({ localNode: undefined });
+    const state = liveMesh(undefined);
     state.apply(workloads.toSpliced(at, 0, asUpdate(echo)));
     assert.equal(state.findService("default", ECHO)?.endpoints.size, 50);
   }
@@ -27,44 +34,46 @@ test("a batch leaves out unhealthy endpoints", () => {
     echo,
     mesh.workload("down").behind(echo).unhealthy(),
   );
-  const { value } = mesh.workload("up");
-  assert.deepEqual([...(state.findService("default", ECHO)?.endpoints.keys() ?? [])], [value.uid]);
+  const endpoints = state.findService("default", ECHO)?.endpoints;
+  assert.deepEqual(
+    Array.from(endpoints?.values() ?? [], ({ name }) => name),
+    ["up"],
+  );
 });
 
 test("the last word on a workload in a batch counts", () => {
-  const state = mesh.state(echo);
-  const uid = mesh.workload("w").value.uid;
+  const state = liveMesh("node-1");
+  state.apply([asUpdate(echo)]);
+  const pod = mesh.workload("w").on("node-1").behind(echo);
   const endpoints = (): number | undefined => state.findService("default", ECHO)?.endpoints.size;
-  const added = asUpdate(mesh.workload("w").behind(echo));
-  const removed: MeshUpdate = { kind: "remove-address", name: uid };
-
-  let change = state.apply([added, removed]);
-  assert.equal(endpoints(), 0);
-  assert.deepEqual(change.insertedWorkloads, []);
-  assert.deepEqual(change.removedWorkloads, []);
-
-  change = state.apply([added]);
-  assert.equal(endpoints(), 1);
-  assert.equal(change.insertedWorkloads.length, 1);
-
-  change = state.apply([removed, added]);
-  assert.equal(endpoints(), 1);
-  assert.equal(change.insertedWorkloads.length, 1);
-  assert.deepEqual(change.removedWorkloads, []);
-
-  change = state.apply([removed]);
-  assert.equal(endpoints(), 0);
-  assert.equal(change.removedWorkloads.length, 1);
+  const added = asUpdate(pod);
+  const removed: MeshUpdate = { kind: "remove-address", name: pod.value.uid };
+  for (const [updates, count] of [
+    [[added, removed], 0],
+    [[added], 1],
+    [[removed, added], 1],
+    [[removed], 0],
+  ] as const) {
+    const { workloadsChanged, localWorkloads } = state.apply(updates);
+    assert.equal(endpoints(), count);
+    assert.equal(workloadsChanged, true);
+    assert.deepEqual(localWorkloads, count === 1 ? [pod.value] : []);
+  }
 });
 
-test("a workload that is replaced and removed in one batch is reported as removed", () => {
-  const state = mesh.state(mesh.workload("w"));
-  const change = state.apply([
-    asUpdate(mesh.workload("w").hbone()),
-    { kind: "remove-address", name: mesh.workload("w").value.uid },
-  ]);
-  assert.equal(change.removedWorkloads.length, 1);
-  assert.deepEqual(change.insertedWorkloads, []);
+test("a commit names this node's workloads, and tells of a change only once", () => {
+  const state = liveMesh("node-1");
+  const here = mesh.workload("here").on("node-1");
+  const commit = state.apply([asUpdate(here), asUpdate(mesh.workload("there").on("node-2"))]);
+  assert.deepEqual(commit.localWorkloads, [here.value]);
+  assert.deepEqual(state.apply([]), {
+    policiesChanged: false,
+    workloadsChanged: false,
+    localWorkloads: [],
+  });
+  // One that moves away is nobody's of ours.
+  assert.deepEqual(state.apply([asUpdate(here.on("node-2"))]).localWorkloads, []);
+  assert.deepEqual(liveMesh(undefined).apply([asUpdate(here)]).localWorkloads, []);
 });
 
 test("listeners learn what changed after it changed, until they leave", () => {
@@ -90,176 +99,55 @@ test("services of a workload are those it lists and the mesh knows", () => {
   );
 });
 
-test("a state filled from another's updates knows the same", () => {
-  const state = mesh.state(
-    mesh.workload("one").at("10.0.0.1").behind(echo),
-    mesh.workload("two").at("10.0.0.2").behind(echo).unhealthy(),
-    echo,
-    mesh.deny("p"),
-  );
-  const copy = new MeshState({ localNode: undefined });
-  copy.apply(structuredClone(state.updates()));
-  assert.deepEqual(copy.updates(), state.updates());
-  assert.deepEqual(copy.counts(), { workloads: 2, services: 1, policies: 1 });
-  assert.deepEqual(copy.findService("default", ECHO), state.findService("default", ECHO));
+test("a reader that comes late knows all that was written before", () => {
+  const memory = new MeshMemory();
+  const pod = mesh.workload("one").at("10.0.0.1").behind(echo);
+  new MeshWriter(memory, { localNode: undefined }).apply([
+    asUpdate(pod),
+    asUpdate(echo),
+    asUpdate(mesh.deny("p")),
+  ]);
+  const late = new MeshState(new MeshMemory(memory.buffer));
+  assert.deepEqual(late.findWorkload(pod.value.uid), pod.value);
+  assert.deepEqual(late.findService("default", ECHO)?.service, echo.value);
+  assert.deepEqual(late.counts(), { workloads: 1, services: 1, policies: 1 });
 });
 
-test("a copy prefers the same one of two workloads on an address", () => {
-  const [one, two] = [mesh.workload("one").at("10.0.0.1"), mesh.workload("two").at("10.0.0.1")];
-  const state = mesh.state(one, two, one.on("node-2"));
-  const copy = new MeshState({ localNode: undefined });
-  copy.apply(state.updates());
-  for (const each of [state, copy]) {
-    assert.equal(each.findWorkloadByAddress("", ip("10.0.0.1"))?.name, "one");
-  }
-});
-
-/** What a lookup must answer, found by looking at everything. */
-class NaiveMesh {
-  readonly workloads = new Map<string, Workload>();
-  readonly services = new Map<string, Service>();
-
-  apply(update: MeshUpdate): void {
-    if (update.kind === "workload") {
-      this.workloads.delete(update.workload.uid);
-      this.workloads.set(update.workload.uid, update.workload);
-    } else if (update.kind === "service") {
-      this.services.set(`${update.service.namespace}/${update.service.hostname}`, update.service);
-    } else if (update.kind === "remove-address" && !this.workloads.delete(update.name)) {
-      this.services.delete(update.name);
-    }
-  }
-
-  workloadAt(network: string, address: string): string | undefined {
-    const rank = (w: Workload): number =>
-      (w.uid.includes("//Pod/") ? 2 : 0) + (w.protocol === "HBONE" ? 1 : 0);
-    const sharing = [...this.workloads.values()].filter(
-      (w) =>
-        w.network === network && w.networkMode === "Standard" && w.ips.some((i) => i === address),
-    );
-    const best = Math.max(...sharing.map(rank));
-    return sharing.findLast((w) => rank(w) === best)?.uid;
-  }
-
-  /** The winner among services of different namespaces is left to the table tests. */
-  servicesAt(network: string, address: string): Set<string> {
-    const keys = [...this.services.entries()]
-      .filter(([, s]) => s.vips.some((v) => v.network === network && v.ip === address))
-      .map(([key]) => key);
-    return new Set(keys);
-  }
-
-  endpoints(key: string): Set<string> {
-    const acceptsAll = this.services.get(key)?.loadBalancer?.healthPolicy === "AllowAll";
-    const behind = [...this.workloads.values()].filter(
-      (w) => w.services.has(key) && (acceptsAll || w.status === "Healthy"),
-    );
-    return new Set(behind.map(({ uid }) => uid));
-  }
-
-  local(name: string): Set<string> {
-    const same = [...this.workloads.values()].filter((w) => w.name === name && w.node === "node-1");
-    return new Set(same.map(({ uid }) => uid));
-  }
-}
-
-const ADDRESSES = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"];
-const NETWORKS = ["", "net1"];
-const SERVICES: ServiceBuilder[] = ["a", "b", "c"].flatMap((name) => [
-  mesh.service(name),
-  mesh.service(name).in("shop"),
-]);
-
-const anyWorkload = fc
-  .record({
-    name: fc.constantFrom("w1", "w2", "w3", "w4"),
-    entry: fc.boolean(),
-    ips: fc.subarray(ADDRESSES),
-    network: fc.constantFrom(...NETWORKS),
-    node: fc.constantFrom("node-1", "node-2"),
-    hbone: fc.boolean(),
-    healthy: fc.boolean(),
-    host: fc.boolean(),
-    services: fc.subarray(SERVICES),
-  })
-  .map((w): MeshUpdate => {
-    let builder = mesh
-      .workload(w.name)
-      .at(...w.ips)
-      .network(w.network)
-      .on(w.node);
-    if (w.entry) builder = builder.with({ uid: `entry/${w.name}` });
-    if (w.hbone) builder = builder.hbone();
-    if (!w.healthy) builder = builder.unhealthy();
-    if (w.host) builder = builder.hostNetwork();
-    for (const service of w.services) builder = builder.behind(service);
-    return asUpdate(builder);
-  });
-
-const anyService = fc
-  .record({
-    service: fc.constantFrom(...SERVICES),
-    vips: fc.subarray(ADDRESSES),
-    network: fc.constantFrom(...NETWORKS),
-    acceptUnhealthy: fc.boolean(),
-  })
-  .map(({ service, vips, network, acceptUnhealthy }): MeshUpdate => {
-    const placed = service.at(...vips.map((vip) => `${network}/${vip}`));
-    return asUpdate(acceptUnhealthy ? placed.acceptUnhealthy() : placed);
-  });
-
-const NAMES = [
-  ...["w1", "w2", "w3", "w4"].flatMap((n) => [`cluster1//Pod/default/${n}`, `entry/${n}`]),
-  ...SERVICES.map(({ value }) => `${value.namespace}/${value.hostname}`),
-];
-const anyRemoval = fc
-  .constantFrom(...NAMES)
-  .map((name): MeshUpdate => ({ kind: "remove-address", name }));
-
-test("lookups agree with a naive mesh under random updates in random batches", () => {
-  const anyUpdate = fc.oneof(anyWorkload, anyWorkload, anyService, anyRemoval);
-  fc.assert(
-    fc.property(fc.array(fc.array(anyUpdate, { maxLength: 6 }), { maxLength: 12 }), (batches) => {
-      const state = new MeshState({ localNode: "node-1" });
-      const naive = new NaiveMesh();
-      for (const batch of batches) {
-        const known = new Set(naive.workloads.keys());
-        const change = state.apply(batch);
-        for (const update of batch) naive.apply(update);
-        assertAlike(state, naive);
-        const gone = [...known].filter((uid) => !naive.workloads.has(uid));
-        assert.deepEqual(change.removedWorkloads.map(({ uid }) => uid).sort(), gone.sort());
-      }
-    }),
-    { numRuns: 150 },
+test("what a file leaves empty stays empty, what a control plane leaves out has its default", () => {
+  const bare = mesh.workload("w").with({ trustDomain: "", serviceAccount: "", clusterId: "" });
+  const state = mesh.state(bare);
+  assert.deepEqual(state.findWorkload(bare.value.uid), bare.value);
+  state.writer.putAddress(encodeAddress({ kind: "workload", workload: bare.value }), "1");
+  const { trustDomain, serviceAccount, clusterId } = state.findWorkload(bare.value.uid) ?? {};
+  assert.deepEqual(
+    [trustDomain, serviceAccount, clusterId],
+    ["cluster.local", "default", "Kubernetes"],
   );
 });
 
-function assertAlike(state: MeshState, naive: NaiveMesh): void {
-  for (const network of NETWORKS) {
-    for (const text of ADDRESSES) {
-      const address = ip(text);
-      const found = state.findWorkloadByAddress(network, address)?.uid;
-      assert.equal(found, naive.workloadAt(network, text));
-      const service = state.findServiceByVip(network, address, undefined)?.service;
-      const keys = naive.servicesAt(network, text);
-      if (service === undefined) assert.equal(keys.size, 0);
-      else assert.ok(keys.has(`${service.namespace}/${service.hostname}`));
-    }
-  }
-  for (const { value } of SERVICES) {
-    const key = `${value.namespace}/${value.hostname}`;
-    const known = state.findService(value.namespace, value.hostname);
-    assert.equal(known?.service, naive.services.get(key));
-    if (known === undefined) continue;
-    assert.deepEqual(new Set(known.endpoints.keys()), naive.endpoints(key));
-    const byHost = state.findServiceByHostname(value.hostname, value.namespace);
-    assert.equal(byHost, known);
-  }
-  for (const name of ["w1", "w2", "w3", "w4"]) {
-    const key = { name, namespace: "default", serviceAccount: name };
-    const uid = state.findLocalWorkload(key)?.uid;
-    const local = naive.local(name);
-    assert.ok(uid === undefined ? local.size === 0 : local.has(uid));
-  }
-}
+test("versions are those of the last resources of their names", () => {
+  const { writer } = mesh.state();
+  const put = (part: WorkloadBuilder | ServiceBuilder, version: string): void => {
+    const update = asUpdate(part);
+    assert(update.kind === "workload" || update.kind === "service");
+    writer.putAddress(encodeAddress(update), version);
+  };
+  const [one, two] = [mesh.workload("one"), mesh.workload("two")];
+  put(one, "a1");
+  put(two, "a2");
+  put(one.hbone(), "a3");
+  put(echo, "");
+  writer.putPolicy(encodeAuthorization(mesh.deny("p").value), "p1");
+  writer.removeAddress(two.value.uid);
+  assert.deepEqual(
+    new Map(writer.versions("address")),
+    new Map([
+      [one.value.uid, "a3"],
+      [`default/${ECHO}`, ""],
+    ]),
+  );
+  assert.deepEqual([...writer.versions("policy")], [["default/p", "p1"]]);
+  assert.equal(writer.versionOf("address", one.value.uid), "a3");
+  assert.equal(writer.versionOf("address", two.value.uid), undefined);
+  assert.equal(writer.versionOf("policy", one.value.uid), undefined);
+});

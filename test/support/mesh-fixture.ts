@@ -24,7 +24,9 @@ import type { SocketAddress } from "../../src/mesh/socket-address.ts";
 import { parseSocketAddress } from "../../src/mesh/socket-address.ts";
 import type { ApplicationTunnel, Workload } from "../../src/mesh/workload.ts";
 import type { Random } from "../../src/runtime/random.ts";
+import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
+import { type MeshCommit, MeshWriter } from "../../src/state/mesh-writer.ts";
 
 /** @throws when the text is no address. */
 export function ip(text: string): IpAddress {
@@ -318,12 +320,33 @@ export const mesh = {
   },
 
   /** A state that knows these, in this order. */
-  state(...parts: (WorkloadBuilder | ServiceBuilder | PolicyBuilder)[]): MeshState {
-    const state = new MeshState({ localNode: undefined });
+  state(...parts: (WorkloadBuilder | ServiceBuilder | PolicyBuilder)[]): LiveMesh {
+    const state = liveMesh(undefined);
     state.apply(parts.map(asUpdate));
     return state;
   },
 };
+
+/** Reader and writer of one mesh. */
+export interface LiveMesh extends MeshState {
+  readonly writer: MeshWriter;
+  /** Writes, then tells those who listen. */
+  apply(updates: readonly MeshUpdate[]): MeshCommit;
+}
+
+/** An empty mesh. @param localNode `undefined`: every workload counts as this node's. */
+export function liveMesh(localNode: string | undefined): LiveMesh {
+  const memory = new MeshMemory();
+  const writer = new MeshWriter(memory, { localNode });
+  const state = new MeshState(memory);
+  const apply = (updates: readonly MeshUpdate[]): MeshCommit => {
+    writer.apply(updates);
+    const commit = writer.commit();
+    state.announce(commit);
+    return commit;
+  };
+  return Object.assign(state, { writer, apply });
+}
 
 export function asUpdate(part: WorkloadBuilder | ServiceBuilder | PolicyBuilder): MeshUpdate {
   if (part instanceof WorkloadBuilder) return { kind: "workload", workload: part.value };

@@ -81,14 +81,19 @@ function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: bool
   const reasons: TerminationReason[] = [];
   const received: [string, number][] = [];
   const put: string[] = [];
+  const kept = new Map<string, string>();
   let opens = 0;
   const sink = {
-    put(name: string) {
+    put(name: string, version: string) {
       if (name === "bad") throw new WireError("malformed", "made-up error");
       put.push(name);
+      kept.set(name, version);
     },
+    refused() {},
     remove() {},
     commit() {},
+    versionOf: (name: string) => kept.get(name),
+    versions: () => kept,
   };
   const client = new DeltaClient(
     [

@@ -118,13 +118,17 @@ const NODE = {
 
 function makeClient(offeredBytesMax = 3_500_000): {
   readonly client: DeltaClient;
-  readonly names: Set<string>;
+  /** Name → version. */
+  readonly names: Map<string, string>;
 } {
-  const names = new Set<string>();
+  const names = new Map<string, string>();
   const sink: ResourceSink = {
-    put: (name) => names.add(name),
+    put: (name, version) => names.set(name, version),
+    refused: () => undefined,
     remove: (name) => names.delete(name),
     commit: () => undefined,
+    versionOf: (name) => names.get(name),
+    versions: () => names,
   };
   const types = [{ url: ADDRESS_TYPE, onDemand: false, sink }];
   return { client: new DeltaClient(types, { node: NODE, offeredBytesMax }), names };
@@ -283,11 +287,8 @@ describe("the token", () => {
 test("a request over 4 MiB ends the stream as istiod ends it", async () => {
   const { port } = await serve();
   const stream = await transport(port).open();
-  const { client } = makeClient(Number.POSITIVE_INFINITY);
-  client.restore(
-    ADDRESS_TYPE,
-    new Map(Array.from({ length: 60_000 }, (_, i) => [`${"x".repeat(70)}${i}`, "v"])),
-  );
+  const { client, names } = makeClient(Number.POSITIVE_INFINITY);
+  for (let i = 0; i < 60_000; i++) names.set(`${"x".repeat(70)}${i}`, "v");
   for (const request of client.open()) stream.send(request);
   const error = await failure(stream.next());
   assert.equal(error.status, "ResourceExhausted");

@@ -1,0 +1,369 @@
+/**
+ * The one writer of the mesh's memory: takes resources in, one at a time, and keeps every index true.
+ *
+ * What is known is a function of the last version of each resource, never of the order in which they
+ * came, except where two resources claim the same address or name (see mesh-state.ts).
+ *
+ * @see spec control-plane 3.1 to 3.3.
+ */
+import { type AuthorizationPolicy, policyKey } from "../mesh/authorization.ts";
+import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import { type Service, serviceKey } from "../mesh/service.ts";
+import type { Workload } from "../mesh/workload.ts";
+import { type AddressDialect, decodeAddress, encodeAddress } from "../wire/address-resource.ts";
+import {
+  decodeAuthorization,
+  encodeAuthorization,
+  readPolicyScope,
+} from "../wire/authorization-resource.ts";
+import { Arena } from "./arena.ts";
+import { addMember, type GroupMember, hasRoom, makeGroup, removeMember } from "./endpoint-group.ts";
+import {
+  hashText,
+  type IndexKey,
+  policyKeys,
+  rangeCountAt,
+  scopeHash,
+  serviceKeys,
+  workloadKeys,
+} from "./mesh-keys.ts";
+import { type IndexName, type MeshMemory, POLICY_VERSION } from "./mesh-memory.ts";
+import { makeRecord, type RecordContent, recordName, recordVersion } from "./mesh-record.ts";
+import { MeshTables, REFUSED_EVERYWHERE, VERBATIM } from "./mesh-tables.ts";
+import type { CachedRecord } from "./record-cache.ts";
+
+/** What was changed since the last commit. */
+export interface MeshChange {
+  readonly policiesChanged: boolean;
+  readonly workloadsChanged: boolean;
+}
+
+export interface MeshCommit extends MeshChange {
+  /** This node's workloads that are new or changed; none where the node has no name. */
+  readonly localWorkloads: readonly Workload[];
+}
+
+/** A service or a workload, or a policy: they are named apart. */
+export type ResourceType = "address" | "policy";
+
+export class MeshWriter {
+  readonly #memory: MeshMemory;
+  readonly #arena: Arena;
+  readonly #tables: MeshTables;
+  readonly #localNode: string | undefined;
+  readonly #touchedLocal = new Set<string>();
+  #policiesChanged = false;
+  #workloadsChanged = false;
+
+  /**
+   * @param memory empty; nobody else writes to it.
+   * @param options.localNode `undefined`: every workload counts as this node's.
+   */
+  constructor(memory: MeshMemory, options: { readonly localNode: string | undefined }) {
+    this.#memory = memory;
+    this.#arena = new Arena(memory);
+    this.#tables = new MeshTables(memory);
+    this.#localNode = options.localNode;
+  }
+
+  /**
+   * A new or changed workload or service. The bytes are copied.
+   *
+   * @throws WireError when they are not understood: what was known under the name stays.
+   * @throws Error when there is no room left.
+   */
+  putAddress(
+    encoded: Uint8Array,
+    version: string,
+    dialect: AddressDialect = "control-plane",
+  ): void {
+    const resource = decodeAddress(encoded, dialect);
+    const flags = dialect === "verbatim" ? VERBATIM : 0;
+    if (resource.kind === "workload") {
+      this.#putWorkload(resource.workload, { flags, version, encoded });
+    } else this.#putService(resource.service, { flags, version, encoded });
+  }
+
+  /** @param name uid or `namespace/hostname`; may be one that is not known. */
+  removeAddress(name: string): void {
+    const workload = this.#find((tables) => tables.workload(name));
+    // Names of workloads and services don't collide: a host name has no slash.
+    if (workload !== undefined) {
+      this.#replaceWorkload(workload, undefined);
+      return;
+    }
+    const service = this.#find((tables) => tables.service(name));
+    if (service !== undefined) this.#replaceService(name, service, undefined);
+  }
+
+  /** As {@link putAddress}. */
+  putPolicy(encoded: Uint8Array, version: string): void {
+    const policy = decodeAuthorization(encoded);
+    const name = policyKey(policy);
+    const former = this.#find((tables) => tables.policy(name));
+    const added = this.#make({ kind: "policy", flags: 0, name, version, encoded }, former);
+    this.#removeRefusal(name);
+    this.#replacePolicy(name, former, { ref: added, policy });
+  }
+
+  /** @param name `namespace/name`; may be one that is not known. */
+  removePolicy(name: string): void {
+    this.#removeRefusal(name);
+    const former = this.#find((tables) => tables.policy(name));
+    if (former !== undefined) this.#replacePolicy(name, former, undefined);
+  }
+
+  /**
+   * A policy that came and is not understood: whom it may have been meant for must know. An earlier
+   * version of it stays in force.
+   *
+   * @param encoded `undefined`: nothing came with the name.
+   */
+  refusePolicy(name: string, encoded: Uint8Array | undefined): void {
+    if (this.#find((tables) => tables.policy(name)) !== undefined) return;
+    this.#removeRefusal(name);
+    const scope = encoded === undefined ? undefined : readPolicyScope(encoded);
+    // Where it applies is not known either: at least in its own namespace.
+    const hash = scopeHash(namespaceOf(name), scope ?? "Namespace");
+    // Those who name it miss it anyway.
+    if (hash === undefined) return;
+    const flags = scope === "Global" ? REFUSED_EVERYWHERE : 0;
+    const content = { flags, name, version: "", encoded: NOTHING };
+    const ref = this.#make({ kind: "refusal", ...content }, undefined);
+    this.#relate(refusalKeys(name, hash), ref, [], undefined);
+    this.#policiesChanged = true;
+  }
+
+  /** Everything of a list, in its order. */
+  apply(updates: readonly MeshUpdate[]): void {
+    for (const update of updates) {
+      switch (update.kind) {
+        case "workload":
+        case "service":
+          this.putAddress(encodeAddress(update, "verbatim"), "", "verbatim");
+          break;
+        case "remove-address":
+          this.removeAddress(update.name);
+          break;
+        case "policy":
+          this.putPolicy(encodeAuthorization(update.policy), "");
+          break;
+        case "remove-policy":
+          this.removePolicy(update.name);
+          break;
+      }
+    }
+  }
+
+  /** What was done since the last call. Readers have seen it already, but nobody told them. */
+  commit(): MeshCommit {
+    const localWorkloads: Workload[] = [];
+    for (const uid of this.#touchedLocal) {
+      const workload = this.#find((tables) => tables.workload(uid))?.value;
+      if (workload !== undefined && workload.node === this.#localNode)
+        localWorkloads.push(workload);
+    }
+    const commit: MeshCommit = {
+      policiesChanged: this.#policiesChanged,
+      workloadsChanged: this.#workloadsChanged,
+      localWorkloads,
+    };
+    this.#touchedLocal.clear();
+    this.#policiesChanged = false;
+    this.#workloadsChanged = false;
+    return commit;
+  }
+
+  /** What was given with the last version of the name; `undefined`: it is not known. */
+  versionOf(type: ResourceType, name: string): string | undefined {
+    const known =
+      type === "policy"
+        ? this.#find((tables) => tables.policy(name))
+        : (this.#find((tables) => tables.workload(name)) ??
+          this.#find((tables) => tables.service(name)));
+    return known === undefined ? undefined : recordVersion(this.#memory, known.ref);
+  }
+
+  /** Name and version of everything; do not write meanwhile. */
+  *versions(type: ResourceType): Iterable<readonly [name: string, version: string]> {
+    const indexes: readonly IndexName[] =
+      type === "policy" ? ["policy-by-key"] : ["workload-by-uid", "service-by-key"];
+    for (const index of indexes) {
+      for (const ref of this.#tables.index(index).all()) {
+        yield [recordName(this.#memory, ref), recordVersion(this.#memory, ref)];
+      }
+    }
+  }
+
+  #putWorkload(workload: Workload, content: Encoded): void {
+    const former = this.#find((tables) => tables.workload(workload.uid));
+    const named = { kind: "workload", name: workload.uid, workload, ...content } as const;
+    this.#replaceWorkload(former, { ref: this.#make(named, former), workload });
+  }
+
+  #replaceWorkload(
+    former: CachedRecord<Workload> | undefined,
+    added: { readonly ref: number; readonly workload: Workload } | undefined,
+  ): void {
+    const joinedKeys = [...(added?.workload.services.keys() ?? [])];
+    for (const key of joinedKeys) this.#makeRoom(key);
+    const joined = this.#groups(joinedKeys);
+    const left = this.#groups([...(former?.value.services.keys() ?? [])]);
+    const addedKeys = added === undefined ? [] : this.#workloadKeys(added.workload);
+    const formerKeys = former === undefined ? [] : this.#workloadKeys(former.value);
+    this.#relate(addedKeys, added?.ref, formerKeys, former?.ref, () => {
+      if (added !== undefined) {
+        const member = memberOf(added.ref, added.workload);
+        for (const { group } of joined) addMember(this.#memory, group, member);
+      }
+      if (former !== undefined) {
+        const member = memberOf(former.ref, former.value);
+        for (const place of left) this.#leave(place, member);
+      }
+    });
+    this.#workloadsChanged = true;
+    const uid = (added?.workload ?? former?.value)?.uid;
+    if (uid === undefined || this.#localNode === undefined) return;
+    if (added?.workload.node === this.#localNode) this.#touchedLocal.add(uid);
+  }
+
+  #workloadKeys(workload: Workload): readonly IndexKey[] {
+    const isLocal = this.#localNode === undefined || workload.node === this.#localNode;
+    return workloadKeys(workload, isLocal);
+  }
+
+  #putService(service: Service, content: Encoded): void {
+    const key = serviceKey(service);
+    const former = this.#find((tables) => tables.service(key));
+    const ref = this.#make({ kind: "service", name: key, ...content }, former);
+    this.#replaceService(key, former, { ref, service });
+  }
+
+  #replaceService(
+    key: string,
+    former: CachedRecord<Service> | undefined,
+    added: { readonly ref: number; readonly service: Service } | undefined,
+  ): void {
+    const addedKeys = added === undefined ? [] : serviceKeys(key, added.service);
+    const formerKeys = former === undefined ? [] : serviceKeys(key, former.value);
+    this.#relate(addedKeys, added?.ref, formerKeys, former?.ref, () => {
+      this.#countRanges(added?.service, 1);
+      this.#countRanges(former?.value, -1);
+    });
+  }
+
+  #countRanges(service: Service | undefined, by: 1 | -1): void {
+    for (const { cidr } of service?.cidrVips ?? []) {
+      const at = rangeCountAt(cidr);
+      this.#memory.words[at] = this.#memory.word(at) + by;
+    }
+  }
+
+  #replacePolicy(
+    name: string,
+    former: CachedRecord<AuthorizationPolicy> | undefined,
+    added: { readonly ref: number; readonly policy: AuthorizationPolicy } | undefined,
+  ): void {
+    const addedKeys = added === undefined ? [] : policyKeys(name, added.policy);
+    const formerKeys = former === undefined ? [] : policyKeys(name, former.value);
+    this.#relate(addedKeys, added?.ref, formerKeys, former?.ref, () => this.#policiesMoved());
+    this.#policiesChanged = true;
+  }
+
+  #removeRefusal(name: string): void {
+    const refusal = this.#find((tables) => tables.refusal(name));
+    if (refusal === undefined) return;
+    const hash = scopeHash(namespaceOf(name), refusal.isEverywhere ? "Global" : "Namespace");
+    if (hash === undefined) return;
+    this.#relate([], undefined, refusalKeys(name, hash), refusal.ref, () => this.#policiesMoved());
+    this.#policiesChanged = true;
+  }
+
+  #policiesMoved(): void {
+    this.#memory.words[POLICY_VERSION] = this.#memory.word(POLICY_VERSION) + 1;
+  }
+
+  #make(
+    content: Omit<RecordContent, "since" | "workload"> & { readonly workload?: Workload },
+    former: CachedRecord<unknown> | undefined,
+  ): number {
+    const record = { workload: undefined, ...content, since: former?.since };
+    return makeRecord(this.#memory, this.#arena, record);
+  }
+
+  /** One change for readers: the added record is found, the former no longer. */
+  #relate(
+    addedKeys: readonly IndexKey[],
+    added: number | undefined,
+    formerKeys: readonly IndexKey[],
+    former: number | undefined,
+    also?: () => void,
+  ): void {
+    for (const { index } of addedKeys) {
+      // All the keys of a record may be in one index.
+      this.#tables.index(index).reserve(this.#arena, addedKeys.length);
+    }
+    this.#memory.write(() => {
+      if (added !== undefined) {
+        for (const { index, hash } of addedKeys) this.#tables.index(index).add(hash, added);
+      }
+      also?.();
+      if (former === undefined) return;
+      for (const { index, hash } of formerKeys) this.#tables.index(index).remove(hash, former);
+      this.#arena.release(former);
+    });
+  }
+
+  /** So that one more workload can join the endpoints of a service. */
+  #makeRoom(key: string): void {
+    const former = this.#find((tables) => tables.group(key));
+    if (former !== undefined && hasRoom(this.#memory, former)) return;
+    const group = makeGroup(this.#memory, this.#arena, key, former);
+    const keys: IndexKey[] = [{ index: "endpoints-by-service", hash: hashText(key) }];
+    this.#relate(keys, group, former === undefined ? [] : keys, former);
+  }
+
+  #groups(keys: readonly string[]): readonly EndpointGroup[] {
+    return keys.flatMap((key) => {
+      const group = this.#find((tables) => tables.group(key));
+      return group === undefined ? [] : [{ key, group }];
+    });
+  }
+
+  /** Within a write. A group without endpoints is given up. */
+  #leave({ key, group }: EndpointGroup, member: GroupMember): void {
+    if (removeMember(this.#memory, group, member)) return;
+    this.#tables.index("endpoints-by-service").remove(hashText(key), group);
+    this.#arena.release(group);
+  }
+
+  /** Not within a write. */
+  #find<Found>(find: (tables: MeshTables) => Found): Found {
+    return this.#memory.read(() => find(this.#tables));
+  }
+}
+
+interface EndpointGroup {
+  readonly key: string;
+  readonly group: number;
+}
+
+type Encoded = Pick<RecordContent, "flags" | "version" | "encoded">;
+
+const NOTHING = new Uint8Array();
+
+function memberOf(ref: number, { status, capacity }: Workload): GroupMember {
+  return { ref, isHealthy: status === "Healthy", capacity };
+}
+
+function refusalKeys(name: string, scope: number): readonly IndexKey[] {
+  return [
+    { index: "refusal-by-key", hash: hashText(name) },
+    { index: "policy-by-scope", hash: scope },
+  ];
+}
+
+/** Of a policy's key. */
+function namespaceOf(name: string): string {
+  return name.slice(0, Math.max(0, name.indexOf("/")));
+}
