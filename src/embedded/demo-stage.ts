@@ -7,6 +7,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import type { Server } from "node:net";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { aborted } from "../runtime/clock.ts";
 import { DemoDaemon } from "./demo-daemon.ts";
 import {
   buildDemoNetwork,
@@ -291,11 +292,4 @@ function prometheusFile({ nodes }: DemoNetwork): string {
 scrape_configs:
   - { job_name: ztunnel, static_configs: [{ targets: [${targets.join(", ")}] }] }
 `;
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

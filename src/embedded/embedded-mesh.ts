@@ -4,7 +4,7 @@
  */
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { systemClock } from "../runtime/clock.ts";
+import { aborted, systemClock } from "../runtime/clock.ts";
 import { CaService } from "./ca-service.ts";
 import { CallerCheck } from "./caller-check.ts";
 import { EmbeddedAuthority, ROOT_FILE } from "./certificate-authority.ts";
@@ -106,11 +106,4 @@ function localAddresses(): readonly string[] {
     .flatMap((addresses) => addresses ?? [])
     .map(({ address }) => address)
     .filter((address) => !address.startsWith("fe80:"));
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

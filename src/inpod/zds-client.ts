@@ -8,6 +8,7 @@ import { constants } from "node:os";
 import { Backoff } from "../runtime/backoff.ts";
 import { type Clock, sleep } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
+import { formatDelay } from "../telemetry/delay-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { InpodError, osErrorText } from "./inpod-error.ts";
 import type { WorkloadReconciler } from "./workload-reconciler.ts";
@@ -139,8 +140,3 @@ const DIAL_FAILURES: Readonly<Record<string, string>> = {
   ECONNREFUSED: "Connection refused",
   EPROTOTYPE: "Protocol wrong type for socket",
 };
-
-/** `20ms`, `1.28s`. */
-function formatDelay(delayMs: number): string {
-  return delayMs < 1000 ? `${delayMs}ms` : `${delayMs / 1000}s`;
-}

@@ -24,6 +24,7 @@ const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 /** The monotonic clock is finer, the wall clock is right: beyond this they are brought together. */
 const WALL_CLOCK_DRIFT_MS_MAX = 1.5;
+
 /** The machine's clock. */
 export const systemClock: Clock = makeSystemClock();
 
@@ -51,6 +52,14 @@ function makeSystemClock(): Clock {
       return { cancel: () => clearTimeout(handle) };
     },
   };
+}
+
+/** Settles when the signal is aborted, also if it is already. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
 }
 
 /** Waits; rejects with the signal's reason when aborted. */

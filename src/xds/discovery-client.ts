@@ -7,6 +7,7 @@
 import { Backoff } from "../runtime/backoff.ts";
 import { type Clock, sleep, type Timer } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
+import { formatDelay } from "../telemetry/delay-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { DeltaClient } from "./delta-client.ts";
 import {
@@ -274,9 +275,4 @@ function hint({ message }: DiscoveryError): string {
     return " (hint: is the DNS server reachable?)";
   }
   return "";
-}
-
-/** `20ms`, `1.28s`. */
-function formatDelay(delayMs: number): string {
-  return delayMs < 1000 ? `${Math.round(delayMs)}ms` : `${Number((delayMs / 1000).toFixed(2))}s`;
 }
