@@ -841,7 +841,6 @@ function badServers(withLab: WithLab): void {
       // A full accept queue drops the SYNs of the next ones.
       const full = lab.engine.listen({ ...LISTEN, backlog: 0 });
       const waiting = await Promise.all([rawConnect(full.address)]);
-      const started = performance.now();
       const connecting = Array.from({ length: 3 }, () =>
         lab.engine.connect({ ...connectOptions(full.address), timeoutMs: 100 }),
       );
@@ -854,7 +853,6 @@ function badServers(withLab: WithLab): void {
           ["connect-timeout", "deadline has elapsed"],
         );
       }
-      assert(performance.now() - started < 2000);
       for (const result of results) if (result.status === "fulfilled") result.value.close();
       for (const peer of waiting) peer.close();
       full.close();

@@ -35,6 +35,15 @@ import {
 const MAIN = resolve(import.meta.dirname, "../../dist/main.js");
 const skip = requireNetns("iptables");
 const timeout = 30_000;
+/** Both nodes would wait longer than a test may take, did something keep them. */
+const PATIENT: TwoNodesOptions = {
+  environmentOf: {
+    "node-a": { CONNECTION_TERMINATION_DEADLINE: "60s" },
+    "node-b": { CONNECTION_TERMINATION_DEADLINE: "60s" },
+  },
+};
+/** Far below the deadline of {@link PATIENT}, and enough for a busy machine. */
+const SOON_MS = 10_000;
 /** Of which Node itself takes 43. */
 const RESIDENT_MB_MAX = 75;
 
@@ -53,15 +62,15 @@ describe("at rest", { skip, concurrency: false }, () => {
 
 describe("going down", { skip, concurrency: false }, () => {
   test("with nothing open the daemon is gone at once", { timeout }, (t) =>
-    withLab({}, async (lab) => {
+    withLab(PATIENT, async (lab) => {
       const { tookMs } = await terminated(lab.node("node-a"));
       t.diagnostic(`gone ${tookMs.toFixed(0)} ms after SIGTERM`);
-      assert.ok(tookMs < 1000, `${tookMs} ms`);
+      assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
     }),
   );
 
-  test("a connection that ends by itself is waited for, a new one is refused", { timeout }, () =>
-    withLab({}, async (lab, pairsAlong) => {
+  test("a connection that ends by itself is waited for, a new one is refused", { timeout }, (t) =>
+    withLab(PATIENT, async (lab, pairsAlong) => {
       const pairs = pairsAlong(PATHS.HBONE);
       const pair = await pairs.make();
       await talk(pair);
@@ -84,7 +93,8 @@ describe("going down", { skip, concurrency: false }, () => {
       await hangUp(pair);
       await ended;
       const tookMs = performance.now() - hungUpAt;
-      assert.ok(tookMs < 1000, `gone ${tookMs} ms after the connection`);
+      t.diagnostic(`gone ${tookMs.toFixed(0)} ms after the connection`);
+      assert.ok(tookMs < SOON_MS, `gone ${tookMs} ms after the connection`);
 
       const other = pairsAlong(PATHS.passthrough);
       const passing = await other.make();
@@ -127,14 +137,15 @@ describe("going down", { skip, concurrency: false }, () => {
             assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"], node);
             const { tookMs } = await ended;
             t.diagnostic(`${node}: gone ${tookMs.toFixed(0)} ms after SIGTERM`);
-            assert.ok(Math.abs(tookMs - deadlineMs) < 700, `${node} took ${tookMs} ms`);
+            const lateMs = tookMs - deadlineMs;
+            assert.ok(lateMs > -100 && lateMs < 2500, `${node} took ${tookMs} ms`);
           }
         },
       ),
   );
 
   test("a second signal does not wait", { timeout }, () =>
-    withLab({}, async (lab, pairsAlong) => {
+    withLab(PATIENT, async (lab, pairsAlong) => {
       const pairs = pairsAlong(PATHS["plaintext inbound"]);
       await talk(await pairs.make());
       const node = lab.node("node-b");
@@ -142,7 +153,7 @@ describe("going down", { skip, concurrency: false }, () => {
       await delay(300);
       node.process.kill("SIGINT");
       const { tookMs } = await ended;
-      assert.ok(tookMs < 1300, `${tookMs} ms`);
+      assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
     }),
   );
 });
@@ -185,7 +196,8 @@ describe("a running daemon", { skip }, () => {
         const tookMs = performance.now() - startedAt;
         assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"]);
         t.diagnostic(`Del was acknowledged after ${tookMs.toFixed(1)} ms`);
-        assert.ok(tookMs < 500, `${tookMs} ms`);
+        // Nothing drains: that would take 5 s.
+        assert.ok(tookMs < 2500, `${tookMs} ms`);
         const direct = connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT);
         await assert.rejects(direct, { code: "ECONNREFUSED" });
         const late = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
@@ -226,8 +238,7 @@ describe("a running daemon", { skip }, () => {
           await echoOnce(lab, "outside", ADDRESS.server);
         }
         echo.close();
-        const ended = [terminated(lab.node("node-a")), terminated(lab.node("node-b"))];
-        for (const { tookMs } of await Promise.all(ended)) assert.ok(tookMs < 2000, `${tookMs} ms`);
+        await Promise.all([terminated(lab.node("node-a")), terminated(lab.node("node-b"))]);
       },
     ),
   );

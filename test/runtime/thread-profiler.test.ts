@@ -17,11 +17,12 @@ test("a CPU profile finds the function that keeps the thread busy", async () => 
   const profile = profiler.run({ kind: "cpu", durationMs: 400, frequencyHz: 1000 });
   // Sampling begins a moment after it was asked for.
   await new Promise((resolve) => systemClock.after(100, () => resolve(undefined), true));
-  spin(150);
+  const spinningMs = spin(150);
   const nodes = await profile;
   const spunMs = totalOf(nodes, "spin") / 1e6;
   const allMs = totalOf(nodes, "(root)") / 1e6;
-  assert.ok(spunMs > allMs / 2 && spunMs <= 200, `${spunMs} of ${allMs} ms`);
+  assert.ok(spunMs > allMs / 2, `${spunMs} of ${allMs} ms`);
+  assert.ok(spunMs < 1.5 * spinningMs, `${spunMs} of ${spinningMs} ms`);
   const spinning = nodes.find(({ functionName }) => functionName === "spin");
   assert.match(spinning?.url ?? "", /thread-profiler\.test\.ts$/);
 });
@@ -50,10 +51,11 @@ test("a heap profile finds who made what is still there, while sampling only", a
   assert.deepEqual(await profiler.run({ kind: "heap" }), []);
 });
 
+/** @returns how long it took; on a busy machine that is more. */
 function spin(ms: number): number {
-  let turns = 0;
-  for (const endsAt = performance.now() + ms; performance.now() < endsAt; ) turns++;
-  return turns;
+  const startedAt = performance.now();
+  while (performance.now() < startedAt + ms);
+  return performance.now() - startedAt;
 }
 
 function hoard(): readonly object[] {
