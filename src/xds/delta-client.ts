@@ -51,7 +51,7 @@ export interface DeltaClientOptions {
 }
 
 /** A resource that was refused. */
-export interface Refusal {
+interface Refusal {
   readonly name: string;
   readonly reason: string;
 }
@@ -183,10 +183,6 @@ export class DeltaExchange {
   /** False for a type that nobody asked for; it is acknowledged all the same. */
   get known(): boolean {
     return this.#state !== undefined;
-  }
-
-  get refusals(): readonly Refusal[] {
-    return this.#refusals;
   }
 
   /**
