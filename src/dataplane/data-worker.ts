@@ -18,9 +18,10 @@ import { giveBackWhenQuiet } from "./quiet-thread.ts";
 import { ThreadLogSink } from "./thread-log-sink.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
 
-/** How long connections are told of at a time, and how many in one message. */
+/** How long connections or series are told of at a time, and how many in one message. */
 const SLICE_MS = 1;
 const PORTION_CONNECTIONS = 128;
+const PORTION_SERIES = 256;
 
 run(workerData as ThreadStart);
 
@@ -65,6 +66,18 @@ function run(start: ThreadStart): void {
     }
   };
 
+  const reportSample = async (call: number): Promise<void> => {
+    const pace = new Pace(systemClock, SLICE_MS);
+    const sample = thread.collect();
+    const { series } = sample;
+    let at = 0;
+    for (; at + PORTION_SERIES < series.length; at += PORTION_SERIES) {
+      report({ kind: "series", call, some: series.slice(at, at + PORTION_SERIES) });
+      if (pace.isOver) await pace.rest();
+    }
+    report({ kind: "answer", call, sample: { ...sample, series: series.slice(at) } });
+  };
+
   const fail = (call: number, error: unknown): void =>
     report({ kind: "answer", call, error: error instanceof Error ? error.message : String(error) });
   const settle = async (call: number, work: Promise<void>): Promise<void> => {
@@ -105,7 +118,7 @@ function run(start: ThreadStart): void {
       case "log-filter":
         return logger.setFilter(command.filter);
       case "collect":
-        return report({ kind: "answer", call: command.call, sample: thread.collect() });
+        return void reportSample(command.call);
       case "connections":
         return void settle(command.call, reportConnections(command.call, command.uid));
       case "profile":

@@ -3,6 +3,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
+import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
@@ -51,6 +52,8 @@ export type ThreadReport =
     }
   /** Some of the connections that were asked for; the answer comes after the last of them. */
   | { readonly kind: "connections"; readonly call: number; readonly some: LiveConnections }
+  /** Some of the series of a sample; the answer brings the last of them and the rest of it. */
+  | { readonly kind: "series"; readonly call: number; readonly some: readonly TrafficDelta[] }
   | { readonly kind: "certificate"; readonly call: number; readonly identity: Identity }
   /** Asks a control plane for a workload or service by one of its names. */
   | { readonly kind: "learn"; readonly call: number; readonly key: string }

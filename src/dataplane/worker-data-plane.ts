@@ -7,6 +7,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
+import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
@@ -105,8 +106,8 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   async collect(): Promise<readonly ThreadSample[]> {
-    const answers = await this.#callAll(this.#threads, (call) => ({ kind: "collect", call }));
-    return answers.flatMap((answer) => (answer.sample === undefined ? [] : [answer.sample]));
+    const samples = await Promise.all(this.#threads.map((thread) => thread.collect()));
+    return samples.filter((sample) => sample !== undefined);
   }
 
   async connections(uid: string): Promise<LiveConnections> {
@@ -153,6 +154,7 @@ class WorkerThread {
   readonly #calls = new Calls<Answer>();
   /** By the call that asked for them. */
   readonly #connections = new Map<number, LiveConnections[]>();
+  readonly #series = new Map<number, (readonly TrafficDelta[])[]>();
   readonly #deps: WorkerDataPlaneDeps;
   #ended = false;
 
@@ -182,23 +184,26 @@ class WorkerThread {
     return this.#calls.ask((call) => this.post(command(call)));
   }
 
-  /** They come in portions. */
   async connections(uid: string): Promise<LiveConnections> {
     const portions: LiveConnections[] = [];
-    let asked = 0;
-    try {
-      await this.call((call) => {
-        asked = call;
-        this.#connections.set(call, portions);
-        return { kind: "connections", call, uid };
-      });
-    } finally {
-      this.#connections.delete(asked);
-    }
+    await this.#callInPortions(this.#connections, portions, (call) => ({
+      kind: "connections",
+      call,
+      uid,
+    }));
     return {
       inbound: portions.flatMap(({ inbound }) => inbound),
       outbound: portions.flatMap(({ outbound }) => outbound),
     };
+  }
+
+  async collect(): Promise<ThreadSample | undefined> {
+    const portions: (readonly TrafficDelta[])[] = [];
+    const { sample } = await this.#callInPortions(this.#series, portions, (call) => ({
+      kind: "collect",
+      call,
+    }));
+    return sample && { ...sample, series: [...portions.flat(), ...sample.series] };
   }
 
   /** Idempotent; nothing is left to do for a thread that died. */
@@ -208,6 +213,24 @@ class WorkerThread {
     this.#ended = true;
     await this.#worker.terminate();
     this.#calls.failAll(new Error("the data thread is closed"));
+  }
+
+  /** @param waiting where reports of this call find the portions that they add to. */
+  async #callInPortions<Portion>(
+    waiting: Map<number, Portion[]>,
+    portions: Portion[],
+    command: (call: number) => ThreadCommand,
+  ): Promise<Answer> {
+    let asked = 0;
+    try {
+      return await this.call((call) => {
+        asked = call;
+        waiting.set(call, portions);
+        return command(call);
+      });
+    } finally {
+      waiting.delete(asked);
+    }
   }
 
   #take(report: ThreadReport): void {
@@ -221,6 +244,9 @@ class WorkerThread {
         break;
       case "connections":
         this.#connections.get(report.call)?.push(report.some);
+        break;
+      case "series":
+        this.#series.get(report.call)?.push(report.some);
         break;
       case "certificate": {
         const { call } = report;
