@@ -5,6 +5,15 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { CONFIG_OPTIONS } from "../src/config/config-option.ts";
 import { LIMITS } from "../src/config/limits.ts";
+import { makeLoopDelayFamily } from "../src/dataplane/metrics.ts";
+import { registerClockSkew } from "../src/identity/metrics.ts";
+import { createInpodMetrics } from "../src/inpod/metrics.ts";
+import { makeTrafficFamilies } from "../src/proxy/metrics.ts";
+import { TRAFFIC_LABELS } from "../src/proxy/traffic-metrics.ts";
+import { registerBuildMetric } from "../src/telemetry/build-info.ts";
+import { registerProcessMetrics } from "../src/telemetry/process-metrics.ts";
+import { makeRegistry } from "../src/telemetry/registry.ts";
+import { createDiscoveryMetrics } from "../src/xds/metrics.ts";
 
 const text = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
 const limits = new Set(Object.values(LIMITS).map(({ variable }) => variable));
@@ -26,6 +35,33 @@ function between(marker: string): string {
 test("the table of variables lists every variable with its default and reason", () => {
   const expected = table(CONFIG_OPTIONS.filter(({ name }) => !limits.has(name)));
   assert.equal(between("options"), expected);
+});
+
+test("the families of metrics are those that a scrape may have", () => {
+  const registry = makeRegistry();
+  registerProcessMetrics(registry);
+  registerBuildMetric(registry, "unknown");
+  registerClockSkew(registry, () => 0);
+  createInpodMetrics(registry);
+  createDiscoveryMetrics(
+    registry,
+    () => ({ connected: false, lastAnswerAt: undefined, lastError: undefined }),
+    () => 0,
+  );
+  makeTrafficFamilies(registry);
+  makeLoopDelayFamily(registry);
+  const [, part] = /\n## Metrics\n([^]*?)\n## /.exec(text) ?? [];
+  const labels = new Set<string>(TRAFFIC_LABELS);
+  const named = [...(part ?? "").matchAll(/`([a-z]+_[a-z_]+)(?:\{[a-z]+\})?`/g)].map(
+    ([, name]) => name ?? "",
+  );
+  assert.deepEqual(
+    named.filter((name) => !labels.has(name)).toSorted(),
+    registry
+      .getMetricsAsArray()
+      .map(({ name }) => name)
+      .toSorted(),
+  );
 });
 
 test("the table of limits lists every limit with its default and reason", () => {
