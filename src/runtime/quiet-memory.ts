@@ -10,6 +10,8 @@ const LOOK_EVERY_MS = 5000;
 const QUIET_SHARE_MAX = 0.02;
 /** What was allocated since the last collection; less is not worth the milliseconds. */
 const ALLOCATED_BYTES_MIN = 4 * 1024 * 1024;
+/** The same, once after each collection: it may have come in the middle of what ended. */
+const ALLOCATED_AFTER_BYTES_MIN = 256 * 1024;
 
 /** One thread's memory. */
 export interface QuietMemoryDeps {
@@ -30,6 +32,7 @@ export class QuietMemory {
   #cpuMs: number;
   /** At the last collection. */
   #allocatedBytes = 0;
+  #waitsForBytes = ALLOCATED_BYTES_MIN;
 
   /** Looks after the memory as long as the thread lives; does not keep it running. */
   constructor(deps: QuietMemoryDeps) {
@@ -48,9 +51,13 @@ export class QuietMemory {
   #look(): void {
     const { cpuMs, allocatedBytes, collect } = this.#deps;
     const isQuiet = cpuMs() - this.#cpuMs < QUIET_SHARE_MAX * LOOK_EVERY_MS;
-    if (isQuiet && allocatedBytes() - this.#allocatedBytes >= ALLOCATED_BYTES_MIN) {
+    if (isQuiet && allocatedBytes() - this.#allocatedBytes >= this.#waitsForBytes) {
       collect();
       this.#allocatedBytes = allocatedBytes();
+      this.#waitsForBytes =
+        this.#waitsForBytes === ALLOCATED_BYTES_MIN
+          ? ALLOCATED_AFTER_BYTES_MIN
+          : ALLOCATED_BYTES_MIN;
     }
     this.#cpuMs = cpuMs();
   }

@@ -47,8 +47,17 @@ test("what ends after a quiet time is collected, too", async () => {
   assert.equal(thread.collections, 2);
 });
 
+test("what ends just after a collection is collected once more, then not again", async () => {
+  const thread = new Thread();
+  await thread.work(50, 10 * MB);
+  await thread.work(50, MB);
+  assert.equal(thread.collections, 2);
+  await thread.work(50, MB);
+  assert.equal(thread.collections, 2);
+});
+
 test("a quiet thread is collected as rarely as it allocates", async () => {
   const thread = new Thread();
-  for (let i = 0; i < 9; i++) await thread.work(50, MB);
-  assert.equal(thread.collections, 2);
+  for (let i = 0; i < 20; i++) await thread.work(50, MB);
+  assert.equal(thread.collections, 8);
 });
