@@ -1,7 +1,7 @@
 /**
  * `npm run bench [-- NAME…] [--quick] [--soak] [--node-a CMD] [--node-b CMD]`: every `*.bench.ts`
- * whose path contains one of the names (without a name all, the soak only with `--soak`), each in a
- * process of its own for a fresh heap and fresh machine code. Prints the tables and how the run stands
+ * whose path contains one of the names (without a name all but the churn, the soak only with
+ * `--soak`), each in a process of its own for a fresh heap and fresh machine code. Prints the tables and how the run stands
  * to the targets. A whole run of our own nodes is written to `bench/results/`, any other to
  * `bench/out/`.
  */
@@ -16,14 +16,18 @@ import { formatJudgements, judge } from "./targets.ts";
 
 const FOLDER = import.meta.dirname;
 const SOAK = "path/soak.bench.ts";
+/** Half an hour: runs when it is named. */
+const CHURN = "path/churn.bench.ts";
 /** Longer than any bench takes; a stage removes what it made when it is told to end. */
-const BENCH_MS_MAX = 900_000;
+const BENCH_MS_MAX = 2_400_000;
 
 const options = parseBenchOptions(process.argv.slice(2));
 const { names, isQuick, withSoak, nodeCommands } = options;
 const files = globSync("**/*.bench.ts", { cwd: FOLDER })
   .filter((file) =>
-    names.length === 0 ? withSoak || file !== SOAK : names.some((name) => file.includes(name)),
+    names.length === 0
+      ? file !== CHURN && (withSoak || file !== SOAK)
+      : names.some((name) => file.includes(name)),
   )
   .sort();
 if (files.length === 0) throw new Error(`no bench is named ${names.join(" or ")}`);

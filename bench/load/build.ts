@@ -15,6 +15,7 @@ export type LoadTool =
   | "idle"
   | "paced-connects"
   | "paced-echo"
+  | "probe"
   | "round-trip";
 
 /** @returns the path of the program. @throws with the compiler's words. */

@@ -124,6 +124,9 @@ export class MeshLab {
 
   private constructor(options: MeshLabOptions) {
     this.#options = options;
+    // Before the handlers of the namespaces, which end this process.
+    process.prependOnceListener("SIGINT", this.#removeFolder);
+    process.prependOnceListener("SIGTERM", this.#removeFolder);
   }
 
   /** Settles when every daemon is ready. */
@@ -158,6 +161,12 @@ export class MeshLab {
     });
     this.hosts.set(name, host);
     return host;
+  }
+
+  /** Ends what runs there too. */
+  removeHost(name: string): void {
+    this.net.removeHost(this.host(name));
+    this.hosts.delete(name);
   }
 
   /** Settles when it listens. It ends with the lab, or when it is killed. */
@@ -197,8 +206,12 @@ export class MeshLab {
   async close(): Promise<void> {
     for (const node of this.nodes.values()) node.close();
     this.net.close();
-    rmSync(this.folder, { recursive: true, force: true });
+    process.off("SIGINT", this.#removeFolder);
+    process.off("SIGTERM", this.#removeFolder);
+    this.#removeFolder();
   }
+
+  readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   async #start(): Promise<void> {
     const { nodes, outsiders, controlIp, mesh } = this.#options;

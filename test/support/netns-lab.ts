@@ -31,8 +31,10 @@ export interface LabHost {
 export class NetnsLab {
   readonly #prefix: string;
   readonly #bridge: string;
-  readonly #netnsNames: string[] = [];
-  readonly #processes = new Set<ChildProcess>();
+  readonly #netnsNames = new Set<string>();
+  /** Key is the process, value its namespace. */
+  readonly #processes = new Map<ChildProcess, string>();
+  #portCount = 0;
   #closed = false;
 
   constructor() {
@@ -48,9 +50,9 @@ export class NetnsLab {
   /** A namespace with `eth0` on the bridge and `lo`, both up. @param name short, `a-z0-9`. */
   addHost(name: string, options: LabHostOptions): LabHost {
     const netns = this.#addNetns(name);
-    const port = `port${this.#netnsNames.length}`;
+    const port = `port${this.#portCount++}`;
     ip(this.#bridge, [
-      `link add ${port} type veth peer name eth0 netns ${netns}`,
+      `link add ${port} type veth peer name eth0 netns ${netns} address ${macOf(options.ipv4)}`,
       `link set ${port} master br0 up`,
     ]);
     ip(netns, [
@@ -78,9 +80,16 @@ export class NetnsLab {
     const child = spawn("nsenter", [`--net=${host.path}`, "--", command, ...args], {
       stdio: ["ignore", "pipe", "inherit"],
     });
-    this.#processes.add(child);
+    this.#processes.set(child, host.netns);
     child.once("exit", () => this.#processes.delete(child));
     return child;
+  }
+
+  /** Kills what was started in the host and removes its namespace. */
+  removeHost({ netns }: LabHost): void {
+    for (const [child, where] of this.#processes) if (where === netns) child.kill("SIGKILL");
+    deleteNetns(netns);
+    this.#netnsNames.delete(netns);
   }
 
   /** Kills what was started and removes every namespace, as far as it goes. Idempotent. */
@@ -90,14 +99,14 @@ export class NetnsLab {
     process.off("exit", this.#exited);
     process.off("SIGINT", this.#interrupted);
     process.off("SIGTERM", this.#interrupted);
-    for (const child of this.#processes) child.kill("SIGKILL");
+    for (const child of this.#processes.keys()) child.kill("SIGKILL");
     for (const name of this.#netnsNames) deleteNetns(name);
   }
 
   #addNetns(name: string): string {
     const netns = `${this.#prefix}-${name}`;
     run("ip", ["netns", "add", netns]);
-    this.#netnsNames.push(netns);
+    this.#netnsNames.add(netns);
     ip(netns, ["link set lo up"]);
     return netns;
   }
@@ -195,6 +204,12 @@ function ip(netns: string, commands: readonly string[]): void {
 
 function run(command: string, args: readonly string[], input = ""): string {
   return execFileSync(command, args, { input, encoding: "utf8", stdio: ["pipe", "pipe", "pipe"] });
+}
+
+/** The same for the same address, so that neighbours find the next host that has it at once. */
+function macOf(ipv4: string): string {
+  const octets = withoutPrefixLength(ipv4).split(".").map(Number);
+  return ["02", "00", ...octets.map((octet) => octet.toString(16).padStart(2, "0"))].join(":");
 }
 
 function withoutPrefixLength(address: string): string {
