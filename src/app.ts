@@ -261,8 +261,9 @@ class Daemon implements App {
       const mesh = await this.#makeDiscovery(discovery);
       if (this.#stopping) return;
       this.#mesh = mesh;
+      const restored = await mesh.restore();
       this.#discovery = mesh.run(this.#discoveryEnd.signal);
-      await Promise.race([mesh.synced, aborted(this.#agent.signal)]);
+      if (!restored) await Promise.race([mesh.synced, aborted(this.#agent.signal)]);
       if (this.#stopping) return;
     }
     this.#readiness.complete("state manager");

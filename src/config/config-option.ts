@@ -46,6 +46,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "learn of workloads and services when a connection needs them, instead of all at once",
   },
   {
+    name: "STATE_DIR",
+    type: "path",
+    fallback: "-",
+    why: "folder where the mesh is kept, to be served after a restart while the control plane is away; no keys, readable by its owner only",
+  },
+  {
     name: "INSTANCE_IP",
     type: "IP address",
     fallback: "1.1.1.1",

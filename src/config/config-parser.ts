@@ -161,9 +161,17 @@ function readDiscovery(
     connectMs: readLimit(reader, "discoveryConnect"),
     firstAnswerMs: readLimit(reader, "discoveryFirstAnswer"),
     demandMs: readLimit(reader, "discoveryDemand"),
+    state: readState(reader),
     offeredBytesMax: readLimit(reader, "discoveryOffer"),
   };
   return text === "" || (text === undefined && hasFile) ? undefined : discovery;
+}
+
+function readState(reader: EnvironmentReader): DiscoveryConfig["state"] {
+  const folder = reader.text("STATE_DIR");
+  const everyMs = readLimit(reader, "stateSave");
+  const ageMsMax = readLimit(reader, "stateAge");
+  return folder === undefined || folder === "" ? undefined : { folder, everyMs, ageMsMax };
 }
 
 /** @see spec control-plane 1.2 */

@@ -3,6 +3,7 @@ import type { HttpLimits } from "../admin/http-listener.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 import type { NodeDescription } from "../xds/delta-client.ts";
+import type { StateKeeperOptions } from "../xds/state-keeper.ts";
 
 export interface Config {
   readonly mesh: MeshConfig;
@@ -43,6 +44,8 @@ export interface DiscoveryConfig {
   readonly connectMs: number;
   readonly firstAnswerMs: number;
   readonly demandMs: number;
+  /** Where the mesh is kept for a restart; `undefined`: nowhere. */
+  readonly state: StateKeeperOptions | undefined;
   readonly offeredBytesMax: number;
 }
 

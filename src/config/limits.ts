@@ -33,7 +33,9 @@ export type LimitName =
   | "discoveryConnect"
   | "discoveryFirstAnswer"
   | "discoveryDemand"
-  | "discoveryOffer";
+  | "discoveryOffer"
+  | "stateSave"
+  | "stateAge";
 
 /** Defaults with their reasons. */
 export const LIMITS: Readonly<Record<LimitName, Limit>> = {
@@ -156,6 +158,18 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 5000,
     unit: "ms",
     why: "a connection waits for what XDS_ON_DEMAND asks, then goes on with what is known; the original waits for ever",
+  },
+  stateSave: {
+    variable: "STATE_SAVE_INTERVAL",
+    value: 10_000,
+    unit: "ms",
+    why: "from a change of the mesh until STATE_DIR has it; a busy mesh changes many times a second",
+  },
+  stateAge: {
+    variable: "STATE_MAX_AGE",
+    value: 86_400_000,
+    unit: "ms",
+    why: "a kept mesh that is older is not served: its addresses belong to other pods by then",
   },
   discoveryOffer: {
     variable: "XDS_OFFERED_VERSIONS_SIZE",

@@ -28,7 +28,14 @@ import {
   workloadKeys,
 } from "./mesh-keys.ts";
 import { type IndexName, type MeshMemory, POLICY_VERSION } from "./mesh-memory.ts";
-import { makeRecord, type RecordContent, recordName, recordVersion } from "./mesh-record.ts";
+import {
+  makeRecord,
+  type RecordContent,
+  recordEncoded,
+  recordFlags,
+  recordName,
+  recordVersion,
+} from "./mesh-record.ts";
 import { MeshTables, REFUSED_EVERYWHERE, VERBATIM } from "./mesh-tables.ts";
 import type { CachedRecord } from "./record-cache.ts";
 
@@ -97,11 +104,12 @@ export class MeshWriter {
   }
 
   /** As {@link putAddress}. */
-  putPolicy(encoded: Uint8Array, version: string): void {
+  putPolicy(encoded: Uint8Array, version: string, dialect: AddressDialect = "control-plane"): void {
     const policy = decodeAuthorization(encoded);
     const name = policyKey(policy);
     const former = this.#find((tables) => tables.policy(name));
-    const added = this.#make({ kind: "policy", flags: 0, name, version, encoded }, former);
+    const flags = dialect === "verbatim" ? VERBATIM : 0;
+    const added = this.#make({ kind: "policy", flags, name, version, encoded }, former);
     this.#removeRefusal(name);
     this.#replacePolicy(name, former, { ref: added, policy });
   }
@@ -146,7 +154,7 @@ export class MeshWriter {
           this.removeAddress(update.name);
           break;
         case "policy":
-          this.putPolicy(encodeAuthorization(update.policy), "");
+          this.putPolicy(encodeAuthorization(update.policy), "", "verbatim");
           break;
         case "remove-policy":
           this.removePolicy(update.name);
@@ -176,23 +184,37 @@ export class MeshWriter {
 
   /** What was given with the last version of the name; `undefined`: it is not known. */
   versionOf(type: ResourceType, name: string): string | undefined {
-    const known =
-      type === "policy"
-        ? this.#find((tables) => tables.policy(name))
-        : (this.#find((tables) => tables.workload(name)) ??
-          this.#find((tables) => tables.service(name)));
-    return known === undefined ? undefined : recordVersion(this.#memory, known.ref);
+    const ref = this.#refOf(type, name);
+    return ref === undefined ? undefined : recordVersion(this.#memory, ref);
   }
 
-  /** Name and version of everything; do not write meanwhile. */
+  /** The last version of the name, with a copy of its bytes; `undefined`: it is not known. */
+  resource(type: ResourceType, name: string): { version: string; bytes: Uint8Array } | undefined {
+    const ref = this.#refOf(type, name);
+    if (ref === undefined) return undefined;
+    return { version: recordVersion(this.#memory, ref), bytes: recordEncoded(this.#memory, ref) };
+  }
+
+  /** Name and version of everything that was put; do not write meanwhile. */
   *versions(type: ResourceType): Iterable<readonly [name: string, version: string]> {
     const indexes: readonly IndexName[] =
       type === "policy" ? ["policy-by-key"] : ["workload-by-uid", "service-by-key"];
     for (const index of indexes) {
       for (const ref of this.#tables.index(index).all()) {
+        // No control plane has sent what a file says, nor may one take it back.
+        if ((recordFlags(this.#memory, ref) & VERBATIM) !== 0) continue;
         yield [recordName(this.#memory, ref), recordVersion(this.#memory, ref)];
       }
     }
+  }
+
+  #refOf(type: ResourceType, name: string): number | undefined {
+    const known =
+      type === "policy"
+        ? this.#find((tables) => tables.policy(name))
+        : (this.#find((tables) => tables.workload(name)) ??
+          this.#find((tables) => tables.service(name)));
+    return known?.ref;
   }
 
   #putWorkload(workload: Workload, content: Encoded): void {

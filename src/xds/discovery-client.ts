@@ -91,6 +91,11 @@ export class DiscoveryClient {
     };
   }
 
+  /** The mesh is that of an earlier process, which had it then (ms since the epoch). */
+  resume(lastAnswerAt: number): void {
+    this.#lastAnswerAt = lastAnswerAt;
+  }
+
   /** Converses until the signal is aborted. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const close = () => this.#stream?.close();

@@ -17,6 +17,7 @@ import {
 } from "./discovery-client.ts";
 import { GrpcTransport } from "./grpc-transport.ts";
 import { AddressSink, AuthorizationSink, type MeshCommitted } from "./mesh-sink.ts";
+import { StateKeeper, type StateKeeperOptions } from "./state-keeper.ts";
 
 export interface MeshDiscoveryDeps {
   readonly writer: MeshWriter;
@@ -37,6 +38,8 @@ export interface MeshDiscoveryOptions extends DeltaClientOptions {
   readonly firstAnswerMs: number;
   /** How long a connection waits for an answer on demand, milliseconds. */
   readonly demandMs: number;
+  /** Where the mesh is kept for a restart; `undefined`: nowhere. */
+  readonly state: StateKeeperOptions | undefined;
 }
 
 /** Data threads and operators get the thread back in between. */
@@ -48,12 +51,18 @@ export class MeshDiscovery {
   readonly #client: DiscoveryClient;
   readonly #options: MeshDiscoveryOptions;
   readonly #clock: Clock;
+  readonly #keeper: StateKeeper | undefined;
 
   /** @throws TypeError when the address is no URL. */
   constructor(deps: MeshDiscoveryDeps, options: MeshDiscoveryOptions) {
-    const { writer, committed, clock, random, log } = deps;
+    const { writer, clock, random, log } = deps;
     this.#options = options;
     this.#clock = clock;
+    this.#keeper = options.state && new StateKeeper(deps, options.state);
+    const committed: MeshCommitted = (commit) => {
+      deps.committed(commit);
+      this.#keeper?.changed();
+    };
     const types = [
       { url: ADDRESS_TYPE, onDemand: options.onDemand, sink: new AddressSink(writer, committed) },
       { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(writer, committed) },
@@ -78,6 +87,18 @@ export class MeshDiscovery {
   /** Resolves once the whole mesh, or on demand all policies, are known. */
   get synced(): Promise<void> {
     return this.#client.synced;
+  }
+
+  /**
+   * Serves what an earlier process kept, before the control plane says anything.
+   *
+   * @returns whether there was something.
+   */
+  async restore(): Promise<boolean> {
+    const takenAt = await this.#keeper?.restore();
+    if (takenAt === undefined) return false;
+    this.#client.resume(takenAt);
+    return true;
   }
 
   status(): DiscoveryStatus {
@@ -107,5 +128,6 @@ export class MeshDiscovery {
     );
     await this.#client.run(signal);
     for (const watch of watches) watch.close();
+    await this.#keeper?.close();
   }
 }

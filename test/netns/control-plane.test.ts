@@ -1,7 +1,9 @@
 /** Proxies of two nodes and their control plane: pushed to, cut off, killed, back again. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { renameSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type LabServer, listenEcho } from "../support/lab-application.ts";
 import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
@@ -137,6 +139,52 @@ describe("a mesh that is learnt from a control plane", { skip: requireNetns("ipt
     assert.equal(await mayCall(ADDRESS.server), true);
     blackhole("-D");
     await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
+  });
+});
+
+describe("a mesh that is kept in a folder", { skip: requireNetns("iptables") }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "ztunnel-kept-"));
+  let lab: MeshLab;
+  const servers: LabServer[] = [];
+
+  before(async () => {
+    lab = await startTwoNodes({
+      environmentOf: { "node-b": { STATE_DIR: folder, STATE_SAVE_INTERVAL: "50ms" } },
+    });
+    for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
+  });
+
+  after(async () => {
+    for (const server of servers) server.close();
+    await lab?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test("is served after a restart while the control plane is away, and true again when it is back", async () => {
+    const workloads = async (): Promise<number> =>
+      JSON.parse(await lab.node("node-b").get(15000, "/config_dump")).workloads.length;
+    const known = await workloads();
+    assert(known > 0);
+    const ended = once(lab.controlPlane, "exit");
+    lab.controlPlane.kill("SIGKILL");
+    await ended;
+    await lab.node("node-b").restart();
+    assert.equal(await workloads(), known);
+    // Without certificates there is plain text, and what policies say of it.
+    await echoOnce(lab, "outside", ADDRESS.server);
+    await assert.rejects(echoOnce(lab, "outside", ADDRESS.guarded));
+    assert.match(await lab.node("node-b").metrics(), /^ztunnel_xds_connected 0$/m);
+    await lab.startControlPlane();
+    await waitUntil(
+      () =>
+        echoOnce(lab, "client", ADDRESS.server).then(
+          () => true,
+          () => false,
+        ),
+      "no certificate after the control plane was back",
+      BACK_MS_MAX,
+    );
+    assert.equal(await workloads(), known);
   });
 });
 

@@ -2,7 +2,9 @@
  * Two nodes with the built daemon, pods with istio-cni's rules, the embedded control plane and hosts
  * outside the mesh, all in real namespaces: the stage for whole-path tests and benches.
  */
+
 import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -59,17 +61,42 @@ export interface MeshLabOptions {
 export class LabNode {
   readonly host: LabHost;
   readonly agent: ZdsServer;
-  readonly process: ChildProcess;
+  readonly #spawn: () => ChildProcess;
+  #process: ChildProcess;
   #output = "";
   #netnsFds: number[] = [];
 
-  constructor(host: LabHost, agent: ZdsServer, process: ChildProcess) {
+  constructor(host: LabHost, agent: ZdsServer, spawn: () => ChildProcess) {
     this.host = host;
     this.agent = agent;
-    this.process = process;
-    process.stdout?.on("data", (chunk: Buffer) => {
-      this.#output += chunk.toString();
-    });
+    this.#spawn = spawn;
+    this.#process = this.#start();
+  }
+
+  /** The daemon that was started last. */
+  get process(): ChildProcess {
+    return this.#process;
+  }
+
+  /** Ends the daemon and starts another in its place. Settles when that is ready. */
+  async restart(): Promise<void> {
+    const ended = once(this.#process, "exit");
+    this.#process.kill("SIGTERM");
+    await ended;
+    this.#process = this.#start();
+    await this.ready();
+  }
+
+  /** Settles when the daemon says that it is ready. */
+  ready(): Promise<void> {
+    return waitUntil(
+      () =>
+        this.get(15021, "/healthz/ready").then(
+          () => true,
+          () => false,
+        ),
+      "the daemon never became ready",
+    );
   }
 
   /** Every line so far. */
@@ -101,6 +128,14 @@ export class LabNode {
 
   metrics(): Promise<string> {
     return this.get(15020, "/metrics");
+  }
+
+  #start(): ChildProcess {
+    const process = this.#spawn();
+    process.stdout?.on("data", (chunk: Buffer) => {
+      this.#output += chunk.toString();
+    });
+    return process;
   }
 
   close(): void {
@@ -254,14 +289,11 @@ export class MeshLab {
       AUTH_TOKEN: this.#tokenFile(name),
       ...options.environment,
     };
-    const daemon = this.#spawn(
-      name,
-      environment,
+    const command =
       options.command === undefined
         ? [...OUR_COMMAND, "proxy", "ztunnel"]
-        : ["sh", "-c", `exec env ${options.command}`],
-    );
-    const node = new LabNode(host, agent, daemon);
+        : ["sh", "-c", `exec env ${options.command}`];
+    const node = new LabNode(host, agent, () => this.#spawn(name, environment, command));
     this.nodes.set(name, node);
     await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
     for (const [index, pod] of options.pods.entries()) {
@@ -271,14 +303,7 @@ export class MeshLab {
       await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
       await agent.add(enrolment(pod, name, index), netnsFd);
     }
-    await waitUntil(
-      () =>
-        node.get(15021, "/healthz/ready").then(
-          () => true,
-          () => false,
-        ),
-      `${name} never became ready`,
-    );
+    await node.ready();
   }
 
   #addGateway(): void {
