@@ -50,7 +50,7 @@ test("the families of metrics are those that a scrape may have", () => {
   );
   makeTrafficFamilies(registry);
   makeLoopDelayFamily(registry);
-  const [, part] = /\n## Metrics\n([^]*?)\n## /.exec(text) ?? [];
+  const [, part] = /\n## Metrics\n([\s\S]*?)\n## /.exec(text) ?? [];
   const labels = new Set<string>(TRAFFIC_LABELS);
   const named = [...(part ?? "").matchAll(/`([a-z]+_[a-z_]+)(?:\{[a-z]+\})?`/g)].map(
     ([, name]) => name ?? "",
