@@ -362,6 +362,7 @@ class Daemon implements App {
     }
     return new WorkerDataPlane(
       {
+        clock: this.#clock,
         certificateFor,
         learn,
         writeLog: (text) => this.#sink.write(text),

@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { DataPlaneLab, DataPlaneStage } from "../../test/conformance/data-plane.ts";
 import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
 import type { LabNode } from "../../test/support/mesh-lab.ts";
@@ -65,6 +66,7 @@ async function measurePush(): Promise<void> {
     (parts, options) =>
       new WorkerDataPlane(
         {
+          clock: systemClock,
           certificateFor: parts.certificateFor,
           learn: parts.learn,
           writeLog: () => {},

@@ -1,6 +1,7 @@
 /** The process that `at-scale.bench.ts` measures: the daemon's way from a response to its data threads. */
 import { openSync, readFileSync, readSync } from "node:fs";
 import { parseConfig } from "../../src/config/config-parser.ts";
+import { giveBackWhenQuiet } from "../../src/dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { native } from "../../src/net/native.ts";
 import { systemClock as clock, sleep } from "../../src/runtime/clock.ts";
@@ -34,14 +35,15 @@ export interface ScaleResult {
 
 const [script = "", rate = ""] = process.argv.slice(2);
 const PUSH_RESPONSES = 2;
-/** The last garbage of a start or a push is collected, and freed memory given back, by then. */
-const SETTLE_MS = 5000;
+/** Longer than a thread takes to notice that it is quiet, and to give back what it does not need. */
+const SETTLE_MS = 11_000;
 
 const { proxy } = parseConfig({ LOCAL_XDS: "{}" }, undefined);
 const memory = new MeshMemory();
 const writer = new MeshWriter(memory, { localNode: "gke-production-pool-00000001" });
 const dataPlane = new WorkerDataPlane(
   {
+    clock,
     certificateFor: () => Promise.reject(new Error("nobody asks")),
     learn: () => Promise.reject(new Error("nobody asks")),
     writeLog: () => {},
@@ -129,6 +131,7 @@ const client = new DiscoveryClient(
 );
 const end = new AbortController();
 void client.run(end.signal);
+giveBackWhenQuiet(clock);
 
 await dataPlane.collect();
 const emptyMb = await settledMb();

@@ -8,6 +8,7 @@ import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
+import type { Clock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
@@ -22,7 +23,14 @@ import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.
  */
 const YOUNG_MB_MAX = 3;
 
+/**
+ * Waking a thread costs more than a change of the mesh, and threads read it without being told: word of
+ * further changes waits this long for more, milliseconds.
+ */
+const NEWS_EVERY_MS = 50;
+
 export interface WorkerDataPlaneDeps {
+  readonly clock: Clock;
   readonly certificateFor: CertificateSource;
   /** Settles when the answer, if one came, has been applied; called where the mesh is on demand. */
   readonly learn: (key: string) => Promise<void>;
@@ -44,8 +52,14 @@ export class WorkerDataPlane implements DataPlane {
   readonly #reusePort: boolean;
   readonly #threadsOf = new Map<string, readonly WorkerThread[]>();
   #nextThread = 0;
+  readonly #clock: Clock;
+  /** What the threads have not been told yet. */
+  #news: MeshChange | undefined;
+  /** Whether something was told a moment ago. */
+  #isNewsFresh = false;
 
   constructor(deps: WorkerDataPlaneDeps, options: WorkerDataPlaneOptions) {
+    this.#clock = deps.clock;
     const { mesh, options: threadOptions, log } = options;
     const start: ThreadStart = { mesh, options: threadOptions, log };
     this.#reusePort = threadOptions.proxy.reusePort;
@@ -60,7 +74,21 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   meshChanged(change: MeshChange): void {
+    this.#news = {
+      policiesChanged: change.policiesChanged || this.#news?.policiesChanged === true,
+      workloadsChanged: change.workloadsChanged || this.#news?.workloadsChanged === true,
+    };
+    if (!this.#isNewsFresh) this.#tellNews();
+  }
+
+  /** Now, and what comes meanwhile once a while has passed. */
+  #tellNews(): void {
+    const change = this.#news;
+    this.#isNewsFresh = change !== undefined;
+    if (change === undefined) return;
+    this.#news = undefined;
     for (const thread of this.#threads) thread.post({ kind: "mesh-changed", change });
+    this.#clock.after(NEWS_EVERY_MS, () => this.#tellNews());
   }
 
   async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {

@@ -33,7 +33,7 @@ function workerDataPlane(
   },
 ): WorkerDataPlane {
   return new WorkerDataPlane(
-    { ...parts, threadFailed },
+    { ...parts, clock: systemClock, threadFailed },
     {
       threadCount: THREAD_COUNT,
       mesh: memory.buffer,
@@ -124,7 +124,7 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
       stage.echo();
       await pingPong(await stage.connect());
       // No caller does this: it stands for any bug in a thread.
-      stage.dataPlane.meshChanged(undefined as never);
+      stage.dataPlane.certificateRenewed(undefined as never);
       await waitUntil(() => failures.length === THREAD_COUNT, "not all failures told", 5000);
       for (const message of failures) assert.match(message, /undefined/);
       await assert.rejects(stage.dataPlane.collect(), /undefined/);

@@ -141,6 +141,7 @@ function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
 function workerDataPlane(memory: MeshMemory, certificateFor: CertificateSource): DataPlane {
   return new WorkerDataPlane(
     {
+      clock: systemClock,
       certificateFor,
       learn: () => Promise.resolve(),
       writeLog() {},
