@@ -51,6 +51,8 @@ export function readPolicyScope(bytes: Uint8Array): PolicyScope | undefined {
     let scope = 0;
     while (reader.pos < reader.len) {
       const [field, type] = reader.tag();
+      // Encoders write fields by number, and what is not understood is mostly among the rules.
+      if (field > SCOPE_FIELD) break;
       if (field === SCOPE_FIELD && type === WireType.Varint) scope = reader.uint32();
       else reader.skip(type, field);
     }

@@ -150,6 +150,16 @@ test("among endpoints of one capacity each usable one is as likely, however few 
   assert.ok(Math.abs(chosenA - 2000) < 150, `a was chosen ${chosenA} times`);
 });
 
+test("the nearest endpoints decide, also when they have no capacity", () => {
+  const service = svc.balance("Failover", ["Node"]);
+  const source = client.on("node-1");
+  const full = a.on("node-1").with({ capacity: 0 });
+  assert.deepEqual(choices(service, source, [full, b.on("node-2")]), ["none"]);
+  // One that nobody can reach is not near.
+  const bare = mesh.workload("bare").behind(svc).on("node-1");
+  assert.deepEqual(choices(service, source, [bare, b.on("node-2")]), ["b:8080"]);
+});
+
 test("endpoints without any capacity are never chosen", () => {
   const idle = a.with({ capacity: 0 });
   assert.deepEqual(choices(svc, client, [idle]), ["none"]);
