@@ -4,7 +4,7 @@ import { asUpdate, liveMesh, mesh } from "../../test/support/mesh-fixture.ts";
 import { report } from "../measure.ts";
 import { timeCases } from "../timed-cases.ts";
 
-const SERVICES = 1000;
+const SERVICES = 100;
 const ENDPOINTS = 10;
 
 const services = Array.from({ length: SERVICES }, (_, i) =>
@@ -28,8 +28,8 @@ const everything = [crowd, ...services, ...pods].map(asUpdate);
 
 const full = liveMesh("node-1");
 full.apply(everything);
-assert.deepEqual(full.counts(), { workloads: 10_000, services: 1001, policies: 0 });
-assert.equal(full.findService("default", crowd.value.hostname)?.endpoints.size, 10_000);
+assert.deepEqual(full.counts(), { workloads: 1000, services: 101, policies: 0 });
+assert.equal(full.findService("default", crowd.value.hostname)?.endpoints.size, 1000);
 
 const [pod] = pods;
 assert(pod !== undefined);
@@ -39,13 +39,13 @@ let flip = 0;
 
 report(
   await timeCases({
-    "apply 10k workloads and 1k services to an empty state": () => {
+    "apply 1k workloads and 100 services to an empty state": () => {
       liveMesh("node-1").apply(everything);
     },
-    "apply 10k workloads and 1k services again unchanged": () => {
+    "apply 1k workloads and 100 services again unchanged": () => {
       full.apply(everything);
     },
-    "apply one pod's health (behind services of 10 and 10k endpoints)": () => {
+    "apply one pod's health (behind services of 10 and 1k endpoints)": () => {
       const update = flips[flip++ & 1];
       if (update !== undefined) full.apply([update]);
     },
