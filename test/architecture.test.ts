@@ -16,7 +16,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["proxy", "identity", "xds"],
   ["dataplane", "inpod", "admin"],
   ["config"],
-  ["embedded"],
+  ["embedded", "daemon"],
   ["app.ts"],
   ["commands.ts"],
   ["main.ts"],

@@ -1,0 +1,128 @@
+/** The certificates of the daemon: who signs them, and how the data path hears of changes. */
+import type { Config } from "../config/config.ts";
+import type { DataPlane } from "../dataplane/data-plane.ts";
+import type { CertificateAuthority } from "../identity/certificate-authority.ts";
+import { CertificateCache, type CertificateEntry } from "../identity/certificate-cache.ts";
+import { certificateOrder } from "../identity/certificate-order.ts";
+import { ClockSkew } from "../identity/clock-skew.ts";
+import type { RevocationFile } from "../identity/revocation-file.ts";
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Identity } from "../mesh/identity.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
+import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Random } from "../runtime/random.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { istiodLineOptions } from "./istiod-line-options.ts";
+
+export interface DaemonCertificatesDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export class DaemonCertificates {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #revocationPath: string | undefined;
+  readonly #skew: ClockSkew;
+  readonly #cache: CertificateCache;
+  #revocations: RevocationFile | undefined;
+
+  constructor(deps: DaemonCertificatesDeps, config: Config) {
+    const { clock, random } = deps;
+    const { identity } = config;
+    const log = deps.log.target("ztunnel::identity");
+    this.#clock = clock;
+    this.#log = log;
+    this.#revocationPath = identity.revocationPath;
+    this.#skew = new ClockSkew({ clock, log });
+    const authority = lateAuthority(async () => {
+      const { IstioCaClient } = await import("../identity/istio-ca-client.ts");
+      return new IstioCaClient(
+        { clock, log },
+        {
+          ...istiodLineOptions(identity.authority, identity.headers, config),
+          validitySeconds: Math.round(identity.certificateTtlMs / 1000),
+          impersonate: true,
+        },
+      );
+    });
+    this.#cache = new CertificateCache(
+      {
+        fetch: certificateOrder({ authority, log }, { checkIdentity: true }),
+        clock,
+        random,
+        log,
+        skew: this.#skew,
+      },
+      { waitMs: identity.certificateWaitMs },
+    );
+  }
+
+  /** By how much our clock is ahead of the authority's. */
+  get skewSeconds(): number {
+    return this.#skew.seconds;
+  }
+
+  /** For a connection that waits. @throws IdentityError */
+  certificate(identity: Identity): Promise<WorkloadCertificate> {
+    return this.#cache.certificate(identity, "real-time");
+  }
+
+  /** From now on the data path is told what is renewed and revoked. */
+  async tell(dataPlane: DataPlane): Promise<void> {
+    this.#cache.onRenewed((certificate) => dataPlane.certificateRenewed(certificate));
+    if (this.#revocationPath === undefined) return;
+    const { RevocationFile } = await import("../identity/revocation-file.ts");
+    this.#revocations = await RevocationFile.open(
+      {
+        clock: this.#clock,
+        log: this.#log,
+        changed: (lists) => dataPlane.revocationsChanged(lists),
+      },
+      this.#revocationPath,
+    );
+  }
+
+  /** So that they are there before most first connections. */
+  prefetch(workloads: readonly Workload[]): void {
+    for (const workload of workloads) {
+      if (speaksHbone(workload)) this.#cache.prefetch(workloadIdentity(workload));
+    }
+  }
+
+  /**
+   * Keys of pods that are gone are neither renewed nor kept.
+   *
+   * @returns what was held or waited for.
+   */
+  forget(workload: EnrolledWorkload): readonly Identity[] {
+    return this.#cache.forget(workload);
+  }
+
+  /** Sorted by identity. */
+  dump(): readonly CertificateEntry[] {
+    return this.#cache.dump();
+  }
+
+  close(): void {
+    this.#cache.close();
+    this.#revocations?.close();
+  }
+}
+
+function speaksHbone(workload: Workload): boolean {
+  return workload.nativeTunnel || workload.protocol === "HBONE";
+}
+
+/** gRPC is loaded with the first request for a certificate: nobody waits for it at the start. */
+function lateAuthority(open: () => Promise<CertificateAuthority>): CertificateAuthority {
+  let opened: Promise<CertificateAuthority> | undefined;
+  return {
+    async sign(identity, csrPem) {
+      opened ??= open();
+      return (await opened).sign(identity, csrPem);
+    },
+  };
+}

@@ -1,0 +1,179 @@
+/** The servers for operators, and what each of the pages is made of. */
+import { listenAdmin } from "../admin/admin-server.ts";
+import type { HttpListenerOptions } from "../admin/http-listener.ts";
+import { listenMetrics } from "../admin/metrics-server.ts";
+import type { Profiler } from "../admin/profile-pages.ts";
+import type { LineStanding, ReadinessStanding } from "../admin/readiness-report.ts";
+import { listenReadiness } from "../admin/readiness-server.ts";
+import type { Config } from "../config/config.ts";
+import type { DataPlane } from "../dataplane/data-plane.ts";
+import { makeLoopDelayFamily, setLoopDelays } from "../dataplane/metrics.ts";
+import { registerClockSkew } from "../identity/metrics.ts";
+import type { WorkloadReconciler } from "../inpod/workload-reconciler.ts";
+import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Readiness } from "../runtime/readiness.ts";
+import { ThreadProfiler } from "../runtime/thread-profiler.ts";
+import { buildFacts, registerBuildMetric } from "../telemetry/build-info.ts";
+import { registerProcessMetrics } from "../telemetry/process-metrics.ts";
+import { type makeRegistry, renderMetrics } from "../telemetry/registry.ts";
+import type { RootLogger } from "../telemetry/root-logger.ts";
+import type { DaemonCertificates } from "./daemon-certificates.ts";
+import type { DaemonMesh } from "./daemon-mesh.ts";
+
+/** The main thread, among those that can be profiled. */
+const CONTROL_THREAD = "control";
+
+export interface OperatorServersDeps {
+  readonly mesh: DaemonMesh;
+  readonly certificates: DaemonCertificates;
+  readonly dataPlane: DataPlane;
+  readonly reconciler: WorkloadReconciler;
+  /** `undefined`: nobody has called it yet. */
+  readonly nodeAgent: () => LineStanding | undefined;
+  readonly readiness: Readiness;
+  readonly registry: ReturnType<typeof makeRegistry>;
+  readonly logger: RootLogger;
+  readonly clock: Clock;
+  /** Somebody asked the daemon to stop. */
+  readonly quit: () => void;
+}
+
+export class OperatorServers {
+  readonly #deps: OperatorServersDeps;
+  readonly #config: Config;
+  readonly #servers: { close(): Promise<void> }[] = [];
+
+  constructor(deps: OperatorServersDeps, config: Config) {
+    this.#deps = deps;
+    this.#config = config;
+  }
+
+  /** @throws AdminError when the port is taken; so do the others. */
+  async listenReadiness(): Promise<void> {
+    this.#servers.push(
+      await listenReadiness(
+        { ...this.#http(), standing: () => this.#standing() },
+        this.#anywhere(this.#config.admin.readinessPort),
+      ),
+    );
+  }
+
+  async listenAdmin(): Promise<void> {
+    const { admin, logging } = this.#config;
+    const { logger, dataPlane, quit } = this.#deps;
+    this.#servers.push(
+      await listenAdmin(
+        {
+          ...this.#http(),
+          logging: {
+            filter: () => logger.filter,
+            setFilter(filter) {
+              logger.setFilter(filter);
+              dataPlane.setLogFilter(filter);
+            },
+          },
+          configDump: () => this.#configDump(),
+          profiler: this.#makeProfiler(),
+          quit,
+        },
+        {
+          ...this.#anywhere(admin.adminPort),
+          hosts: admin.ipv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"],
+          defaultLogFilter: logging.filter,
+        },
+      ),
+    );
+  }
+
+  async listenMetrics(): Promise<void> {
+    this.#servers.push(
+      await listenMetrics(
+        { ...this.#http(), render: this.#makeMetrics() },
+        this.#anywhere(this.#config.admin.statsPort),
+      ),
+    );
+  }
+
+  /** Never rejects. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#servers.map((server) => server.close()));
+  }
+
+  #http(): Pick<OperatorServersDeps, "clock"> & { readonly log: RootLogger["root"] } {
+    const { clock, logger } = this.#deps;
+    return { clock, log: logger.root };
+  }
+
+  #anywhere(port: number): Omit<HttpListenerOptions, "component"> {
+    const { ipv6, http } = this.#config.admin;
+    return { hosts: [ipv6 ? "::" : "0.0.0.0"], port, ...http };
+  }
+
+  #standing(): ReadinessStanding {
+    const { mesh, readiness, nodeAgent, reconciler } = this.#deps;
+    return {
+      pending: readiness.pending(),
+      controlPlane: mesh.controlPlane(),
+      nodeAgent: nodeAgent(),
+      workloads: reconciler.workloads(),
+      mesh: mesh.state.counts(),
+    };
+  }
+
+  async *#configDump(): AsyncGenerator<string> {
+    const { configDump } = await import("../admin/config-dump.ts");
+    const { dumpConfig } = await import("../config/config-dump.ts");
+    const { mesh, certificates, reconciler, dataPlane, clock } = this.#deps;
+    yield* configDump(
+      {
+        mesh: mesh.state,
+        certificates: () => certificates.dump(),
+        workloads: () => reconciler.workloads(),
+        connections: (uid) => dataPlane.connections(uid),
+        localMesh: () => this.#rereadMesh(),
+        clock,
+      },
+      { config: dumpConfig(this.#config), version: buildFacts(this.#config.istioVersion) },
+    );
+  }
+
+  #rereadMesh(): readonly MeshUpdate[] {
+    const { mesh, logger } = this.#deps;
+    try {
+      return mesh.readFile();
+    } catch (error) {
+      logger.root.write("error", `the mesh file can't be dumped: ${(error as Error).message}`);
+      return [];
+    }
+  }
+
+  #makeProfiler(): Profiler {
+    const { dataPlane, clock } = this.#deps;
+    const control = new ThreadProfiler(clock);
+    return {
+      threads: [CONTROL_THREAD, ...dataPlane.threads],
+      profile: (thread, request) =>
+        thread === CONTROL_THREAD ? control.run(request) : dataPlane.profile(thread, request),
+    };
+  }
+
+  #makeMetrics(): () => Promise<string> {
+    const { registry, certificates, dataPlane } = this.#deps;
+    registerProcessMetrics(registry);
+    registerClockSkew(registry, () => certificates.skewSeconds);
+    registerBuildMetric(registry, this.#config.istioVersion);
+    const families = makeTrafficFamilies(registry);
+    const loopDelays = makeLoopDelayFamily(registry);
+    return async () => {
+      const samples = await dataPlane.collect();
+      mergeTraffic(families, samples);
+      setLoopDelays(
+        loopDelays,
+        samples.map(({ loopDelay }) => loopDelay),
+      );
+      return renderMetrics(registry);
+    };
+  }
+}
