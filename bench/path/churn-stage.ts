@@ -22,8 +22,8 @@ export type NodeName = (typeof NODES)[number];
 const STABLE_PODS = 4;
 
 /**
- * How long a change may take to reach both daemons: the control plane may be away, then daemons call
- * again after up to 1 s, and every process here shares two cores with all the others.
+ * How long a change may take to reach both daemons: the control plane may be away, and the back-off of
+ * daemons that call it grows to 15 s.
  */
 const ARRIVAL_MS_MAX = 30_000;
 /** Between two looks at what the daemons know. */

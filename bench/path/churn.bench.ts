@@ -212,9 +212,9 @@ function conclude(ledgers: readonly PairLedger[]): void {
   for (const ms of stage.arrivals) note("a change reaches both daemons", "s", ms / 1000);
   for (const ledger of ledgers) {
     const { allowed, denied, undecided, wrong } = ledger.judge();
-    note(`${ledger.name}: allowed`, "count", allowed);
-    note(`${ledger.name}: denied`, "count", denied);
-    note(`${ledger.name}: during a change`, "count", undecided);
+    for (const [what, count] of Object.entries({ allowed, denied, "during a change": undecided })) {
+      if (count > 0) note(`${ledger.name}: ${what}`, "count", count);
+    }
     note(`${ledger.name}: against policy`, "count", wrong.length);
     if (allowed + denied === 0) problems.push(`${ledger.name}: nothing was tried`);
     if (wrong.length === 0) continue;
