@@ -198,6 +198,24 @@ describe("answers of a real control plane", () => {
     assert.deepEqual(sorted(addresses.held), sorted(fresh.addresses.held));
     assert.deepEqual(sorted(policies.held), sorted(fresh.policies.held));
   });
+
+  test("never leave a workload with a policy that does not come, once a change is through", () => {
+    const { client, addresses, policies } = setup();
+    client.open();
+    for (const { name, messages } of recordedScenarios()) {
+      if (!/^(01|[0-5]\d)-/.test(name) || name.startsWith("00-") || /^2[789]/.test(name)) continue;
+      for (const message of messages) {
+        if (message.from === "server") exchange(client, message.response);
+      }
+      for (const bytes of addresses.held.values()) {
+        const resource = decodeAddress(bytes);
+        if (resource.kind === "service") continue;
+        for (const key of resource.workload.authorizationPolicies) {
+          assert(policies.held.has(key), `${resource.workload.uid} names ${key} after ${name}`);
+        }
+      }
+    }
+  });
 });
 
 function sorted(held: ReadonlyMap<string, Uint8Array>): [string, string][] {
