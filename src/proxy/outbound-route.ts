@@ -54,6 +54,8 @@ export type OutboundRoute =
       readonly workload: Workload;
       /** The one that was asked for, also behind a waypoint. */
       readonly service: Service | undefined;
+      /** Whether {@link workload} is what was asked for, or stands before it. */
+      readonly hop: "destination" | "waypoint";
       readonly reason: string;
     };
 
@@ -160,6 +162,7 @@ function routeToWaypoint(
     expected: identities,
     workload,
     service,
+    hop: "waypoint",
     reason: `waypoint ${workload.name} stands before the destination`,
   };
 }
@@ -187,6 +190,7 @@ function routeDirectly(upstream: Upstream): OutboundRoute {
         expected: upstream.identities,
         workload,
         service,
+        hop: "destination",
         reason: `workload ${workload.name} speaks HBONE`,
       };
   }

@@ -24,6 +24,7 @@ import {
   outboundConnectError,
   ProxyError,
   selfCallError,
+  waypointError,
 } from "./proxy-error.ts";
 import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
 import { RevocableTunnel } from "./revocable-tunnel.ts";
@@ -103,7 +104,7 @@ export class Outbound implements ConnectionOwner {
       if (route.kind === "tcp") await this.#relayTcp(connection, end, route);
       else await this.#relayHbone(connection, end, source, route, traceparent);
     } catch (error) {
-      connection.fail(upstreamError(error, route.kind === "hbone"));
+      connection.fail(upstreamError(error, route));
     }
   }
 
@@ -242,8 +243,14 @@ async function learnRoute(
 }
 
 /** @throws anything that neither the pool nor the engine throws: a bug. */
-function upstreamError(error: unknown, hbone: boolean): ProxyError {
+function upstreamError(
+  error: unknown,
+  route: Exclude<OutboundRoute, { kind: "refuse" }>,
+): ProxyError {
   if (error instanceof ProxyError) return error;
-  if (error instanceof EngineError) return outboundConnectError(error, hbone);
-  throw error;
+  if (!(error instanceof EngineError)) throw error;
+  const failure = outboundConnectError(error, route.kind === "hbone");
+  return route.kind === "hbone" && route.hop === "waypoint"
+    ? waypointError(failure, route.workload)
+    : failure;
 }

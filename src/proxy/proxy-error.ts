@@ -216,6 +216,12 @@ export function outboundConnectError(error: EngineError, hbone: boolean): ProxyE
   }
 }
 
+/** Says which waypoint it was that could not be reached, behind the original's words. */
+export function waypointError(error: ProxyError, waypoint: Workload): ProxyError {
+  const name = `${waypoint.namespace}/${waypoint.name}`;
+  return new ProxyError(error.code, `${error.message}, at waypoint ${name}`, error);
+}
+
 /** The peer answered our CONNECT with something other than 200. */
 export function httpStatusError(status: number): ProxyError {
   const reason = STATUS_REASONS[status] ?? "<unknown status code>";

@@ -56,6 +56,14 @@ const MEANT: readonly {
     ours: `"${service}.default.svc.cluster.local"`,
     why: "the original forgets a workload's own services when the mesh comes from a file",
   })),
+  {
+    situation: "waypoint_refused",
+    node: "node-a",
+    field: "error",
+    recorded: '"io error: Connection refused (os error 111)"',
+    ours: '"io error: Connection refused (os error 111), at waypoint default/stale"',
+    why: "who is down is not whom the client called",
+  },
 ];
 
 /** Differ from run to run. */

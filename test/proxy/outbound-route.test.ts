@@ -4,12 +4,7 @@ import { test } from "node:test";
 import { parseLocalMesh } from "../../src/config/local-mesh-file.ts";
 import { formatSpiffeId } from "../../src/mesh/identity.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
-import type { Workload } from "../../src/mesh/workload.ts";
-import { chooseOutboundRoute, type OutboundRoute } from "../../src/proxy/outbound-route.ts";
-import type { MeshState } from "../../src/state/mesh-state.ts";
 import {
-  address,
-  fixedRandom,
   gateway,
   ip,
   liveMesh,
@@ -17,36 +12,7 @@ import {
   type ServiceBuilder,
   type WorkloadBuilder,
 } from "../support/mesh-fixture.ts";
-
-const ILLEGAL_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
-
-/** `kind remote [authority] -> workload of service`, or the error. */
-function describe(route: OutboundRoute): string {
-  if (route.kind === "refuse") return route.error.message;
-  const tunnel = route.kind === "hbone" ? ` for ${route.authority}` : "";
-  const workload = route.workload === undefined ? "" : ` -> ${route.workload.name}`;
-  const service = route.service === undefined ? "" : ` of ${route.service.name}`;
-  return `${route.kind} ${formatSocketAddress(route.remote)}${tunnel}${workload}${service}`;
-}
-
-function route(
-  state: MeshState,
-  source: Workload,
-  target: string,
-  unit = 0,
-  downstream = source.ips[0],
-): OutboundRoute {
-  const query = {
-    source,
-    downstream: downstream ?? ip("10.0.0.1"),
-    target: address(target),
-    network: source.network,
-    illegalPorts: ILLEGAL_PORTS,
-  };
-  const chosen = chooseOutboundRoute(state, query, fixedRandom(unit));
-  assert.match(chosen.reason, /^[a-z].*[^.]$/);
-  return chosen;
-}
+import { describe, route } from "./routes.ts";
 
 const client = mesh.workload("client").at("10.0.0.1").hbone();
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);

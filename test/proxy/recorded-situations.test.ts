@@ -105,16 +105,25 @@ function expectedMetrics({ traffic, sockets, log }: RecordedNode): Metrics {
 }
 
 function expectedLog(lines: readonly string[]): readonly string[] {
-  return comparableLog(lines)
-    .filter((line) => line.includes("\taccess\t"))
-    .map((line) => {
-      if (!line.includes('direction="inbound"') || !line.includes("complete")) return line;
-      const target = /dst\.hbone_addr=(\S+)/.exec(line) ?? /dst\.addr=(\S+)/.exec(line);
-      const service = SERVICE_OF[target?.[1] ?? ""];
-      return service === undefined
-        ? line
-        : line.replace(" dst.workload=", ` dst.service="${hostname(service)}" dst.workload=`);
-    });
+  return (
+    comparableLog(lines)
+      .filter((line) => line.includes("\taccess\t"))
+      // Who is down is not whom the client called; the original does not say it.
+      .map((line) =>
+        line.replace(
+          /(hbone_addr=10\.77\.0\.26:8080.*\(os error 111\))"/,
+          '$1, at waypoint default/stale"',
+        ),
+      )
+      .map((line) => {
+        if (!line.includes('direction="inbound"') || !line.includes("complete")) return line;
+        const target = /dst\.hbone_addr=(\S+)/.exec(line) ?? /dst\.addr=(\S+)/.exec(line);
+        const service = SERVICE_OF[target?.[1] ?? ""];
+        return service === undefined
+          ? line
+          : line.replace(" dst.workload=", ` dst.service="${hostname(service)}" dst.workload=`);
+      })
+  );
 }
 
 /** Source ports and times differ from run to run. */

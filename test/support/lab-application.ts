@@ -117,12 +117,15 @@ export function listenEcho(host: LabHost, port: number): LabServer {
 /**
  * The client of the recorded situations: connects, sends `hello world`, waits for twice that,
  * closes its direction, reads to the end.
+ *
+ * @param answerLength how many bytes it waits for, where that is something else.
  */
 export function tellStory(
   host: LabHost,
   ip: string,
   port: number,
   data: string | Buffer = "hello world",
+  answerLength: number = 2 * data.length,
 ): Promise<ClientStory> {
   return new Promise((resolve) => {
     const socket = socketOf(host);
@@ -136,7 +139,7 @@ export function tellStory(
     socket.on("end", () => done("EOF"));
     socket.on("data", (chunk: Buffer) => {
       received += chunk.toString("latin1");
-      if (received.length < 2 * data.length || step !== "read") return;
+      if (received.length < answerLength || step !== "read") return;
       step = "read to end";
       socket.end();
     });
