@@ -115,15 +115,22 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             ["run", "$0"],
             "run the agent",
             (run) =>
-              run.option("uds", {
-                type: "string",
-                default: "/var/run/ztunnel/ztunnel.sock",
-                describe: "Unix socket to which the proxy connects (its INPOD_UDS)",
-              }),
+              run
+                .option("uds", {
+                  type: "string",
+                  default: "/var/run/ztunnel/ztunnel.sock",
+                  describe: "Unix socket to which the proxy connects (its INPOD_UDS)",
+                })
+                .option("rules", {
+                  choices: ["auto", "iptables", "iptables-nft", "iptables-legacy", "nftables"],
+                  default: "auto",
+                  describe:
+                    "what installs the redirect rules; auto: the kind of iptables that a namespace has rules of, else the machine's iptables, else nft",
+                } as const),
             async (argv) => {
               const { runNodeAgent } = await import("./embedded/node-agent.ts");
               await program.runUntilSignal((signal) =>
-                runNodeAgent({ uds: argv.uds, control: argv.control, signal }),
+                runNodeAgent({ uds: argv.uds, control: argv.control, rules: argv.rules, signal }),
               );
             },
           )

@@ -3,17 +3,14 @@ import { spawn } from "node:child_process";
 import { text } from "node:stream/consumers";
 import { invariant } from "../runtime/invariant.ts";
 
-/** Which Debian package has what we run. */
-const PACKAGES: Readonly<Record<string, string>> = {
-  ip: "iproute2",
-  nsenter: "util-linux",
-  iptables: "iptables",
-  ip6tables: "iptables",
-  "iptables-save": "iptables",
-  "iptables-restore": "iptables",
-  "ip6tables-save": "iptables",
-  "ip6tables-restore": "iptables",
-};
+/** Which Debian package has what we run, by the beginning of its name. */
+const PACKAGES: readonly (readonly [string, string])[] = [
+  ["nsenter", "util-linux"],
+  ["nft", "nftables"],
+  ["iptables", "iptables"],
+  ["ip6tables", "iptables"],
+  ["ip", "iproute2"],
+];
 
 /** What a shell says when there is no such program, and what nsenter says. */
 const EXIT_NOT_FOUND = 127;
@@ -78,7 +75,7 @@ export async function requireCommand(
 
 function missingTool(program: string, stderr: string): Error {
   const missing = /\bnsenter: not found/.test(stderr) ? "nsenter" : program;
-  const debianPackage = PACKAGES[missing];
+  const debianPackage = PACKAGES.find(([name]) => missing.startsWith(name))?.[1];
   const hint = debianPackage === undefined ? "" : ` (apt-get install ${debianPackage})`;
   return new Error(`${missing} is not installed${hint}`);
 }

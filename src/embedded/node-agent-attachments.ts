@@ -13,7 +13,9 @@ import type { Clock, Timer } from "../runtime/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { NodeAgentError } from "./node-agent-error.ts";
 import { NodeAgentJanitor } from "./node-agent-janitor.ts";
-import { installRedirect, type RedirectOptions, removeRedirect } from "./redirect-rules.ts";
+import type { RedirectOptions } from "./redirect-options.ts";
+import { installRedirect, type RedirectStanding, removeRedirect } from "./redirect-rules.ts";
+import type { RulesChoice } from "./rules-backend.ts";
 import { ZdsServer } from "./zds-server.ts";
 
 /** How often it is looked whether attached namespaces still have their names. */
@@ -30,8 +32,7 @@ export interface AttachedWorkload {
   readonly workload: EnrolledWorkload;
   readonly netnsPath: string;
   readonly redirect: RedirectOptions;
-  /** Whether IPv6 is captured too. */
-  readonly ipv6: boolean;
+  readonly standing: RedirectStanding;
 }
 
 interface Attachment extends AttachedWorkload {
@@ -46,8 +47,15 @@ export interface AttachmentsDeps {
   readonly failed: (reason: string) => void;
 }
 
+export interface AttachmentsOptions {
+  /** `INPOD_UDS` */
+  readonly zdsPath: string;
+  readonly rules: RulesChoice;
+}
+
 export class Attachments {
   readonly #deps: AttachmentsDeps;
+  readonly #rules: RulesChoice;
   readonly #server: ZdsServer;
   readonly #janitor: NodeAgentJanitor;
   /** Key is the uid. */
@@ -56,8 +64,9 @@ export class Attachments {
   #turn: Promise<unknown> = Promise.resolve();
 
   /** @throws what the system says when the socket can't be served. */
-  constructor(deps: AttachmentsDeps, options: { /** `INPOD_UDS` */ readonly zdsPath: string }) {
+  constructor(deps: AttachmentsDeps, options: AttachmentsOptions) {
     this.#deps = deps;
+    this.#rules = options.rules;
     this.#server = new ZdsServer(deps, { path: options.zdsPath });
     this.#janitor = new NodeAgentJanitor(() => deps.failed("the janitor process is gone"));
     this.#watchPresence();
@@ -68,11 +77,11 @@ export class Attachments {
   }
 
   get all(): readonly AttachedWorkload[] {
-    return [...this.#attached.values()].map(({ workload, netnsPath, redirect, ipv6 }) => ({
+    return [...this.#attached.values()].map(({ workload, netnsPath, redirect, standing }) => ({
       workload,
       netnsPath,
       redirect,
-      ipv6,
+      standing,
     }));
   }
 
@@ -87,11 +96,15 @@ export class Attachments {
       const { uid } = request.workload;
       try {
         await this.#janitor.keep(netns);
-        const { ipv6 } = await installRedirect(netns.fd, request.redirect);
+        const standing = await installRedirect(netns.fd, request.redirect, this.#rules);
         await this.#server.add(request.workload, netns.fd);
-        const attached = { ...request, ipv6 };
+        const attached = { ...request, standing };
         this.#attached.set(uid, { ...attached, netns });
-        this.#deps.log.write("info", `attached ${describe(attached)}`);
+        const { backend, ipv6 } = standing;
+        this.#deps.log.write("info", `attached ${describe(attached)}`, [
+          ["rules", backend],
+          ["ipv6", ipv6],
+        ]);
         return attached;
       } catch (error) {
         // Otherwise the proxy would go on trying.

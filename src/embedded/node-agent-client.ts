@@ -76,12 +76,13 @@ export async function picture(control: string): Promise<AgentPicture> {
 }
 
 function formatPicture({ proxyCount, workloads }: AgentPicture): string {
-  const rows = workloads.map(({ workload, netnsPath, redirect, ipv6 }) => [
+  const rows = workloads.map(({ workload, netnsPath, redirect, standing }) => [
     `${workload.namespace}/${workload.name}`,
     workload.serviceAccount,
     netnsPath,
     [
-      ipv6 ? "ipv4+ipv6" : "ipv4",
+      { captured: "ipv4+ipv6", "off-on-lo": "ipv4, no ipv6 on lo", absent: "ipv4" }[standing.ipv6],
+      standing.backend,
       ...(redirect.inboundCapture ? [] : ["no inbound capture"]),
       ...(redirect.dnsCapture ? ["dns"] : []),
     ].join(", "),
@@ -130,9 +131,14 @@ function choose(workloads: readonly AttachedWorkload[], wanted: string): Attache
   return only;
 }
 
-function describe({ workload, netnsPath: at, ipv6 }: AttachedWorkload): string {
-  const families = ipv6 ? "IPv4 and IPv6" : "IPv4 only";
-  return `${workload.namespace}/${workload.name} at ${at} (${families}, uid ${workload.uid})`;
+function describe({ workload, netnsPath: at, standing }: AttachedWorkload): string {
+  const families = {
+    captured: "IPv4 and IPv6",
+    "off-on-lo": "IPv4; IPv6 leads nowhere, being off on loopback",
+    absent: "IPv4 only",
+  }[standing.ipv6];
+  const rules = `${families}, by ${standing.backend}`;
+  return `${workload.namespace}/${workload.name} at ${at} (${rules}, uid ${workload.uid})`;
 }
 
 function call(

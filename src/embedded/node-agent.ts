@@ -8,12 +8,15 @@ import { systemClock } from "../runtime/clock.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
 import { Attachments } from "./node-agent-attachments.ts";
 import { serveControl } from "./node-agent-control.ts";
+import type { RulesChoice } from "./rules-backend.ts";
 
 export interface NodeAgentOptions {
   /** Where proxies connect (`INPOD_UDS`). */
   readonly uds: string;
   /** Where the commands connect. */
   readonly control: string;
+  /** By which tool redirect rules are installed. */
+  readonly rules: RulesChoice;
   /** Ends the agent. */
   readonly signal: AbortSignal;
 }
@@ -24,7 +27,12 @@ export interface NodeAgentOptions {
  *
  * @throws Error when a path is served by another agent, or when the janitor died.
  */
-export async function runNodeAgent({ uds, control, signal }: NodeAgentOptions): Promise<void> {
+export async function runNodeAgent({
+  uds,
+  control,
+  rules,
+  signal,
+}: NodeAgentOptions): Promise<void> {
   const log = createRootLogger({
     format: "plain",
     filter: "info",
@@ -41,7 +49,7 @@ export async function runNodeAgent({ uds, control, signal }: NodeAgentOptions): 
       log,
       failed: (reason) => failure.abort(new Error(reason)),
     },
-    { zdsPath: uds },
+    { zdsPath: uds, rules },
   );
   try {
     const server = await serveControl(attachments, control);

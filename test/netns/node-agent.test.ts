@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -26,12 +26,14 @@ class AgentBench {
   readonly host: LabHost;
   readonly zdsPath: string;
   readonly controlPath: string;
+  readonly #folder: string;
   readonly #t: TestContext;
   #agent: ChildProcess | undefined;
 
   constructor(t: TestContext) {
     this.#t = t;
     const folder = mkdtempSync(join(tmpdir(), "agent-"));
+    this.#folder = folder;
     this.zdsPath = join(folder, "ztunnel", "zds.sock");
     this.controlPath = join(folder, "control", "agent.sock");
     this.host = this.lab.addHost("pod", { ipv4: "10.77.0.1/24" });
@@ -42,17 +44,18 @@ class AgentBench {
     });
   }
 
-  async startAgent(): Promise<void> {
+  /** @param sbin the only tools in /usr/sbin and /sbin; default: what the machine has. */
+  async startAgent(sbin?: readonly string[]): Promise<void> {
     const script = join(import.meta.dirname, "../embedded/node-agent-process.ts");
-    this.#agent = spawn(process.execPath, [script, this.zdsPath, this.controlPath], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
+    const command = [process.execPath, script, this.zdsPath, this.controlPath];
+    const [program = "", ...args] = sbin === undefined ? command : this.#with(sbin, command);
+    this.#agent = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
     const lines = createInterface({ input: this.#agent.stdout as NodeJS.ReadableStream });
     for await (const line of lines) if (line.includes("node agent is ready")) break;
   }
 
-  async start(): Promise<HandProxy> {
-    await this.startAgent();
+  async start(sbin?: readonly string[]): Promise<HandProxy> {
+    await this.startAgent(sbin);
     return this.connect();
   }
 
@@ -81,6 +84,14 @@ class AgentBench {
     const attached = this.ask();
     assert.equal(await proxy.agree(), "add u1 +fd");
     await attached;
+  }
+
+  /** The command in a mount namespace where the folder holds copies of the given tools only. */
+  #with(sbin: readonly string[], command: readonly string[]): string[] {
+    const folder = mkdtempSync(join(this.#folder, "sbin-"));
+    for (const tool of sbin) copyFileSync(`/usr/sbin/${tool}`, join(folder, tool));
+    const mount = `mount --bind ${folder} /usr/sbin; exec "$@"`;
+    return ["unshare", "--mount", "sh", "-ec", mount, "sh", ...command];
   }
 
   get agentPid(): number {
@@ -135,7 +146,7 @@ test("attach installs the rules and hands the namespace to the proxy", { skip },
   );
   assert.match(
     await list(bench.controlPath),
-    /^WORKLOAD .*\ndefault\/client +client +\/run\/netns\/\S+ +ipv4\S* +u1\n1 proxy connected$/,
+    /^WORKLOAD .*\ndefault\/client +client +\/run\/netns\/\S+ +ipv4\S*, \S+ +u1\n1 proxy connected$/,
   );
 });
 
@@ -228,6 +239,30 @@ test("a namespace that disappears takes its workload and rules along", { skip },
   for (let i = 0; (await picture(bench.controlPath)).workloads.length > 0 && i < 100; i++)
     await delay(20);
   assert.deepEqual((await picture(bench.controlPath)).workloads, []);
+});
+
+test("on a machine that has nft and no iptables, nft installs the rules and removes them", {
+  skip: requireNetns("/usr/sbin/nft"),
+}, async (t) => {
+  const bench = new AgentBench(t);
+  const rules = (): string => bench.lab.exec(bench.host, "nft", "list", "tables");
+  const proxy = await bench.start(["nft", "ip"]);
+  await bench.attach(proxy);
+  assert.match(await list(bench.controlPath), /ipv4\+ipv6, nftables/);
+  assert.match(rules(), /^table inet istio-ambient-nat$/m);
+  assert.equal(await bench.kill("SIGTERM"), 0);
+  assert.equal(rules(), "");
+});
+
+test("on a machine without any of the tools, attach says which are missing", {
+  skip,
+}, async (t) => {
+  const bench = new AgentBench(t);
+  await bench.start(["ip"]);
+  await assert.rejects(
+    bench.ask(),
+    /^Error: nothing can install redirect rules: .*iptables-save is not installed, nft is not installed/,
+  );
 });
 
 test("what cannot be attached is refused in words", { skip }, async (t) => {

@@ -4,54 +4,61 @@ import { installRedirect, removeRedirect } from "../../src/embedded/redirect-rul
 import { Netns } from "../../src/net/netns.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 
-const skip = requireNetns("iptables-save", "ip6tables-save");
+const skip = requireNetns("iptables-nft-save", "ip6tables-legacy-save", "nft");
 const PLAIN = { dnsCapture: false, inboundCapture: true };
+const ALL = { dnsCapture: true, inboundCapture: true };
+const KINDS = ["iptables-nft", "iptables-legacy"] as const;
+const BACKENDS = [...KINDS, "nftables"] as const;
 
-function startLab(t: TestContext): { lab: NetnsLab; host: LabHost; netns: Netns } {
+interface Bench {
+  readonly netns: Netns;
+  /** Runs a line of shell words in the namespace. @returns stdout. */
+  run(line: string): string;
+}
+
+function startLab(t: TestContext): Bench {
   const lab = new NetnsLab();
   t.after(() => lab.close());
-  const host = lab.addHost("pod", { ipv4: "10.77.0.1/24", ipv6: "fd77::1/64" });
+  const host: LabHost = lab.addHost("pod", { ipv4: "10.77.0.1/24", ipv6: "fd77::1/64" });
   const netns = Netns.open(host.path);
   t.after(() => netns.close());
-  return { lab, host, netns };
+  return { netns, run: (line) => lab.exec(host, "sh", "-c", line) };
 }
 
-/** Rules, policy rules and routes as text; tables without a rule say nothing. */
-function picture(lab: NetnsLab, host: LabHost): string {
-  const tables = ["iptables-save", "ip6tables-save"].flatMap((tool) =>
-    [...lab.exec(host, tool).matchAll(/^\*[\s\S]*?^COMMIT$/gm)]
-      .map((table) => table[0].replace(/\[\d+:\d+\]/g, ""))
+/** Rules of every kind, policy rules and routes as text; tables without a rule say nothing. */
+function picture({ run }: Bench): string {
+  const saves = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"];
+  const tables = saves.flatMap((name) =>
+    [...run(`${name}-save 2>/dev/null`).matchAll(/^\*[\s\S]*?^COMMIT$/gm)]
+      .map((table) => `${name}\n${table[0].replace(/\[\d+:\d+\]/g, "")}`)
       .filter((table) => /^-A|^:\S+ -/m.test(table)),
   );
-  const routes = [
-    ["-4", "rule"],
-    ["-6", "rule"],
-    ["-4", "route", "show", "table", "all"],
-    ["-6", "route", "show", "table", "all"],
-  ].map((args) => lab.exec(host, "ip", ...args));
-  return [...tables, ...routes].join("\n");
+  const ours = run("nft list ruleset inet");
+  const routes = [4, 6].map((ip) => run(`ip -${ip} rule; ip -${ip} route show table all`));
+  return [...tables, ours, ...routes].join("\n");
 }
 
-test("installed rules are there as specified, for both families", { skip }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  assert.deepEqual(await installRedirect(netns.fd, { dnsCapture: true, inboundCapture: true }), {
-    ipv6: true,
-  });
-  for (const [tool, loopback, probe] of [
-    ["iptables-save", "127.0.0.1/32", "169.254.7.127/32"],
-    ["ip6tables-save", "::1/128", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128"],
-  ] as const) {
-    const rules = lab
-      .exec(host, tool)
-      .split("\n")
-      .filter((line) => /^(\*|-A)/.test(line));
+for (const [kind, ipv4] of KINDS.flatMap((kind) => [
+  [kind, true] as const,
+  [kind, false] as const,
+])) {
+  const tool = ipv4 ? kind : kind.replace("ip", "ip6");
+  test(`rules installed by ${tool} are there as specified`, { skip }, async (t) => {
+    const bench = startLab(t);
+    assert.deepEqual(await installRedirect(bench.netns.fd, ALL, kind), {
+      backend: kind,
+      ipv6: "captured",
+    });
+    const [loopback, probe] = ipv4
+      ? ["127.0.0.1/32", "169.254.7.127/32"]
+      : ["::1/128", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128"];
     const tables = new Map<string, string[]>();
     let table: string[] = [];
-    for (const rule of rules) {
-      if (rule.startsWith("*")) {
+    for (const rule of bench.run(`${tool}-save`).matchAll(/^(?:-A|\*).*$/gm)) {
+      if (rule[0].startsWith("*")) {
         table = [];
-        tables.set(rule.slice(1), table);
-      } else table.push(rule.replace(" -m tcp", "").replace(" -m udp", ""));
+        tables.set(rule[0].slice(1), table);
+      } else table.push(rule[0].replace(" -m tcp", "").replace(" -m udp", ""));
     }
     assert.deepEqual(tables.get("nat"), [
       "-A PREROUTING -j ISTIO_PRERT",
@@ -77,84 +84,143 @@ test("installed rules are there as specified, for both families", { skip }, asyn
       "-A ISTIO_OUTPUT -p udp --dport 53 -m mark --mark 0x539/0xfff -j CT --zone 1",
       "-A ISTIO_PRERT -p udp --sport 53 -m mark ! --mark 0x539/0xfff -j CT --zone 1",
     ]);
-    const ip = tool === "iptables-save" ? "-4" : "-6";
-    assert.match(
-      lab.exec(host, "ip", ip, "rule"),
-      /^32764:\s+from all fwmark 0x111\/0xfff lookup 100/m,
-    );
-    assert.match(
-      lab.exec(host, "ip", ip, "route", "show", "table", "100"),
-      /^local default dev lo/,
-    );
-  }
-});
+    assertRouted(bench, ipv4 ? 4 : 6);
+  });
+}
 
-test("without DNS capture no rule names port 53", { skip }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  await installRedirect(netns.fd, PLAIN);
-  assert.doesNotMatch(lab.exec(host, "iptables-save"), /--[ds]port 53|\*raw/);
-});
-
-test("removal leaves exactly what was there before, foreign rules included", {
+test("rules installed by nft are in tables of their own, for both families", {
   skip,
 }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  lab.exec(host, "iptables", "-t", "nat", "-N", "FOREIGN");
-  lab.exec(
-    host,
-    "iptables",
-    "-t",
-    "nat",
-    "-A",
-    "OUTPUT",
-    "-p",
-    "tcp",
-    "--dport",
-    "9",
-    "-j",
-    "FOREIGN",
+  const bench = startLab(t);
+  assert.deepEqual(await installRedirect(bench.netns.fd, ALL, "nftables"), {
+    backend: "nftables",
+    ipv6: "captured",
+  });
+  assert.equal(
+    bench.run("nft list tables"),
+    "table inet istio-ambient-raw\ntable inet istio-ambient-mangle\ntable inet istio-ambient-nat\n",
   );
-  lab.exec(host, "iptables", "-t", "mangle", "-A", "PREROUTING", "-j", "MARK", "--set-mark", "7");
-  lab.exec(host, "ip6tables", "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "DROP");
-  lab.exec(host, "ip", "rule", "add", "fwmark", "0x7", "lookup", "100", "pref", "100");
-  lab.exec(host, "ip", "rule", "add", "fwmark", "0x7", "lookup", "101", "pref", "32764");
-  lab.exec(host, "ip", "route", "add", "10.9.0.0/16", "dev", "eth0", "table", "100");
-  const before = picture(lab, host);
-  await installRedirect(netns.fd, { dnsCapture: true, inboundCapture: true });
-  assert.notEqual(picture(lab, host), before);
-  await removeRedirect(netns.fd);
-  assert.equal(picture(lab, host), before);
-  await removeRedirect(netns.fd);
-  assert.equal(picture(lab, host), before);
+  const nat = bench.run("nft list table inet istio-ambient-nat");
+  // In nft's own words, whatever words it was told.
+  assert.match(
+    nat,
+    /ip6 daddr != ::1 tcp dport != 15008 meta mark & 0x00000fff != 0x00000539 redirect to :15006/,
+  );
+  assert.match(nat, /type nat hook output priority (-100|dstnat); policy accept;/);
+  assertRouted(bench, 4);
+  assertRouted(bench, 6);
 });
 
-test("installing again replaces the rules instead of doubling them", { skip }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  await installRedirect(netns.fd, PLAIN);
-  const once = picture(lab, host);
-  await installRedirect(netns.fd, { dnsCapture: true, inboundCapture: true });
-  await installRedirect(netns.fd, PLAIN);
-  assert.equal(picture(lab, host), once);
-});
+function assertRouted({ run }: Bench, family: 4 | 6): void {
+  assert.match(run(`ip -${family} rule`), /^32764:\s+from all fwmark 0x111\/0xfff lookup 100/m);
+  assert.match(run(`ip -${family} route show table 100`), /^local default dev lo/);
+}
 
-test("an installation that fails half-way leaves nothing of ours", { skip }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  // The route that the last step adds is taken.
-  lab.exec(host, "ip", "route", "add", "unreachable", "0.0.0.0/0", "table", "100");
-  await assert.rejects(installRedirect(netns.fd, PLAIN), /^Error: ip -4 -batch -: .*File exists/s);
-  assert.doesNotMatch(picture(lab, host), /ISTIO|fwmark/);
-});
+for (const backend of BACKENDS) {
+  test(`without DNS capture no rule of ${backend} names port 53`, { skip }, async (t) => {
+    const bench = startLab(t);
+    await installRedirect(bench.netns.fd, PLAIN, backend);
+    assert.doesNotMatch(picture(bench), /port 53|\braw\b/);
+  });
 
-test("a namespace without IPv6 gets IPv4 rules only", { skip }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  lab.exec(host, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
-  assert.deepEqual(await installRedirect(netns.fd, PLAIN), { ipv6: false });
-  assert.doesNotMatch(lab.exec(host, "ip6tables-save"), /ISTIO/);
+  test(`removal of ${backend} leaves exactly what was there before, foreign rules included`, {
+    skip,
+  }, async (t) => {
+    const bench = startLab(t);
+    bench.run(`
+      for kind in nft legacy; do
+        iptables-$kind -t nat -N CNI-HOSTPORT-DNAT
+        iptables-$kind -t nat -A OUTPUT -p tcp --dport 9 -j CNI-HOSTPORT-DNAT
+        iptables-$kind -t mangle -A PREROUTING -j MARK --set-mark 7
+        ip6tables-$kind -A INPUT -p tcp --dport 9 -j DROP
+      done
+      nft add table inet filters
+      nft 'add chain inet filters input { type filter hook input priority 0; }'
+      ip rule add fwmark 0x7 lookup 100 pref 100
+      ip rule add fwmark 0x7 lookup 101 pref 32764
+      ip route add 10.9.0.0/16 dev eth0 table 100`);
+    const before = picture(bench);
+    await installRedirect(bench.netns.fd, ALL, backend);
+    assert.notEqual(picture(bench), before);
+    await removeRedirect(bench.netns.fd);
+    assert.equal(picture(bench), before);
+    await removeRedirect(bench.netns.fd);
+    assert.equal(picture(bench), before);
+  });
+
+  test(`installing by ${backend} again replaces all rules, of whatever tool`, {
+    skip,
+  }, async (t) => {
+    const bench = startLab(t);
+    await installRedirect(bench.netns.fd, PLAIN, backend);
+    const once = picture(bench);
+    for (const other of BACKENDS) await installRedirect(bench.netns.fd, ALL, other);
+    await installRedirect(bench.netns.fd, PLAIN, backend);
+    assert.equal(picture(bench), once);
+  });
+
+  test(`an installation by ${backend} that fails half-way leaves nothing of ours`, {
+    skip,
+  }, async (t) => {
+    const bench = startLab(t);
+    // The route that the last step adds is taken.
+    bench.run("ip route add unreachable 0.0.0.0/0 table 100");
+    await assert.rejects(
+      installRedirect(bench.netns.fd, PLAIN, backend),
+      /^Error: ip -4 -batch -: .*File exists/s,
+    );
+    assert.doesNotMatch(picture(bench), /ISTIO|istio|fwmark/);
+  });
+
+  test(`where IPv6 is off on loopback, ${backend} installs its rules, but no route`, {
+    skip,
+  }, async (t) => {
+    const bench = startLab(t);
+    bench.run("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    assert.deepEqual(await installRedirect(bench.netns.fd, PLAIN, backend), {
+      backend,
+      ipv6: "off-on-lo",
+    });
+    assert.match(picture(bench), /! -d ::1\/128|ip6 daddr != ::1/);
+    assert.equal(bench.run("ip -6 route show table 100 2>/dev/null || true"), "");
+    await removeRedirect(bench.netns.fd);
+    assert.doesNotMatch(picture(bench), /ISTIO|istio|fwmark/);
+  });
+}
+
+for (const kind of KINDS) {
+  test(`left to itself, it joins the rules that another has made by ${kind}`, {
+    skip,
+  }, async (t) => {
+    const bench = startLab(t);
+    bench.run(`${kind} -t nat -A OUTPUT -p tcp --dport 9 -j ACCEPT`);
+    const { backend } = await installRedirect(bench.netns.fd, PLAIN);
+    assert.equal(backend, kind);
+  });
+}
+
+test("a nat table that nft has made is no obstacle", { skip }, async (t) => {
+  const bench = startLab(t);
+  bench.run(`
+    nft add table ip nat
+    nft 'add chain ip nat PREROUTING { type nat hook prerouting priority -100; }'
+    nft add rule ip nat PREROUTING numgen inc mod 2 vmap '{ 0 : accept }'`);
+  const before = picture(bench);
+  await assert.rejects(
+    installRedirect(bench.netns.fd, PLAIN, "iptables-nft"),
+    /^Error: iptables-nft can't install redirect rules: iptables-nft-save: Table `nat' is incompatible$/,
+  );
+  assert.equal(picture(bench), before);
+  const { backend } = await installRedirect(bench.netns.fd, PLAIN);
+  assert.notEqual(backend, "iptables-nft");
+  assertRouted(bench, 4);
+  await removeRedirect(bench.netns.fd);
+  assert.equal(picture(bench), before);
 });
 
 test("a namespace whose loopback is down is refused with the remedy", { skip }, async (t) => {
-  const { lab, host, netns } = startLab(t);
-  lab.exec(host, "ip", "link", "set", "lo", "down");
-  await assert.rejects(installRedirect(netns.fd, PLAIN), /ip link set lo up/);
-  assert.doesNotMatch(picture(lab, host), /ISTIO/);
+  const bench = startLab(t);
+  bench.run("ip link set lo down");
+  await assert.rejects(installRedirect(bench.netns.fd, PLAIN), /ip link set lo up/);
+  assert.doesNotMatch(picture(bench), /ISTIO/);
 });

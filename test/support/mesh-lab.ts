@@ -9,6 +9,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
+import type { RulesChoice } from "../../src/embedded/rules-backend.ts";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
@@ -29,6 +30,10 @@ export interface LabPod {
   readonly serviceAccount?: string;
   /** False: the agent never hands it to a proxy. */
   readonly enrolled?: boolean;
+  /** Shell lines that are run in its namespace before it gets its redirect rules. */
+  readonly prepare?: string;
+  /** What installs these. Default: auto. */
+  readonly rules?: RulesChoice;
 }
 
 export interface LabNodeOptions {
@@ -148,7 +153,7 @@ export class LabNode {
 export class MeshLab {
   readonly net: NetnsLab = new NetnsLab();
   readonly nodes: Map<string, LabNode> = new Map();
-  /** Pods, outsiders, `control` and the nodes' own hosts. */
+  /** Pods, outsiders, `control`, `gateway` and the nodes' own hosts. */
   readonly hosts: Map<string, LabHost> = new Map();
   readonly folder: string = mkdtempSync(join(tmpdir(), "ztunnel-lab-"));
   /** Followed by the control plane. */
@@ -298,9 +303,10 @@ export class MeshLab {
     await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
     for (const [index, pod] of options.pods.entries()) {
       const podHost = this.addHost(pod.name, pod.ip, pod.ipv6);
+      if (pod.prepare !== undefined) this.net.exec(podHost, "sh", "-ec", pod.prepare);
       if (pod.enrolled === false) continue;
       const netnsFd = node.openNetns(podHost);
-      await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
+      await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true }, pod.rules);
       await agent.add(enrolment(pod, name, index), netnsFd);
     }
     await node.ready();
@@ -312,6 +318,7 @@ export class MeshLab {
       ipv4: `${gatewayIp}/${prefixLength}`,
       routes: ["blackhole 10.98.0.0/16", "unreachable 10.99.0.0/16"],
     });
+    this.hosts.set("gateway", gateway);
     this.net.exec(gateway, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward");
   }
 

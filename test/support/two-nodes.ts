@@ -6,7 +6,7 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { connectFrom, type LabServer, listenOn } from "./lab-application.ts";
-import { MeshLab } from "./mesh-lab.ts";
+import { type LabPod, MeshLab } from "./mesh-lab.ts";
 
 export const ADDRESS = {
   client: "10.66.0.11",
@@ -26,7 +26,11 @@ export interface TwoNodesOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Of one node only. */
   readonly environmentOf?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** What is special about a pod. */
+  readonly pods?: Readonly<Partial<Record<PodName, Partial<LabPod>>>>;
 }
+
+type PodName = "client" | "friend" | "server" | "guarded";
 
 /** Settles when both daemons are ready. */
 export function startTwoNodes(options: TwoNodesOptions = {}): Promise<MeshLab> {
@@ -36,23 +40,23 @@ export function startTwoNodes(options: TwoNodesOptions = {}): Promise<MeshLab> {
     ...options.environment,
     ...options.environmentOf?.[node],
   });
+  const pod = (name: PodName, ipv6?: string): LabPod => ({
+    name,
+    ip: ADDRESS[name],
+    ...(ipv6 === undefined ? {} : { ipv6 }),
+    ...options.pods?.[name],
+  });
   return MeshLab.start({
     nodes: {
       "node-a": {
         ip: "10.66.0.2",
         environment: environment("node-a"),
-        pods: [
-          { name: "client", ip: ADDRESS.client, ipv6: IPV6_ADDRESS.client },
-          { name: "friend", ip: ADDRESS.friend },
-        ],
+        pods: [pod("client", IPV6_ADDRESS.client), pod("friend")],
       },
       "node-b": {
         ip: "10.66.0.3",
         environment: environment("node-b"),
-        pods: [
-          { name: "server", ip: ADDRESS.server, ipv6: IPV6_ADDRESS.server },
-          { name: "guarded", ip: ADDRESS.guarded },
-        ],
+        pods: [pod("server", IPV6_ADDRESS.server), pod("guarded")],
       },
     },
     outsiders: { outside: ADDRESS.outside },

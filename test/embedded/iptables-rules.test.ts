@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { redirectRules, removalRules } from "../../src/embedded/redirect-rules.ts";
+import { iptablesRemoval, iptablesRules } from "../../src/embedded/iptables-rules.ts";
 
 test("IPv4 rules with everything on are the specified ones, in order of evaluation", () => {
   assert.equal(
-    redirectRules(4, { dnsCapture: true, inboundCapture: true }),
+    iptablesRules(4, { dnsCapture: true, inboundCapture: true }),
     `*mangle
 :ISTIO_PRERT - [0:0]
 :ISTIO_OUTPUT - [0:0]
@@ -41,7 +41,7 @@ COMMIT
 
 test("without DNS and inbound capture only the outbound rows and the marks are left", () => {
   assert.equal(
-    redirectRules(6, { dnsCapture: false, inboundCapture: false }),
+    iptablesRules(6, { dnsCapture: false, inboundCapture: false }),
     `*mangle
 :ISTIO_PRERT - [0:0]
 :ISTIO_OUTPUT - [0:0]
@@ -86,7 +86,7 @@ COMMIT
 COMMIT
 `;
   assert.equal(
-    removalRules(saved),
+    iptablesRemoval(saved),
     `*mangle
 -F ISTIO_PRERT
 -X ISTIO_PRERT
@@ -103,5 +103,5 @@ COMMIT
 COMMIT
 `,
   );
-  assert.equal(removalRules("*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j DOCKER\nCOMMIT\n"), "");
+  assert.equal(iptablesRemoval("*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j DOCKER\nCOMMIT\n"), "");
 });
