@@ -13,6 +13,8 @@ import type { DataThreadOptions } from "./dataplane/data-thread.ts";
 import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
 import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
+import { HostAddresses } from "./dns/host-addresses.ts";
+import { systemResolver } from "./dns/system-resolver.ts";
 import { AccountWatch } from "./inpod/account-watch.ts";
 import { createInpodMetrics } from "./inpod/metrics.ts";
 import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
@@ -21,6 +23,7 @@ import { SeqpacketConnection } from "./inpod/zds-connection.ts";
 import type { EnrolledWorkload } from "./mesh/enrolled-workload.ts";
 import { native } from "./net/native.ts";
 import { checkSharedModePrivileges } from "./net/privileges.ts";
+import type { AddressesOf } from "./proxy/proxy-options.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
@@ -244,6 +247,9 @@ class Daemon implements App {
     const certificateFor: CertificateSource = (identity) =>
       this.#certificates.certificate(identity);
     const learn = (key: string): Promise<void> => this.#mesh.learn(key);
+    const ask = systemResolver(config.hosts);
+    const hosts = new HostAddresses({ ask, clock: this.#clock }, config.hosts);
+    const addressesOf: AddressesOf = (hostname) => hosts.find(hostname);
     const options: DataThreadOptions = {
       onDemand: config.mesh.discovery?.onDemand ?? false,
       proxy: config.proxy,
@@ -254,6 +260,7 @@ class Daemon implements App {
           mesh: this.#mesh.state,
           certificateFor,
           learn: options.onDemand ? learn : undefined,
+          addressesOf,
           log: this.#log,
           clock: this.#clock,
           random: this.#random,
@@ -266,6 +273,7 @@ class Daemon implements App {
         clock: this.#clock,
         certificateFor,
         learn,
+        addressesOf,
         writeLog: (text) => this.#sink.write(text),
         threadFailed: (error) => this.#crash(error),
       },

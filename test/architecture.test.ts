@@ -12,7 +12,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["mesh", "runtime"],
   ["wire", "http2", "telemetry", "net"],
   ["engine", "tls", "state", "rbac"],
-  ["hbone", "istiod"],
+  ["hbone", "istiod", "dns"],
   ["proxy", "identity", "xds"],
   ["dataplane", "inpod", "admin"],
   ["config"],
@@ -35,6 +35,7 @@ const DOORS: readonly {
     why: "tunnels are the reactor's; this is for the control plane's line",
   },
   { module: /^node:http2$/, rooms: [], why: "HTTP/2 is spoken by http2/" },
+  { module: /^node:dns/, rooms: ["dns"], why: "names are looked up in one place" },
   { module: /^node:worker_threads$/, rooms: ["dataplane"], why: "threads are made in one place" },
   {
     module: /^node:inspector(\/|$)/,

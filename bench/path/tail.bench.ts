@@ -68,6 +68,7 @@ async function measurePush(): Promise<void> {
         {
           clock: systemClock,
           certificateFor: parts.certificateFor,
+          addressesOf: parts.addressesOf,
           learn: parts.learn,
           writeLog: () => {},
           threadFailed: (error) => {

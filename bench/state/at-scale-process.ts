@@ -45,6 +45,7 @@ const dataPlane = new WorkerDataPlane(
   {
     clock,
     certificateFor: () => Promise.reject(new Error("nobody asks")),
+    addressesOf: () => Promise.resolve([]),
     learn: () => Promise.reject(new Error("nobody asks")),
     writeLog: () => {},
     threadFailed: (error) => {

@@ -75,6 +75,11 @@ export function parseConfig(
     mesh: readMesh(reader, proxyConfig),
     identity: readIdentity(reader, host),
     proxy: readProxy(reader, ipv6),
+    hosts: {
+      namesMax: readLimit(reader, "hostAnswers"),
+      timeoutMs: readLimit(reader, "hostLookup"),
+      ipv6,
+    },
     inpod: {
       socketPath: reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock",
       self: readSelf(reader),

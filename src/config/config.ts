@@ -1,5 +1,6 @@
 /** What an operator may change, and the numbers that nobody has to: all in one value. */
 import type { HttpLimits } from "../admin/http-listener.ts";
+import type { HostAddressesOptions } from "../dns/host-addresses.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 import type { NodeDescription } from "../xds/delta-client.ts";
@@ -10,6 +11,8 @@ export interface Config {
   readonly identity: IdentityConfig;
   /** Of every workload's proxy. */
   readonly proxy: ProxyOptions;
+  /** Of workloads that are known by their host name only. */
+  readonly hosts: HostsConfig;
   readonly inpod: InpodConfig;
   readonly admin: AdminConfig;
   readonly logging: LoggingConfig;
@@ -19,6 +22,11 @@ export interface Config {
   readonly drainMs: number;
   /** What operators take this to be a part of, for the build metric and the version line. */
   readonly istioVersion: string;
+}
+
+export interface HostsConfig extends HostAddressesOptions {
+  /** Whether they are looked up in IPv6, too. */
+  readonly ipv6: boolean;
 }
 
 export interface MeshConfig {

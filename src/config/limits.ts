@@ -14,6 +14,8 @@ export interface Limit {
 
 export type LimitName =
   | "localWorkloadWait"
+  | "hostLookup"
+  | "hostAnswers"
   | "certificateWait"
   | "acceptQueue"
   | "connectTimeout"
@@ -44,6 +46,18 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 5000,
     unit: "ms",
     why: "a pod's first connection may come before the mesh knows the pod; the original's number",
+  },
+  hostLookup: {
+    variable: "ON_DEMAND_DNS_TIMEOUT",
+    value: 10_000,
+    unit: "ms",
+    why: "a connection to a workload that is known by its host name waits for DNS; two tries of 5 s are what resolvers do",
+  },
+  hostAnswers: {
+    variable: "ON_DEMAND_DNS_CACHE_SIZE",
+    value: 4096,
+    unit: "host names",
+    why: "whose addresses are kept as long as DNS allows; the original's number",
   },
   certificateWait: {
     variable: "CERTIFICATE_TIMEOUT",

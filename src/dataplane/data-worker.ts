@@ -1,6 +1,8 @@
 /** The entry of a data thread: takes commands from the main thread, runs one {@link DataThread}. */
 import { parentPort, workerData } from "node:worker_threads";
+import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { AddressesOf } from "../proxy/proxy-options.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
@@ -38,11 +40,15 @@ function run(start: ThreadStart): void {
   const learning = new Calls<void>();
   const learn = (key: string): Promise<void> =>
     learning.ask((call) => report({ kind: "learn", call, key }));
+  const lookups = new Calls<readonly IpAddress[]>();
+  const addressesOf: AddressesOf = (hostname) =>
+    lookups.ask((call) => report({ kind: "addresses", call, hostname }));
   const thread = new DataThread(
     {
       engine: makeEngine(systemClock, logger.root),
       mesh: new MeshState(new MeshMemory(start.mesh)),
       certificateFor: (identity) => certificates.certificate(identity),
+      addressesOf,
       learn: start.options.onDemand ? learn : undefined,
       log: logger.root,
       clock: systemClock,
@@ -109,6 +115,10 @@ function run(start: ThreadStart): void {
         return;
       case "learnt":
         return learning.answer(command.call);
+      case "addresses":
+        if (command.ips !== undefined) lookups.answer(command.call, command.ips);
+        else lookups.fail(command.call, new Error(command.error ?? "no answer"));
+        return;
       case "renewed":
         return certificates.renewed(command.certificate);
       case "forgotten":

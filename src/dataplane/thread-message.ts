@@ -1,6 +1,7 @@
 /** What crosses between the main thread and a data thread. All of it survives `structuredClone`. */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
@@ -31,6 +32,13 @@ export type ThreadCommand =
     }
   /** Answers the thread's `learn` of the same number; what was found is part of the mesh by now. */
   | { readonly kind: "learnt"; readonly call: number }
+  /** Answers the thread's `addresses` of the same number. */
+  | {
+      readonly kind: "addresses";
+      readonly call: number;
+      readonly ips?: readonly IpAddress[];
+      readonly error?: string;
+    }
   | { readonly kind: "renewed"; readonly certificate: WorkloadCertificate }
   | { readonly kind: "forgotten"; readonly identity: Identity }
   | { readonly kind: "revocations"; readonly lists: readonly RevocationList[] }
@@ -57,6 +65,8 @@ export type ThreadReport =
   | { readonly kind: "certificate"; readonly call: number; readonly identity: Identity }
   /** Asks a control plane for a workload or service by one of its names. */
   | { readonly kind: "learn"; readonly call: number; readonly key: string }
+  /** Asks for the addresses of a host. */
+  | { readonly kind: "addresses"; readonly call: number; readonly hostname: string }
   /** Finished lines, each with its line feed. */
   | { readonly kind: "log"; readonly text: string };
 

@@ -7,6 +7,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
+import type { AddressesOf } from "../proxy/proxy-options.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
@@ -34,6 +35,7 @@ export interface WorkerDataPlaneDeps {
   readonly certificateFor: CertificateSource;
   /** Settles when the answer, if one came, has been applied; called where the mesh is on demand. */
   readonly learn: (key: string) => Promise<void>;
+  readonly addressesOf: AddressesOf;
   /** Takes finished log lines. */
   readonly writeLog: (text: string) => void;
   /** A thread died of a bug; the process can't serve its listeners any more. */
@@ -287,6 +289,14 @@ class WorkerThread {
       case "learn": {
         const { call } = report;
         void this.#deps.learn(report.key).then(() => this.post({ kind: "learnt", call }));
+        break;
+      }
+      case "addresses": {
+        const { call } = report;
+        this.#deps.addressesOf(report.hostname).then(
+          (ips) => this.post({ kind: "addresses", call, ips }),
+          (error: unknown) => this.post({ kind: "addresses", call, error: errorText(error) }),
+        );
       }
     }
   }

@@ -5,7 +5,7 @@
  * @see spec data-path 10.3
  */
 import { Counter, Gauge, type Registry } from "prom-client";
-import { TRAFFIC_LABELS, type TrafficSample } from "./traffic-metrics.ts";
+import { LOOKUP_LABELS, TRAFFIC_LABELS, type TrafficSample } from "./traffic-metrics.ts";
 
 type TrafficLabel = (typeof TRAFFIC_LABELS)[number];
 
@@ -19,6 +19,7 @@ export interface TrafficFamilies {
   readonly revocationRejections: Counter<"reporter">;
   readonly revocationUntracked: Counter<"reporter">;
   readonly unknownPolicies: Counter<"decision">;
+  readonly lookups: Counter<(typeof LOOKUP_LABELS)[number]>;
 }
 
 /** Makes the families in a registry; they have no sample until traffic is merged. */
@@ -70,6 +71,12 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
       labelNames: ["decision"],
       registers: [registry],
     }),
+    lookups: new Counter({
+      name: "istio_on_demand_dns_total",
+      help: "The total number of requests that used on-demand DNS (unstable).",
+      labelNames: LOOKUP_LABELS,
+      registers: [registry],
+    }),
   };
 }
 
@@ -79,7 +86,7 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
  * An open connection has byte counters from its first moment, if only of 0.
  */
 export function mergeTraffic(families: TrafficFamilies, samples: readonly TrafficSample[]): void {
-  for (const { series, socketsOpen, unknownPolicies, revocations } of samples) {
+  for (const { series, socketsOpen, unknownPolicies, revocations, lookups } of samples) {
     for (const delta of series) {
       const { labels } = delta;
       if (delta.opened + delta.receivedBytes + delta.sentBytes > 0) {
@@ -96,6 +103,7 @@ export function mergeTraffic(families: TrafficFamilies, samples: readonly Traffi
       if (rejected > 0) families.revocationRejections.inc({ reporter }, rejected);
       if (untracked > 0) families.revocationUntracked.inc({ reporter }, untracked);
     }
+    for (const { labels, count } of lookups) families.lookups.labels(...labels).inc(count);
     for (const decision of ["deny", "allow"] as const) {
       const count = unknownPolicies[decision];
       if (count > 0) families.unknownPolicies.inc({ decision }, count);

@@ -3,8 +3,8 @@
  * decision with its reason.
  *
  * Only the destination's waypoint counts, never the source's, and the node does not matter: a pod on
- * the same node is reached like any other. Workloads of other networks and those known only by a host
- * name are refused here; they need a network gateway or a resolver.
+ * the same node is reached like any other. Workloads of other networks are refused here; they need a
+ * network gateway.
  *
  * @see spec data-path 2.2 and 2.8.
  */
@@ -57,7 +57,21 @@ export type OutboundRoute =
       /** Whether {@link workload} is what was asked for, or stands before it. */
       readonly hop: "destination" | "waypoint";
       readonly reason: string;
-    };
+    }
+  | UnresolvedRoute;
+
+/** All is chosen but the address of a workload that is known by its host name only. */
+export interface UnresolvedRoute {
+  readonly kind: "unresolved";
+  readonly workload: Workload;
+  /** Addresses of this family come first. */
+  readonly family: 4 | 6;
+  /** The route to one of the host's addresses. */
+  readonly at: (ip: IpAddress) => ResolvedRoute;
+  readonly reason: string;
+}
+
+export type ResolvedRoute = Exclude<OutboundRoute, UnresolvedRoute>;
 
 export interface OutboundQuery {
   readonly source: Workload;
@@ -119,7 +133,7 @@ export function chooseOutboundRoute(
   ) {
     return routeToWaypoint(state, query, workload.waypoint, upstream.service?.service, random);
   }
-  return routeDirectly(upstream);
+  return atAddress(upstream, (ip) => routeDirectly(upstream, ip));
 }
 
 /** The service whose address was dialled; a workload with that address comes first. */
@@ -147,14 +161,14 @@ function routeToWaypoint(
     case "found":
       break;
   }
-  const { workload, ip, port, identities } = lookup.upstream;
-  if (ip === undefined || workload.network !== source.network) {
+  const { workload, port, identities } = lookup.upstream;
+  if (workload.network !== source.network) {
     return refuse(
       unroutableError(workload),
       `waypoint ${workload.name} is on network ${quote(workload.network)}`,
     );
   }
-  return {
+  return atAddress(lookup.upstream, (ip) => ({
     kind: "hbone",
     remote: { ip, port },
     authority: formatSocketAddress(target),
@@ -164,12 +178,24 @@ function routeToWaypoint(
     service,
     hop: "waypoint",
     reason: `waypoint ${workload.name} stands before the destination`,
-  };
+  }));
 }
 
-function routeDirectly(upstream: Upstream): OutboundRoute {
-  const { workload, ip, port } = upstream;
-  if (ip === undefined) return refuse(unroutableError(workload), "the workload has no address");
+/** At once where the upstream has an address, when its host name was looked up where it has none. */
+function atAddress(
+  { ip, family, workload }: Upstream,
+  at: (ip: IpAddress) => ResolvedRoute,
+): OutboundRoute {
+  if (ip !== undefined) return at(ip);
+  if (workload.hostname === "") {
+    return refuse(unroutableError(workload), "the workload has no address");
+  }
+  const reason = `workload ${workload.name} is known by its host name ${workload.hostname} only`;
+  return { kind: "unresolved", workload, family, at, reason };
+}
+
+function routeDirectly(upstream: Upstream, ip: IpAddress): ResolvedRoute {
+  const { workload, port } = upstream;
   const service = upstream.service?.service;
   const destination: SocketAddress = { ip, port };
   switch (workload.protocol) {
@@ -209,7 +235,7 @@ function passThrough(target: SocketAddress, service: Service | undefined): Outbo
   };
 }
 
-function refuse(error: ProxyError, reason: string): OutboundRoute {
+function refuse(error: ProxyError, reason: string): ResolvedRoute {
   return { kind: "refuse", error, reason };
 }
 

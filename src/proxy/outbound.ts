@@ -14,9 +14,10 @@ import type { Logger } from "../telemetry/logger.ts";
 import { expectIdentity } from "../tls/spiffe-verifier.ts";
 import { makeTraceparent, parseTraceparent } from "../wire/traceparent.ts";
 import type { ConnectionReporter } from "./connection-report.ts";
+import { resolveRoute } from "./hostname-lookup.ts";
 import { LiveSet } from "./live-set.ts";
 import type { LocalWorkload } from "./local-workload.ts";
-import { chooseOutboundRoute, type OutboundRoute } from "./outbound-route.ts";
+import { chooseOutboundRoute, type ResolvedRoute, type UnresolvedRoute } from "./outbound-route.ts";
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import {
   httpStatusError,
@@ -93,11 +94,14 @@ export class Outbound implements ConnectionOwner {
       await learnRoute(learn, () => routeNeeds(mesh, { source, target, network }));
       if (connection.ended) return;
     }
-    const route = chooseOutboundRoute(
+    const chosen = chooseOutboundRoute(
       mesh,
       { source, downstream: end.peer.ip, target, network, illegalPorts: ILLEGAL_PORTS },
       random,
     );
+    const route =
+      chosen.kind === "unresolved" ? await this.#resolve(source, chosen, traceparent) : chosen;
+    if (connection.ended) return;
     if (route.kind === "refuse") return refuse(route.error);
     this.#open(connection, end, source, route, startedAt);
     try {
@@ -112,7 +116,7 @@ export class Outbound implements ConnectionOwner {
     connection: ProxiedConnection,
     end: SocketEnd,
     source: Workload,
-    route: Exclude<OutboundRoute, { kind: "refuse" }>,
+    route: Exclude<ResolvedRoute, { kind: "refuse" }>,
     startedAt: number,
   ): void {
     const hbone = route.kind === "hbone";
@@ -139,7 +143,7 @@ export class Outbound implements ConnectionOwner {
   async #relayTcp(
     connection: ProxiedConnection,
     end: SocketEnd,
-    route: Extract<OutboundRoute, { kind: "tcp" }>,
+    route: Extract<ResolvedRoute, { kind: "tcp" }>,
   ): Promise<void> {
     const { mark, connectTimeoutMs, keepAlive } = this.#options;
     const upstream = await this.#deps.engine.connect({
@@ -157,7 +161,7 @@ export class Outbound implements ConnectionOwner {
     connection: ProxiedConnection,
     end: SocketEnd,
     source: Workload,
-    route: Extract<OutboundRoute, { kind: "hbone" }>,
+    route: Extract<ResolvedRoute, { kind: "hbone" }>,
     traceparent: string,
   ): Promise<void> {
     const stream = await this.#pool.open(
@@ -220,6 +224,12 @@ export class Outbound implements ConnectionOwner {
       settings: clientTunnel,
     });
     return checkRevocation ? new RevocableTunnel(revocations, tunnel, chainDer) : tunnel;
+  }
+
+  #resolve(source: Workload, route: UnresolvedRoute, traceparent: string): Promise<ResolvedRoute> {
+    const { addressesOf, traffic, random } = this.#deps;
+    const log = this.#stateLog(traceparent);
+    return resolveRoute({ addressesOf, traffic, random, log }, source, route);
   }
 
   #stateLog(traceparent: string): Logger {

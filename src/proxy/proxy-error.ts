@@ -129,6 +129,22 @@ export function unroutableError(workload: Workload): ProxyError {
   );
 }
 
+/** Looking up the host name, which is all that is known of where the workload is, failed. */
+export function unknownHostError(workload: Workload): ProxyError {
+  return new ProxyError(
+    "no-route",
+    `no ip addresses were resolved for workload: ${workload.uid || workload.name}`,
+  );
+}
+
+/** The workload's host name exists, but not with an address. */
+export function emptyHostnameError(workload: Workload): ProxyError {
+  return new ProxyError(
+    "no-route",
+    `ip addresses were resolved for workload ${workload.uid || workload.name}, but valid dns response had no A/AAAA records`,
+  );
+}
+
 /** A workload of another network can only be reached as part of a service. */
 export function noServiceError(target: SocketAddress): ProxyError {
   return new ProxyError(

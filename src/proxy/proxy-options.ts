@@ -23,10 +23,15 @@ export interface ProxyDeps {
    * `undefined` where all of it is known.
    */
   readonly learn: ((key: string) => Promise<void>) | undefined;
+  /** What the resolver of the daemon's own pod says of a host name. Rejects when it says nothing. */
+  readonly addressesOf: AddressesOf;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;
 }
+
+/** Addresses of a host name, in both families; may be none. */
+export type AddressesOf = (hostname: string) => Promise<readonly IpAddress[]>;
 
 export interface ProxyOptions {
   /** Name of the own network; empty is the default network. */

@@ -5,6 +5,8 @@
  * families in {@link file://./metrics.ts} add the differences of all threads up.
  */
 import type { Relay } from "../engine/engine.ts";
+import { formatSpiffeId } from "../mesh/identity.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 
 /** Label names in the order of every array of label values here. @see spec data-path 10.3 */
 export const TRAFFIC_LABELS = [
@@ -37,6 +39,19 @@ export const TRAFFIC_LABELS = [
   "destination_zone",
 ] as const;
 
+/** Labels of lookups of host names, in the order of {@link lookupLabels}. @see spec data-path 10.3 */
+export const LOOKUP_LABELS = [
+  "source_workload",
+  "source_canonical_service",
+  "source_canonical_revision",
+  "source_workload_namespace",
+  "source_principal",
+  "source_app",
+  "source_version",
+  "source_cluster",
+  "hostname",
+] as const;
+
 export type Reporter = "source" | "destination";
 
 /** What one label set gained. Labels may repeat between deltas; all numbers are ≥ 0. */
@@ -50,6 +65,13 @@ export interface TrafficDelta {
   readonly receivedBytes: number;
   /** Upstream → downstream. */
   readonly sentBytes: number;
+}
+
+/** How often a host name was looked up for one workload. */
+export interface LookupDelta {
+  /** Values in the order of {@link LOOKUP_LABELS}. */
+  readonly labels: readonly string[];
+  readonly count: number;
 }
 
 /** Of the peers that one reporter met. */
@@ -68,6 +90,7 @@ export interface TrafficSample {
   readonly socketsOpen: readonly { readonly reporter: Reporter; readonly change: number }[];
   /** Connections for which a policy was still unknown when they were decided. */
   readonly unknownPolicies: Readonly<Record<UnknownPolicyDecision, number>>;
+  readonly lookups: readonly LookupDelta[];
 }
 
 export type UnknownPolicyDecision = "deny" | "allow";
@@ -99,6 +122,8 @@ export class TrafficMetrics {
   readonly #sockets = new Map<Reporter, number>();
   #unknownPolicies = { deny: 0, allow: 0 };
   #revocations = noRevocations();
+  /** Key is the labels' text. */
+  #lookups = new Map<string, { readonly labels: readonly string[]; count: number }>();
 
   /** @param labels as in {@link TRAFFIC_LABELS}, with `-` for `response_flags`. */
   opened(labels: readonly string[]): CountedConnection {
@@ -143,6 +168,14 @@ export class TrafficMetrics {
     this.#revocations[reporter].untracked++;
   }
 
+  /** @param labels see {@link lookupLabels}. */
+  hostnameLookedUp(labels: readonly string[]): void {
+    const key = labels.join("\0");
+    const known = this.#lookups.get(key);
+    if (known === undefined) this.#lookups.set(key, { labels, count: 1 });
+    else known.count++;
+  }
+
   unknownPolicy(decision: UnknownPolicyDecision): void {
     this.#unknownPolicies[decision]++;
   }
@@ -166,7 +199,9 @@ export class TrafficMetrics {
     this.#unknownPolicies = { deny: 0, allow: 0 };
     const revocations = this.#revocations;
     this.#revocations = noRevocations();
-    return { series, socketsOpen, unknownPolicies, revocations };
+    const lookups = [...this.#lookups.values()];
+    this.#lookups.clear();
+    return { series, socketsOpen, unknownPolicies, revocations, lookups };
   }
 
   #read(counted: Counted): void {
@@ -209,6 +244,22 @@ export class TrafficMetrics {
     }
     return series;
   }
+}
+
+/** In the order of {@link LOOKUP_LABELS}; empty is `unknown`. */
+export function lookupLabels(source: Workload, hostname: string): readonly string[] {
+  const labels = [
+    source.workloadName,
+    source.canonicalName,
+    source.canonicalRevision,
+    source.namespace,
+    formatSpiffeId(workloadIdentity(source)),
+    source.canonicalName,
+    source.canonicalRevision,
+    source.clusterId,
+    hostname,
+  ];
+  return labels.map((value) => value || "unknown");
 }
 
 function noRevocations(): Record<Reporter, RevocationCounts> {

@@ -17,8 +17,10 @@ export interface Upstream {
   readonly workload: Workload;
   /** The workload's own port. */
   readonly port: number;
-  /** `undefined`: only its network gateway can reach it. */
+  /** `undefined`: its host name has to be looked up, or without one its network gateway reaches it. */
   readonly ip: IpAddress | undefined;
+  /** Of the address that was asked for; a host name's addresses of this family come first. */
+  readonly family: 4 | 6;
   /** `undefined` when the workload itself was addressed. */
   readonly service: KnownService | undefined;
   /** Whom the peer may prove to be: the service's names, then the workload itself. */
@@ -85,26 +87,26 @@ export function reachWorkload(reached: {
   readonly target: SocketAddress;
 }): UpstreamLookup {
   const { workload, port, service, target } = reached;
-  const ip = chooseAddress(workload, service?.service.ipFamilies ?? "Automatic", target.ip);
-  // Looking up the host name of a workload without an address is not done here.
+  const family = ipFamily(target.ip);
+  const families = service?.service.ipFamilies ?? "Automatic";
+  const ip = workload.ips.includes(target.ip)
+    ? target.ip
+    : chooseAddress(workload, families, family);
   const isRoutable =
-    ip !== undefined || (workload.hostname === "" && workload.networkGateway !== undefined);
+    ip !== undefined || workload.hostname !== "" || workload.networkGateway !== undefined;
   if (!isRoutable) return { kind: "unroutable", workload };
   const identities = acceptedIdentities(workload, service);
-  return { kind: "found", upstream: { workload, port, ip, service, identities } };
+  return { kind: "found", upstream: { workload, port, ip, family, service, identities } };
 }
 
-/** The target itself when it is the workload's own, else the first of its family, else the first. */
+/** The first of the family asked for, else the first that the service allows. */
 function chooseAddress(
   workload: Workload,
   families: IpFamilies,
-  target: IpAddress,
+  family: 4 | 6,
 ): IpAddress | undefined {
-  const { ips } = workload;
-  if (ips.includes(target)) return target;
-  const family = ipFamily(target);
   let first: IpAddress | undefined;
-  for (const ip of ips) {
+  for (const ip of workload.ips) {
     if (!allowsFamily(families, ipFamily(ip))) continue;
     if (ipFamily(ip) === family) return ip;
     first ??= ip;

@@ -15,14 +15,17 @@ import type { DataThreadOptions } from "../../src/dataplane/data-thread.ts";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
+import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
+import type { AddressesOf } from "../../src/proxy/proxy-options.ts";
 import type { TrafficSample } from "../../src/proxy/traffic-metrics.ts";
 import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { MeshWriter } from "../../src/state/mesh-writer.ts";
 import { parseRevocationLists } from "../../src/tls/revocation-list.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { ip, mesh, noHosts } from "../support/mesh-fixture.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
 import { buildCrl } from "../support/test-crl.ts";
@@ -44,6 +47,7 @@ export interface DataPlaneParts {
   readonly memory: MeshMemory;
   readonly certificateFor: CertificateSource;
   readonly learn: (key: string) => Promise<void>;
+  readonly addressesOf: AddressesOf;
   /** Takes finished log lines. */
   readonly writeLog: (text: string) => void;
 }
@@ -119,6 +123,8 @@ export class DataPlaneStage {
   readonly learnt: string[] = [];
   /** What every such question brings. */
   knownOnDemand: readonly MeshUpdate[] = [];
+  /** Addresses of host names. */
+  readonly hosts: Map<string, readonly IpAddress[]> = new Map();
   readonly #lab: DataPlaneLab;
   readonly #writer: MeshWriter;
   readonly #netnsFds: number[] = [];
@@ -146,6 +152,7 @@ export class DataPlaneStage {
           this.learnt.push(key);
           this.apply(this.knownOnDemand);
         },
+        addressesOf: async (hostname) => this.hosts.get(hostname) ?? noHosts(hostname),
         writeLog: (text) => {
           this.log += text;
         },
@@ -180,9 +187,9 @@ export class DataPlaneStage {
     return server;
   }
 
-  /** From `client` to the echoing application of `server`. */
-  async connect(): Promise<Socket> {
-    const socket = await connectFrom(this.#lab.client, ADDRESS.server, APP_PORT);
+  /** From `client`, by default to the echoing application of `server`. */
+  async connect(address: string = ADDRESS.server, port: number = APP_PORT): Promise<Socket> {
+    const socket = await connectFrom(this.#lab.client, address, port);
     this.#closers.push(() => socket.destroy());
     return socket;
   }
@@ -278,9 +285,8 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
     story(
       "asks for a destination that it does not know, once, before it chooses the way",
       async (stage) => {
-        const mesh = parseLocalMesh(TWO_NODES_MESH, "mesh");
         const uid = "two-nodes//Pod/default/server";
-        stage.knownOnDemand = mesh.filter(
+        stage.knownOnDemand = parseLocalMesh(TWO_NODES_MESH, "mesh").filter(
           (update) => update.kind === "workload" && update.workload.uid === uid,
         );
         stage.apply([{ kind: "remove-address", name: uid }]);
@@ -295,6 +301,31 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
       },
       { onDemand: true },
     );
+
+    story("reaches a workload that is known by its host name only", async (stage) => {
+      const vip = "10.66.0.77";
+      const uid = "two-nodes//Pod/default/server";
+      stage.apply([
+        { kind: "service", service: mesh.service("echo").at(vip).port(80, APP_PORT).value },
+        ...parseLocalMesh(TWO_NODES_MESH, "mesh").flatMap((update): MeshUpdate[] => {
+          if (update.kind !== "workload" || update.workload.uid !== uid) return [];
+          return [{ kind: "workload", workload: { ...update.workload, ips: [], hostname: "db" } }];
+        }),
+      ]);
+      await stage.startBoth();
+      stage.echo();
+      const early = await stage.connect(vip, 80);
+      assert.match(await readingEnd(early), /^(EOF|ECONNRESET)$/);
+      await waitForText(stage, `no ip addresses were resolved for workload: ${uid}`);
+      stage.hosts.set("db", [ip(ADDRESS.server)]);
+      await pingPong(await stage.connect(vip, 80));
+      const lookups = (await stage.dataPlane.collect()).flatMap((sample) => sample.lookups);
+      assert.equal(
+        lookups.reduce((total, { count }) => total + count, 0),
+        2,
+      );
+      assert.equal(lookups[0]?.labels.at(-1), "db");
+    });
 
     story("starts a workload on every thread, stops it at once, starts it again", async (stage) => {
       const { dataPlane } = stage;

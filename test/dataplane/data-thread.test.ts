@@ -12,7 +12,7 @@ import {
   memoryCertificate,
   quiet,
 } from "../support/memory-engine.ts";
-import { fixedRandom, liveMesh, mesh } from "../support/mesh-fixture.ts";
+import { fixedRandom, liveMesh, mesh, noHosts } from "../support/mesh-fixture.ts";
 
 const PORTS = [15001, 15006, 15008];
 
@@ -47,6 +47,7 @@ function makeLab(): Lab {
       mesh: known,
       certificateFor: async (identity) => memoryCertificate(identity),
       learn: undefined,
+      addressesOf: noHosts,
       log: new CapturedLog().root,
       clock,
       random: fixedRandom(),

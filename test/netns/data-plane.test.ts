@@ -45,13 +45,14 @@ function workerDataPlane(
 
 dataPlaneSuite("the inline data plane", {
   threadCount: 1,
-  makeDataPlane: ({ memory, certificateFor, learn, writeLog }, options) =>
+  makeDataPlane: ({ memory, certificateFor, learn, addressesOf, writeLog }, options) =>
     new InlineDataPlane(
       {
         engine: makeEngine(systemClock, silentLogger),
         mesh: new MeshState(memory),
         certificateFor,
         learn: options.onDemand ? learn : undefined,
+        addressesOf,
         log: createRootLogger({
           format: "plain",
           filter: "info",

@@ -21,7 +21,7 @@ import { MeshWriter } from "../../src/state/mesh-writer.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
 import { writeMesh } from "../conformance/data-plane.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
-import { match, mesh } from "../support/mesh-fixture.ts";
+import { match, mesh, noHosts } from "../support/mesh-fixture.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { testCa } from "../support/test-ca.ts";
@@ -129,6 +129,7 @@ function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
       mesh: new MeshState(memory),
       certificateFor,
       learn: undefined,
+      addressesOf: noHosts,
       log: silentLogger,
       clock: systemClock,
       random: systemRandom(),
@@ -144,6 +145,7 @@ function workerDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
       clock: systemClock,
       certificateFor,
       learn: () => Promise.resolve(),
+      addressesOf: noHosts,
       writeLog() {},
       threadFailed(error) {
         throw error;

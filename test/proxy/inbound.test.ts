@@ -163,6 +163,7 @@ for (const { what, dial, error } of [
         source: { rejected: 0, untracked: 0 },
         destination: { rejected: 0, untracked: 0 },
       },
+      lookups: [],
     });
   });
 }

@@ -23,7 +23,7 @@ import {
   memoryCertificate,
   quiet,
 } from "../support/memory-engine.ts";
-import { type LiveMesh, liveMesh } from "../support/mesh-fixture.ts";
+import { type LiveMesh, liveMesh, noHosts } from "../support/mesh-fixture.ts";
 import { recordedMesh } from "./recorded-mesh.ts";
 
 const KEEP_ALIVE: KeepAliveOptions = {
@@ -79,6 +79,8 @@ export class Node {
   certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
   /** Set before proxies are made, for a mesh that is learnt piece by piece. */
   learn: ((key: string) => Promise<void>) | undefined;
+  /** Addresses of host names. */
+  readonly hosts: Map<string, readonly IpAddress[]> = new Map();
   readonly #network: MemoryNetwork;
   readonly #clock: FakeClock;
 
@@ -113,6 +115,7 @@ export class Node {
         traffic: this.traffic,
         revocations: this.revocations,
         learn: this.learn,
+        addressesOf: async (hostname) => this.hosts.get(hostname) ?? noHosts(hostname),
         log: this.log.root,
         clock: this.#clock,
         random: systemRandom(),

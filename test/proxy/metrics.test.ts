@@ -42,6 +42,7 @@ test("families have the original's names and words, ours come last", async () =>
     "# HELP istio_crl_policy_rejections_total The total number of peers refused or cut off because their certificate is revoked.",
     "# HELP istio_crl_untracked_connections_total The total number of tunnels that no later revocation list can cut off.",
     "# HELP ztunnel_unknown_policy_connections_total Connections decided by UNKNOWN_POLICY because a policy of their workload was unknown.",
+    "# HELP istio_on_demand_dns_total The total number of requests that used on-demand DNS (unstable).",
   ]);
 });
 
@@ -53,6 +54,7 @@ test("an open connection has byte counters of 0 and none that close it", async (
       socketsOpen: [],
       revocations: NO_REVOCATIONS,
       unknownPolicies: { deny: 0, allow: 0 },
+      lookups: [],
     },
   ]);
   assert.deepEqual(await samples(registry), [
@@ -79,12 +81,14 @@ test("samples of several threads add up, label by label in order", async () => {
         socketsOpen: [{ reporter: "source", change: 3 }],
         revocations: NO_REVOCATIONS,
         unknownPolicies: { deny: 0, allow: 0 },
+        lookups: [],
       },
       {
         series: [open],
         socketsOpen: [{ reporter: "source", change: -1 }],
         revocations: NO_REVOCATIONS,
         unknownPolicies: { deny: 0, allow: 0 },
+        lookups: [],
       },
     ]);
   }
@@ -105,6 +109,7 @@ test("samples of several threads add up, label by label in order", async () => {
         destination: { rejected: 0, untracked: 1 },
       },
       unknownPolicies: { deny: 0, allow: 0 },
+      lookups: [],
     },
   ]);
   assert.deepEqual((await samples(registry)).slice(-2), [

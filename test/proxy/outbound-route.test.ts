@@ -216,13 +216,25 @@ const cases: readonly [title: string, Parts, target: string, expected: string][]
     "a service of a host name",
     [echo, server.at().with({ hostname: "ext.example" })],
     "10.96.0.1:80",
-    "no valid routing destination for workload: cluster1//Pod/default/server",
+    "IPv4 of ext.example, then hbone 192.0.2.7:15008 for 192.0.2.7:8080 -> server of echo",
+  ],
+  [
+    "a service of a plain host name, by IPv6",
+    [echo.at("fd00::96"), mesh.workload("plain").with({ hostname: "ext.example" }).behind(echo)],
+    "[fd00::96]:80",
+    "IPv6 of ext.example, then tcp 192.0.2.7:8080 -> plain of echo",
+  ],
+  [
+    "a service of a host name of which one address is known",
+    [echo, server.with({ hostname: "ext.example" })],
+    "10.96.0.1:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
   ],
   [
     "a waypoint of a host name",
     [echo.waypoint(WP), wpService, wp.at().with({ hostname: "wp.example" })],
     "10.96.0.1:80",
-    "no valid routing destination for workload: cluster1//Pod/default/wp",
+    "IPv4 of wp.example, then hbone 192.0.2.7:15008 for 10.96.0.1:80 -> wp of echo",
   ],
   [
     "a service that is hidden from it",

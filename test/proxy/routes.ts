@@ -12,6 +12,10 @@ const ILLEGAL_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
 /** `kind remote [authority] -> workload of service`, or the error. */
 export function describe(route: OutboundRoute): string {
   if (route.kind === "refuse") return route.error.message;
+  if (route.kind === "unresolved") {
+    const { hostname } = route.workload;
+    return `IPv${route.family} of ${hostname}, then ${describe(route.at(ip("192.0.2.7")))}`;
+  }
   const tunnel = route.kind === "hbone" ? ` for ${route.authority}` : "";
   const workload = route.workload === undefined ? "" : ` -> ${route.workload.name}`;
   const service = route.service === undefined ? "" : ` of ${route.service.name}`;

@@ -99,10 +99,22 @@ test("a host-network workload is reached as an endpoint but not by its address",
   assert.equal(found(find(state, "10.0.0.2:80")), "none");
 });
 
-test("an endpoint known only by host name can't be reached", () => {
-  const state = mesh.state(echo, server.at().with({ hostname: "ext.example" }));
-  const lookup = find(state, "10.96.0.1:80");
-  assert.equal(lookup.kind === "unroutable" && lookup.workload.name, "server");
+test("an endpoint known only by host name is found without an address, for its family", () => {
+  const both = echo.at("10.96.0.1", "fd00::96");
+  const state = mesh.state(both, server.at().with({ hostname: "ext.example" }));
+  for (const [target, family] of [
+    ["10.96.0.1:80", 4],
+    ["[fd00::96]:80", 6],
+  ] as const) {
+    const lookup = find(state, target);
+    assert.ok(lookup.kind === "found");
+    const { ip: chosen, family: preferred, port } = lookup.upstream;
+    assert.deepEqual([chosen, preferred, port], [undefined, family, 8080]);
+  }
+});
+
+test("an endpoint with neither address, host name nor gateway is none", () => {
+  assert.equal(find(mesh.state(echo, server.at()), "10.96.0.1:80").kind, "none");
 });
 
 test("an endpoint of another network without an address is found for its gateway", () => {

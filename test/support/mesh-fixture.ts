@@ -57,6 +57,11 @@ export function gateway(text: string, hboneMtlsPort = 15008): GatewayAddress {
   };
 }
 
+/** Where no workload is known by its host name only. */
+export function noHosts(hostname: string): Promise<never> {
+  return Promise.reject(new Error(`nobody knows ${hostname}`));
+}
+
 /** Always answers the same. */
 export function fixedRandom(unit = 0): Random {
   return { unit: () => unit, hex: (byteCount) => "0".repeat(byteCount * 2) };
