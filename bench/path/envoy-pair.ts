@@ -2,7 +2,8 @@
  * Envoy as a pair of HBONE proxies, one inside the client's namespace and one inside the server's:
  * istio-cni's redirect rules, a CONNECT for each connection over one mutual TLS 1.3 tunnel, the
  * peer's identity checked, an access log and statistics. One worker thread each; the windows are
- * Envoy's own, and so is the cipher: AES-128-GCM, which is cheaper than ours.
+ * Envoy's own, the cipher is ours: AES-256-GCM, by a compliance policy. Left alone, Envoy takes
+ * AES-128-GCM.
  */
 import {
   EnvoyProcess,
@@ -12,7 +13,7 @@ import {
 import { clientCluster, serverTunnel } from "../../test/support/envoy-tunnel.ts";
 import {
   type LabCertificate,
-  labCertificate,
+  labCertificateOn,
   workloadName,
 } from "../../test/support/lab-certificate.ts";
 import type { MeshLab } from "../../test/support/mesh-lab.ts";
@@ -20,6 +21,7 @@ import { redirectTraffic } from "./redirect-traffic.ts";
 
 const TYPE = "type.googleapis.com/envoy.extensions";
 const IDENTITY = "spiffe://cluster.local/ns/default/sa";
+const COMPLIANCE_POLICY = "CNSA1_202603";
 const CAPTURE_PORT = 15001;
 /** The mark by which the redirect rules know the proxy's own packets. */
 const PROXY_MARK = 0x539;
@@ -37,13 +39,14 @@ export async function startEnvoyPair(
   applicationPort: number,
 ): Promise<{ readonly clientPid: number; readonly serverPid: number }> {
   const { ipv4 } = lab.host(names.server);
-  const clientCertificate = await labCertificate(lab, workloadName("envoy-client"));
-  const serverCertificate = await labCertificate(lab, workloadName("envoy-server"));
+  const clientCertificate = await labCertificateOn("P-384", lab, workloadName("envoy-client"));
+  const serverCertificate = await labCertificateOn("P-384", lab, workloadName("envoy-server"));
   const server = await EnvoyProcess.start(lab, names.server, (accessLog) =>
     serverTunnel({
       certificate: serverCertificate,
       expected: `${IDENTITY}/envoy-client`,
       applications: { [`${ipv4}:${applicationPort}`]: applicationPort },
+      compliancePolicy: COMPLIANCE_POLICY,
       loggedHeaders: [],
       accessLog,
     }),
@@ -113,7 +116,16 @@ function clientResources(options: {
       },
     ],
     clusters: [
-      { ...clientCluster({ name: "peer", ip, certificate, expected }), upstream_bind_config },
+      {
+        ...clientCluster({
+          name: "peer",
+          ip,
+          certificate,
+          expected,
+          compliancePolicy: COMPLIANCE_POLICY,
+        }),
+        upstream_bind_config,
+      },
       {
         name: "outside",
         type: "ORIGINAL_DST",

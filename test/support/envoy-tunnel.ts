@@ -6,6 +6,12 @@ const TYPE = "type.googleapis.com/envoy.extensions";
 /** Envoy allows 1,024 of each otherwise. */
 const UNLIMITED = { max_connections: 1e6, max_pending_requests: 1e6, max_requests: 1e6 };
 
+/**
+ * What Envoy's TLS keeps to, over all other settings. `CNSA1_202603`, known since 1.39, is the only
+ * way to AES-256-GCM: it allows no other suite, and P-384 alone for exchanges and keys.
+ */
+export type CompliancePolicy = "CNSA1_202603";
+
 export interface ClientTunnelOptions {
   /** Names the statistics: `cluster.NAME.…`, `tcp.NAME.…`. */
   readonly name: string;
@@ -18,6 +24,7 @@ export interface ClientTunnelOptions {
   readonly certificate: LabCertificate;
   /** URI that the peer has to show. */
   readonly expected: string;
+  readonly compliancePolicy?: CompliancePolicy;
   /** Beside the pseudo-headers. */
   readonly headers?: Readonly<Record<string, string>>;
 }
@@ -55,10 +62,14 @@ export function clientCluster({
   ip,
   certificate,
   expected,
-}: Pick<ClientTunnelOptions, "name" | "ip" | "certificate" | "expected">): object {
+  compliancePolicy,
+}: Pick<
+  ClientTunnelOptions,
+  "name" | "ip" | "certificate" | "expected" | "compliancePolicy"
+>): object {
   const tls = {
     "@type": `${TYPE}.transport_sockets.tls.v3.UpstreamTlsContext`,
-    common_tls_context: commonTls(certificate, expected),
+    common_tls_context: commonTls({ certificate, expected, compliancePolicy }),
   };
   const protocol = {
     "@type": `${TYPE}.upstreams.http.v3.HttpProtocolOptions`,
@@ -77,6 +88,7 @@ export interface ServerTunnelOptions {
   readonly certificate: LabCertificate;
   /** URI that the caller has to show. */
   readonly expected: string;
+  readonly compliancePolicy?: CompliancePolicy;
   /** Authority of a CONNECT → the port on 127.0.0.1 it is led to; any other is answered 404. */
   readonly applications: Readonly<Record<string, number>>;
   /** Header fields that the access log tells, lower case. */
@@ -90,7 +102,7 @@ export function serverTunnel(options: ServerTunnelOptions): EnvoyResources {
   const tls = {
     "@type": `${TYPE}.transport_sockets.tls.v3.DownstreamTlsContext`,
     require_client_certificate: true,
-    common_tls_context: commonTls(options.certificate, options.expected),
+    common_tls_context: commonTls(options),
   };
   const manager = {
     "@type": `${TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager`,
@@ -170,12 +182,21 @@ function clusterTo(name: string, ip: string, port: number): object {
   };
 }
 
-function commonTls({ cert, key, ca }: LabCertificate, expected: string): unknown {
+function commonTls({
+  certificate: { cert, key, ca },
+  expected,
+  compliancePolicy,
+}: {
+  readonly certificate: LabCertificate;
+  readonly expected: string;
+  readonly compliancePolicy?: CompliancePolicy | undefined;
+}): unknown {
   return {
     alpn_protocols: ["h2"],
     tls_params: {
       tls_minimum_protocol_version: "TLSv1_3",
       tls_maximum_protocol_version: "TLSv1_3",
+      compliance_policies: compliancePolicy === undefined ? [] : [compliancePolicy],
     },
     tls_certificates: [
       { certificate_chain: { inline_string: cert }, private_key: { inline_string: key } },

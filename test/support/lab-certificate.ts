@@ -3,11 +3,7 @@ import { createPrivateKey, webcrypto, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Certificate } from "pkijs";
-import {
-  type AlternativeName,
-  buildLeaf,
-  generateKeyPair,
-} from "../../src/embedded/certificate-builder.ts";
+import { type AlternativeName, buildLeaf } from "../../src/embedded/certificate-builder.ts";
 import { formatPem } from "../../src/tls/pem.ts";
 import type { MeshLab } from "./mesh-lab.ts";
 
@@ -21,7 +17,16 @@ export interface LabCertificate {
 }
 
 /** For client and server, valid for an hour. */
-export async function labCertificate(
+export function labCertificate(
+  lab: MeshLab,
+  ...names: readonly AlternativeName[]
+): Promise<LabCertificate> {
+  return labCertificateOn("P-256", lab, ...names);
+}
+
+/** As {@link labCertificate}, with a key on that curve. */
+export async function labCertificateOn(
+  namedCurve: "P-256" | "P-384",
   lab: MeshLab,
   ...names: readonly AlternativeName[]
 ): Promise<LabCertificate> {
@@ -29,7 +34,7 @@ export async function labCertificate(
   const ca = readFileSync(join(folder, "root-cert.pem"), "utf8");
   const rootKey = createPrivateKey(readFileSync(join(folder, "root-key.pem"), "utf8"));
   const algorithm = { name: "ECDSA", namedCurve: "P-256" };
-  const keys = await generateKeyPair();
+  const keys = await webcrypto.subtle.generateKey({ name: "ECDSA", namedCurve }, true, ["sign"]);
   const cert = await buildLeaf(
     {
       publicKeyDer: new Uint8Array(await webcrypto.subtle.exportKey("spki", keys.publicKey)),
