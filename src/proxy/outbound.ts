@@ -255,7 +255,7 @@ async function learnRoute(
 /** @throws anything that neither the pool nor the engine throws: a bug. */
 function upstreamError(
   error: unknown,
-  route: Exclude<OutboundRoute, { kind: "refuse" }>,
+  route: Exclude<ResolvedRoute, { kind: "refuse" }>,
 ): ProxyError {
   if (error instanceof ProxyError) return error;
   if (!(error instanceof EngineError)) throw error;
