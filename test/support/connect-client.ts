@@ -4,6 +4,7 @@
  */
 import { type ClientHttp2Session, connect } from "node:http2";
 import { connect as connectTls } from "node:tls";
+import type { AlternativeName } from "../../src/embedded/certificate-builder.ts";
 import { connectFrom } from "./lab-application.ts";
 import { labCertificate, workloadName } from "./lab-certificate.ts";
 import type { MeshLab } from "./mesh-lab.ts";
@@ -15,14 +16,20 @@ export class ConnectClient {
     this.#session = session;
   }
 
-  /** Speaks as the service account named like the host it calls from. */
+  /**
+   * Speaks as the service account named like the host it calls from.
+   *
+   * @param name shown instead.
+   * @throws what the handshake failed with.
+   */
   static async dial(
     lab: MeshLab,
     from: string,
     ip: string,
     localAddress?: string,
+    name: AlternativeName = workloadName(from),
   ): Promise<ConnectClient> {
-    const certificate = await labCertificate(lab, workloadName(from));
+    const certificate = await labCertificate(lab, name);
     const socket = await connectFrom(lab.host(from), ip, 15008, localAddress);
     const secured = connectTls({
       socket,
@@ -64,6 +71,22 @@ export class ConnectClient {
         else reject(new Error(`${authority}: status ${status}, reset code ${stream.rstCode}`));
       });
       stream.resume();
+    });
+  }
+
+  /** One CONNECT. @returns the status of its answer. @throws when none comes. */
+  status(authority: string): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const stream = this.#session.request(
+        { ":method": "CONNECT", ":authority": authority },
+        { endStream: false },
+      );
+      stream.once("response", (headers) => {
+        resolve(Number(headers[":status"]));
+        stream.close();
+      });
+      stream.once("error", reject);
+      stream.once("close", () => reject(new Error(`${authority}: no answer`)));
     });
   }
 
