@@ -64,6 +64,15 @@ export class EnvoyProcess {
     const bootstrap = {
       admin: { address: socketAddress("127.0.0.1", ADMIN_PORT) },
       static_resources: resources(accessLog),
+      bootstrap_extensions: [
+        {
+          name: "envoy.bootstrap.internal_listener",
+          typed_config: {
+            "@type":
+              "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+          },
+        },
+      ],
     };
     writeFileSync(config, JSON.stringify(bootstrap));
     const args = [

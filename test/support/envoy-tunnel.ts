@@ -3,6 +3,10 @@ import { type EnvoyResources, socketAddress } from "./envoy-process.ts";
 import type { LabCertificate } from "./lab-certificate.ts";
 
 const TYPE = "type.googleapis.com/envoy.extensions";
+export const ROUTER: unknown = {
+  name: "envoy.filters.http.router",
+  typed_config: { "@type": `${TYPE}.filters.http.router.v3.Router` },
+};
 /** Envoy allows 1,024 of each otherwise. */
 const UNLIMITED = { max_connections: 1e6, max_pending_requests: 1e6, max_requests: 1e6 };
 
@@ -99,6 +103,31 @@ export interface ServerTunnelOptions {
 /** Envoy ends tunnels on port 15008; its statistics are `http.hbone.…` and `listener.…`. */
 export function serverTunnel(options: ServerTunnelOptions): EnvoyResources {
   const applications = Object.entries(options.applications);
+  const hosts = applications.map(([authority, port]) => ({
+    name: authority,
+    domains: [authority],
+    routes: [connectRoute(`port-${port}`)],
+  }));
+  return {
+    listeners: [serverListener(options, hosts)],
+    clusters: applications.map(([, port]) => clusterTo(`port-${port}`, "127.0.0.1", port)),
+  };
+}
+
+/** Ends the CONNECT and gives its bytes to a cluster. */
+export function connectRoute(cluster: string): unknown {
+  const upgrade = { upgrade_type: "CONNECT", connect_config: {} };
+  return {
+    match: { connect_matcher: {} },
+    route: { cluster, upgrade_configs: [upgrade] },
+  };
+}
+
+/** @param hosts what becomes of a CONNECT, by its authority; virtual hosts of Envoy. */
+export function serverListener(
+  options: Pick<ServerTunnelOptions, "certificate" | "expected" | "loggedHeaders" | "accessLog">,
+  hosts: readonly unknown[],
+): unknown {
   const tls = {
     "@type": `${TYPE}.transport_sockets.tls.v3.DownstreamTlsContext`,
     require_client_certificate: true,
@@ -111,48 +140,25 @@ export function serverTunnel(options: ServerTunnelOptions): EnvoyResources {
     upgrade_configs: [{ upgrade_type: "CONNECT" }],
     http2_protocol_options: { allow_connect: true },
     access_log: [accessLog(options)],
-    route_config: {
-      virtual_hosts: applications.map(([authority, port]) => ({
-        name: authority,
-        domains: [authority],
-        routes: [
-          {
-            match: { connect_matcher: {} },
-            route: {
-              cluster: `port-${port}`,
-              upgrade_configs: [{ upgrade_type: "CONNECT", connect_config: {} }],
-            },
-          },
-        ],
-      })),
-    },
-    http_filters: [
-      {
-        name: "envoy.filters.http.router",
-        typed_config: { "@type": `${TYPE}.filters.http.router.v3.Router` },
-      },
-    ],
+    route_config: { virtual_hosts: hosts },
+    http_filters: [ROUTER],
   };
   return {
-    listeners: [
+    name: "hbone",
+    address: socketAddress("0.0.0.0", 15008),
+    filter_chains: [
       {
-        name: "hbone",
-        address: socketAddress("0.0.0.0", 15008),
-        filter_chains: [
-          {
-            transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls },
-            filters: [
-              { name: "envoy.filters.network.http_connection_manager", typed_config: manager },
-            ],
-          },
-        ],
+        transport_socket: { name: "envoy.transport_sockets.tls", typed_config: tls },
+        filters: [{ name: "envoy.filters.network.http_connection_manager", typed_config: manager }],
       },
     ],
-    clusters: applications.map(([, port]) => clusterTo(`port-${port}`, "127.0.0.1", port)),
   };
 }
 
-function accessLog({ accessLog, loggedHeaders }: ServerTunnelOptions): unknown {
+function accessLog({
+  accessLog,
+  loggedHeaders,
+}: Pick<ServerTunnelOptions, "accessLog" | "loggedHeaders">): unknown {
   const headers = loggedHeaders.map((name) => [name, `%REQ(${name.toUpperCase()})%`]);
   return {
     name: "envoy.access_loggers.file",
