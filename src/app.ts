@@ -7,7 +7,10 @@
 import type { Config } from "./config/config.ts";
 import { DaemonCertificates } from "./daemon/daemon-certificates.ts";
 import { DaemonMesh } from "./daemon/daemon-mesh.ts";
+import { DedicatedMode } from "./daemon/dedicated-mode.ts";
+import type { Mode } from "./daemon/mode.ts";
 import { OperatorServers } from "./daemon/operator-servers.ts";
+import { SharedMode } from "./daemon/shared-mode.ts";
 import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
 import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
@@ -15,14 +18,7 @@ import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import { HostAddresses } from "./dns/host-addresses.ts";
 import { systemResolver } from "./dns/system-resolver.ts";
-import { AccountWatch } from "./inpod/account-watch.ts";
-import { createInpodMetrics } from "./inpod/metrics.ts";
-import { WorkloadReconciler } from "./inpod/workload-reconciler.ts";
-import { ZdsClient } from "./inpod/zds-client.ts";
-import { SeqpacketConnection } from "./inpod/zds-connection.ts";
-import type { EnrolledWorkload } from "./mesh/enrolled-workload.ts";
 import { native } from "./net/native.ts";
-import { checkSharedModePrivileges } from "./net/privileges.ts";
 import type { AddressesOf } from "./proxy/proxy-options.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
@@ -49,7 +45,7 @@ export interface App {
 }
 
 /**
- * Settles when the daemon takes workloads from the node agent; it may not be ready yet.
+ * Settles when the daemon has begun; it may not be ready yet.
  *
  * @throws what stands in the way: a port that is taken, a mesh file that can't be read, a missing
  *   privilege. Nothing is left running that would keep the process alive.
@@ -79,13 +75,12 @@ class Daemon implements App {
   readonly #mesh: DaemonMesh;
   readonly #certificates: DaemonCertificates;
   readonly #dataPlane: DataPlane;
-  readonly #reconciler: WorkloadReconciler;
+  readonly #mode: Mode;
   readonly #servers: OperatorServers;
   readonly #ready = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<number>();
-  readonly #agent = new AbortController();
-  #agentClient: ZdsClient | undefined;
-  #conversation: Promise<void> = Promise.resolve();
+  readonly #end = new AbortController();
+  #running: Promise<void> = Promise.resolve();
   #stopping = false;
 
   /** @param openInline given when there are no data threads. */
@@ -124,27 +119,13 @@ class Daemon implements App {
     );
     this.#certificates = new DaemonCertificates({ clock, random, log }, config);
     this.#dataPlane = this.#makeDataPlane(openInline);
-    this.#reconciler = new WorkloadReconciler({
-      launcher: new AccountWatch(
-        { launcher: this.#dataPlane, lastLeft: (workload) => this.#forgetCertificates(workload) },
-        config.inpod.self,
-      ),
-      metrics: createInpodMetrics(registry),
-      readiness: this.#readiness,
-      clock,
-      log,
-    });
+    this.#mode = this.#makeMode(registry);
     this.#servers = new OperatorServers(
       {
         mesh: this.#mesh,
         certificates: this.#certificates,
         dataPlane: this.#dataPlane,
-        reconciler: this.#reconciler,
-        nodeAgent: () =>
-          this.#agentClient && {
-            address: config.inpod.socketPath,
-            ...this.#agentClient.status(),
-          },
+        mode: this.#mode,
         readiness: this.#readiness,
         registry,
         logger,
@@ -164,20 +145,17 @@ class Daemon implements App {
   }
 
   async start(): Promise<void> {
-    const { inpod, istioVersion } = this.#config;
     const log = this.#log;
-    log.write("info", `version: ${buildInfo(istioVersion)}`);
+    log.write("info", `version: ${buildInfo(this.#config.istioVersion)}`);
     log.write("info", `running with config: ${describe(this.#config)}`);
     await this.#servers.listenReadiness();
     const updates = this.#mesh.readFile();
     await this.#servers.listenAdmin();
-    checkSharedModePrivileges(native);
-    log.target("ztunnel::app").write("info", "shared proxy mode - in-pod mode enabled");
     this.#mesh.apply(updates);
     await this.#servers.listenMetrics();
     await this.#certificates.tell(this.#dataPlane);
-    if (inpod.self !== undefined) await this.#dataPlane.startSelf(inpod.self);
-    this.#conversation = this.#takeWorkloads();
+    await this.#mode.prepare();
+    this.#running = this.#run();
     this.#readiness.complete("proxy");
     void this.#ready.promise.then(() =>
       this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory()),
@@ -199,8 +177,8 @@ class Daemon implements App {
   /** Ends in the order of spec data-path 7.4. Never rejects. */
   async #stop(): Promise<void> {
     const closing = this.#servers.close();
-    this.#agent.abort();
-    await this.#conversation;
+    this.#end.abort();
+    await this.#running;
     await this.#dataPlane.drain(this.#config.drainMs);
     await this.#dataPlane.close();
     await this.#mesh.close();
@@ -217,29 +195,32 @@ class Daemon implements App {
     void this.flushLog().then(() => this.#ended.resolve(1));
   }
 
-  /** Pods are taken once the mesh is known: before, everything would pass as plain text. Never rejects. */
-  async #takeWorkloads(): Promise<void> {
-    const { signal } = this.#agent;
+  /** Carries once the mesh is known: before, everything would pass as plain text. Never rejects. */
+  async #run(): Promise<void> {
+    const { signal } = this.#end;
     await this.#mesh.learnAll(signal);
     if (this.#stopping) return;
     this.#readiness.complete("state manager");
-    const client = new ZdsClient(
-      {
-        dial: (path) => new SeqpacketConnection(native, native.connectSeqpacket(path)),
-        reconciler: this.#reconciler,
-        clock: this.#clock,
-        random: this.#random,
-        log: this.#log,
-      },
-      { path: this.#config.inpod.socketPath },
-    );
-    this.#agentClient = client;
     try {
-      await client.run(signal);
+      await this.#mode.run(signal);
     } catch (error) {
-      // Only a broken promise of the agent gets here; going on would mean guessing.
       this.#crash(error as Error);
     }
+  }
+
+  #makeMode(registry: ReturnType<typeof makeRegistry>): Mode {
+    const { mode } = this.#config;
+    const deps = {
+      native,
+      dataPlane: this.#dataPlane,
+      certificates: this.#certificates,
+      readiness: this.#readiness,
+      registry,
+      clock: this.#clock,
+      random: this.#random,
+      log: this.#log,
+    };
+    return mode.kind === "shared" ? new SharedMode(deps, mode) : new DedicatedMode(deps, mode);
   }
 
   #makeDataPlane(openInline: typeof openInlineDataPlane | undefined): DataPlane {
@@ -292,12 +273,6 @@ class Daemon implements App {
     this.#dataPlane.meshChanged({ policiesChanged, workloadsChanged });
     // What makes certificates takes longer to load than all else: pods get their listeners first.
     void this.#ready.promise.then(() => this.#certificates.prefetch(localWorkloads));
-  }
-
-  #forgetCertificates(workload: EnrolledWorkload): void {
-    for (const identity of this.#certificates.forget(workload)) {
-      this.#dataPlane.certificateForgotten(identity);
-    }
   }
 
   #reportReady(task: string, afterMs: number, pending: number): void {

@@ -20,8 +20,8 @@ export interface ReadinessStanding {
         readonly ageMs: number | undefined;
       })
     | undefined;
-  /** `undefined`: nobody has called it yet. */
-  readonly nodeAgent: LineStanding | undefined;
+  /** `undefined`: nobody has called it yet; `none`: there is one workload only. */
+  readonly nodeAgent: LineStanding | "none" | undefined;
   readonly workloads: readonly {
     readonly workload: EnrolledWorkload;
     readonly state: "Pending" | "Up";
@@ -50,9 +50,7 @@ export function describeReadiness(standing: ReadinessStanding): string {
     controlPlane === undefined
       ? "control plane: none, the mesh is read from a file"
       : `control plane ${controlPlane.address}: ${describeLine(controlPlane)}`,
-    nodeAgent === undefined
-      ? "node agent: not called yet"
-      : `node agent ${nodeAgent.address}: ${describeLine(nodeAgent)}`,
+    describeAgent(nodeAgent),
     `pods: ${workloads.length - waiting.length} up, ${waiting.length} pending`,
     `mesh: ${mesh.workloads} workloads, ${mesh.services} services, ${mesh.policies} policies${describeAge(controlPlane)}`,
   ];
@@ -68,7 +66,7 @@ function reasonOf(task: string, standing: ReadinessStanding): string {
       if (!controlPlane.connected) return `${controlPlane.address}: ${describeLine(controlPlane)}`;
       return `${controlPlane.address} has not sent everything yet`;
     case "workload proxy manager": {
-      if (nodeAgent === undefined) return "the mesh must be known first";
+      if (nodeAgent === undefined || nodeAgent === "none") return "the mesh must be known first";
       if (!nodeAgent.connected) return `${nodeAgent.address}: ${describeLine(nodeAgent)}`;
       const waiting = workloads.filter(({ state }) => state === "Pending").length;
       if (waiting > 0) return `${waiting} pods could not be started`;
@@ -77,6 +75,12 @@ function reasonOf(task: string, standing: ReadinessStanding): string {
     default:
       return "being started";
   }
+}
+
+function describeAgent(nodeAgent: ReadinessStanding["nodeAgent"]): string {
+  if (nodeAgent === undefined) return "node agent: not called yet";
+  if (nodeAgent === "none") return "node agent: none, this is the proxy of one workload";
+  return `node agent ${nodeAgent.address}: ${describeLine(nodeAgent)}`;
 }
 
 function describeLine({ connected, lastError }: LineStanding): string {

@@ -4,6 +4,7 @@
  *
  * @see spec control-plane 7.2
  */
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
 import { formatHostPort } from "../mesh/socket-address.ts";
 import {
@@ -28,9 +29,10 @@ const SECRET_HEADER = /auth|cookie|token|secret|key/;
 
 /** @returns plain data; the keys are sorted when it is printed. */
 export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
-  const { mesh, identity, proxy, inpod, admin } = config;
+  const { mesh, identity, proxy, mode, admin } = config;
   const { discovery } = mesh;
-  const { self } = inpod;
+  const self = mode.kind === "shared" ? mode.self : undefined;
+  const only = mode.kind === "dedicated" ? mode.workload : undefined;
   const port = (number: number) => formatHostPort(proxy.listenIp, number);
   return {
     adminAddr: { Localhost: [admin.ipv6, admin.adminPort] },
@@ -55,7 +57,7 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     inboundAddr: port(INBOUND_HBONE_PORT),
     inboundPlaintextAddr: port(INBOUND_PLAINTEXT_PORT),
     inpodPortReuse: proxy.reusePort,
-    inpodUds: inpod.socketPath,
+    inpodUds: mode.kind === "shared" ? mode.socketPath : "",
     ipv6Enabled: admin.ipv6,
     localNode: mesh.localNode ?? null,
     localhostAppTunnel: null,
@@ -69,8 +71,8 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     proxy: true,
     proxyArgs: "proxy",
     proxyMetadata: dumpMetadata(discovery?.node.metadata ?? {}),
-    proxyMode: "Shared",
-    proxyWorkloadInformation: null,
+    proxyMode: mode.kind === "shared" ? "Shared" : "Dedicated",
+    proxyWorkloadInformation: only ? dumpWorkload(only) : null,
     readinessAddr: { SocketAddr: port(admin.readinessPort) },
     requireOriginalSource:
       proxy.originalSource === "try" ? null : proxy.originalSource === "required",
@@ -91,10 +93,12 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     xdsOnDemand: discovery?.onDemand ?? false,
     xdsRootCert: discovery ? dumpRoots(discovery.server.roots) : null,
     ztunnelIdentity: self ? formatSpiffeId({ trustDomain: TRUST_DOMAIN, ...self }) : null,
-    ztunnelWorkload: self
-      ? { name: self.name, namespace: self.namespace, serviceAccount: self.serviceAccount }
-      : null,
+    ztunnelWorkload: self ? dumpWorkload(self) : null,
   };
+}
+
+function dumpWorkload({ name, namespace, serviceAccount }: EnrolledWorkload): unknown {
+  return { name, namespace, serviceAccount };
 }
 
 function formatServer({ host, port }: ServerConfig): string {

@@ -150,9 +150,15 @@ const OPTIONS: readonly ConfigOption[] = [
   },
   {
     name: "PROXY_MODE",
-    type: "shared",
+    type: "shared or dedicated",
     fallback: "shared",
-    why: "one process serves all pods of the node; dedicated is not supported",
+    why: "one process for all pods of the node, or for the one workload in whose network namespace it runs",
+  },
+  {
+    name: "PROXY_WORKLOAD_INFO",
+    type: "namespace/name/service-account",
+    fallback: "-",
+    why: "the workload of PROXY_MODE=dedicated, which needs it",
   },
   {
     name: "INPOD_UDS",
@@ -182,13 +188,13 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "INPOD_PORT_REUSE",
     type: "flag",
     fallback: "true",
-    why: "SO_REUSEPORT on the listeners: data threads and a successor process share the ports",
+    why: "SO_REUSEPORT on the listeners in pods: data threads and a successor process share the ports",
   },
   {
     name: "PACKET_MARK",
     type: "number",
-    fallback: "1337",
-    why: "SO_MARK of all sockets in pods, by which the redirect rules leave our own traffic alone",
+    fallback: "1337; dedicated mode: none",
+    why: "SO_MARK of all sockets in pods, in dedicated mode of outgoing ones, by which the redirect rules leave our own traffic alone",
   },
   {
     name: "ENABLE_ORIG_SRC",

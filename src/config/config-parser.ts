@@ -32,6 +32,8 @@ const DEFAULT_TOKEN_PATH = "./var/run/secrets/tokens/istio-token";
 const ISTIOD_PORT = 15012;
 const READINESS_PORT = 15021;
 
+/** By which istio-cni's rules know packets of the proxy. */
+const SHARED_MARK = 1337;
 /** Largest unsigned 32-bit number. */
 const U32_MAX = 2 ** 32 - 1;
 /** RFC 9113, section 6.9.1. */
@@ -69,44 +71,60 @@ export function parseConfig(
 ): Config {
   const reader = new EnvironmentReader(environment);
   const proxyConfig = readProxyConfig(meshConfig, reader);
-  readProxyMode(reader);
+  const mode = readMode(reader);
   const ipv6 = reader.flag("IPV6_ENABLED", true);
+  const dataThreadCount = chooseThreadCount(reader, proxyConfig.concurrency, host.cpuCount);
   const config: Config = {
     mesh: readMesh(reader, proxyConfig),
     identity: readIdentity(reader, host),
-    proxy: readProxy(reader, ipv6),
+    proxy: readProxy(reader, { mode: mode.kind, ipv6, dataThreadCount }),
     hosts: {
       namesMax: readLimit(reader, "hostAnswers"),
       timeoutMs: readLimit(reader, "hostLookup"),
       ipv6,
     },
-    inpod: {
-      socketPath: reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock",
-      self: readSelf(reader),
-    },
+    mode,
     admin: readAdmin(reader, proxyConfig, ipv6),
     logging: {
       format: reader.oneOf("LOG_FORMAT", ["plain", "json"], "plain"),
       filter: readLogFilter(reader),
       bufferBytesMax: readLimit(reader, "logBuffer"),
     },
-    dataThreadCount: chooseThreadCount(reader, proxyConfig.concurrency, host.cpuCount),
+    dataThreadCount,
     drainMs: readDrain(reader),
     istioVersion: reader.text("ISTIO_META_ISTIO_VERSION") ?? "unknown",
   };
-  if (!config.proxy.reusePort && config.dataThreadCount > 1) {
-    const reason = `${config.dataThreadCount} data threads share ports, needs ZTUNNEL_WORKER_THREADS=1`;
+  if (!config.proxy.reusePort && dataThreadCount > 1) {
+    const reason = `${dataThreadCount} data threads share ports, needs ZTUNNEL_WORKER_THREADS=1`;
     reader.invalid("INPOD_PORT_REUSE", reason);
   }
   if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
   return config;
 }
 
-function readProxyMode(reader: EnvironmentReader): void {
-  const mode = reader.oneOf("PROXY_MODE", ["dedicated", "shared"], "shared");
-  if (mode === "dedicated") {
-    reader.mistake("invalid configuration: PROXY_MODE=dedicated is not supported, only shared is");
+function readMode(reader: EnvironmentReader): Config["mode"] {
+  const kind = reader.oneOf("PROXY_MODE", ["dedicated", "shared"], "shared");
+  if (kind === "dedicated") return { kind, workload: readOnlyWorkload(reader) };
+  const socketPath = reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock";
+  return { kind, socketPath, self: readSelf(reader) };
+}
+
+/** The one that the dedicated mode is for. */
+function readOnlyWorkload(reader: EnvironmentReader): EnrolledWorkload {
+  const text = reader.text("PROXY_WORKLOAD_INFO");
+  const parts = text?.split("/") ?? [];
+  const [namespace = "", name = "", serviceAccount = ""] = parts;
+  if (text === undefined) {
+    reader.mistake(
+      "invalid configuration: PROXY_MODE=dedicated requires PROXY_WORKLOAD_INFO to be set",
+    );
+  } else if (parts.length !== 3 || parts.includes("")) {
+    const got = parts.map((part) => JSON.stringify(part)).join(", ");
+    reader.mistake(
+      `invalid configuration: PROXY_WORKLOAD_INFO must match the format 'namespace/name/service-account' (got [${got}])`,
+    );
   }
+  return { uid: "dedicated", name, namespace, serviceAccount };
 }
 
 /** Only where all three are known, as the chart sets them. */
@@ -270,7 +288,15 @@ function readHeaders(
   });
 }
 
-function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
+/** What the numbers of the proxies depend on. */
+interface ProxyStage {
+  readonly mode: Config["mode"]["kind"];
+  readonly ipv6: boolean;
+  readonly dataThreadCount: number;
+}
+
+function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
+  const { mode, ipv6, dataThreadCount } = stage;
   const window = { min: 65_535, max: HTTP2_WINDOW_MAX };
   const tunnel = {
     streamWindowBytes: reader.integer("HTTP2_STREAM_WINDOW_SIZE", 4 * 2 ** 20, window),
@@ -288,8 +314,11 @@ function readProxy(reader: EnvironmentReader, ipv6: boolean): ProxyOptions {
   return {
     network: reader.text("NETWORK") ?? "",
     listenIp: wildcard(ipv6),
-    mark: reader.integer("PACKET_MARK", 1337, { min: 0, max: U32_MAX }),
-    reusePort: reader.flag("INPOD_PORT_REUSE", true),
+    mark:
+      mode === "dedicated" && reader.text("PACKET_MARK") === undefined
+        ? undefined
+        : reader.integer("PACKET_MARK", SHARED_MARK, { min: 0, max: U32_MAX }),
+    reusePort: mode === "dedicated" ? dataThreadCount > 1 : reader.flag("INPOD_PORT_REUSE", true),
     originalSource: readOriginalSource(reader),
     keepAlive: readKeepAlive(reader),
     acceptQueueMax: readLimit(reader, "acceptQueue"),

@@ -13,7 +13,8 @@ export interface Config {
   readonly proxy: ProxyOptions;
   /** Of workloads that are known by their host name only. */
   readonly hosts: HostsConfig;
-  readonly inpod: InpodConfig;
+  /** Whose connections are carried. */
+  readonly mode: SharedModeConfig | DedicatedModeConfig;
   readonly admin: AdminConfig;
   readonly logging: LoggingConfig;
   /** 0: everything runs on the main thread. */
@@ -92,11 +93,19 @@ export type TokenSource =
   | { readonly kind: "file"; readonly path: string }
   | { readonly kind: "literal"; readonly token: string };
 
-export interface InpodConfig {
+/** All pods of the node that the node agent hands over. */
+export interface SharedModeConfig {
+  readonly kind: "shared";
   /** Path of the node agent's ZDS socket. */
   readonly socketPath: string;
   /** The daemon's own pod, to which peers may tunnel (a scrape of 15020, say). */
   readonly self: EnrolledWorkload | undefined;
+}
+
+/** One workload, in whose network namespace the daemon runs. */
+export interface DedicatedModeConfig {
+  readonly kind: "dedicated";
+  readonly workload: EnrolledWorkload;
 }
 
 export interface AdminConfig {

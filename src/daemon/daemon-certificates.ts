@@ -27,14 +27,18 @@ export class DaemonCertificates {
   readonly #revocationPath: string | undefined;
   readonly #skew: ClockSkew;
   readonly #cache: CertificateCache;
+  readonly #prefetches: boolean;
   #revocations: RevocationFile | undefined;
 
   constructor(deps: DaemonCertificatesDeps, config: Config) {
     const { clock, random } = deps;
-    const { identity } = config;
+    const { identity, mode } = config;
+    // The only workload of the dedicated mode is the caller itself.
+    const isShared = mode.kind === "shared";
     const log = deps.log.target("ztunnel::identity");
     this.#clock = clock;
     this.#log = log;
+    this.#prefetches = isShared;
     this.#revocationPath = identity.revocationPath;
     this.#skew = new ClockSkew({ clock, log });
     const authority = lateAuthority(async () => {
@@ -44,13 +48,13 @@ export class DaemonCertificates {
         {
           ...istiodLineOptions(identity.authority, identity.headers, config),
           validitySeconds: Math.round(identity.certificateTtlMs / 1000),
-          impersonate: true,
+          impersonate: isShared,
         },
       );
     });
     this.#cache = new CertificateCache(
       {
-        fetch: certificateOrder({ authority, log }, { checkIdentity: true }),
+        fetch: certificateOrder({ authority, log }, { checkIdentity: isShared }),
         clock,
         random,
         log,
@@ -85,8 +89,9 @@ export class DaemonCertificates {
     );
   }
 
-  /** So that they are there before most first connections. */
+  /** So that they are there before most first connections; in dedicated mode the first one asks. */
   prefetch(workloads: readonly Workload[]): void {
+    if (!this.#prefetches) return;
     for (const workload of workloads) {
       if (speaksHbone(workload)) this.#cache.prefetch(workloadIdentity(workload));
     }

@@ -3,13 +3,12 @@ import { listenAdmin } from "../admin/admin-server.ts";
 import type { HttpListenerOptions } from "../admin/http-listener.ts";
 import { listenMetrics } from "../admin/metrics-server.ts";
 import type { Profiler } from "../admin/profile-pages.ts";
-import type { LineStanding, ReadinessStanding } from "../admin/readiness-report.ts";
+import type { ReadinessStanding } from "../admin/readiness-report.ts";
 import { listenReadiness } from "../admin/readiness-server.ts";
 import type { Config } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
 import { makeLoopDelayFamily, setLoopDelays } from "../dataplane/metrics.ts";
 import { registerClockSkew } from "../identity/metrics.ts";
-import type { WorkloadReconciler } from "../inpod/workload-reconciler.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -21,6 +20,7 @@ import { type makeRegistry, renderMetrics } from "../telemetry/registry.ts";
 import type { RootLogger } from "../telemetry/root-logger.ts";
 import type { DaemonCertificates } from "./daemon-certificates.ts";
 import type { DaemonMesh } from "./daemon-mesh.ts";
+import type { Mode } from "./mode.ts";
 
 /** The main thread, among those that can be profiled. */
 const CONTROL_THREAD = "control";
@@ -29,9 +29,7 @@ export interface OperatorServersDeps {
   readonly mesh: DaemonMesh;
   readonly certificates: DaemonCertificates;
   readonly dataPlane: DataPlane;
-  readonly reconciler: WorkloadReconciler;
-  /** `undefined`: nobody has called it yet. */
-  readonly nodeAgent: () => LineStanding | undefined;
+  readonly mode: Mode;
   readonly readiness: Readiness;
   readonly registry: ReturnType<typeof makeRegistry>;
   readonly logger: RootLogger;
@@ -112,12 +110,12 @@ export class OperatorServers {
   }
 
   #standing(): ReadinessStanding {
-    const { mesh, readiness, nodeAgent, reconciler } = this.#deps;
+    const { mesh, readiness, mode } = this.#deps;
     return {
       pending: readiness.pending(),
       controlPlane: mesh.controlPlane(),
-      nodeAgent: nodeAgent(),
-      workloads: reconciler.workloads(),
+      nodeAgent: mode.nodeAgent(),
+      workloads: mode.workloads(),
       mesh: mesh.state.counts(),
     };
   }
@@ -125,12 +123,12 @@ export class OperatorServers {
   async *#configDump(): AsyncGenerator<string> {
     const { configDump } = await import("../admin/config-dump.ts");
     const { dumpConfig } = await import("../config/config-dump.ts");
-    const { mesh, certificates, reconciler, dataPlane, clock } = this.#deps;
+    const { mesh, certificates, mode, dataPlane, clock } = this.#deps;
     yield* configDump(
       {
         mesh: mesh.state,
         certificates: () => certificates.dump(),
-        workloads: () => reconciler.workloads(),
+        workloads: () => mode.workloads(),
         connections: (uid) => dataPlane.connections(uid),
         localMesh: () => this.#rereadMesh(),
         clock,

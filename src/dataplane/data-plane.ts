@@ -32,6 +32,15 @@ export interface DataPlane {
    * @throws Error with the text of the bind failure.
    */
   startSelf(workload: EnrolledWorkload): Promise<void>;
+  /**
+   * Binds the listeners of the only workload, in the daemon's own network namespace, on every thread.
+   * Connections wait in the kernel until {@link serveDedicated}.
+   *
+   * @throws Error with the text of the bind failure.
+   */
+  listenDedicated(workload: EnrolledWorkload): Promise<void>;
+  /** Begins to take what {@link listenDedicated} has let wait. Once. */
+  serveDedicated(): Promise<void>;
   /** Ends everything of the workload at once. Unknown uids are fine. */
   stopWorkload(uid: string): Promise<void>;
   /** Later handshakes use it; running tunnels keep theirs. */

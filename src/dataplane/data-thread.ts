@@ -87,6 +87,27 @@ export class DataThread {
     );
   }
 
+  /**
+   * Binds the ports of the only workload in the daemon's own namespace.
+   *
+   * @throws ProxyError when a port can't be bound; nothing stays bound then.
+   */
+  listenDedicated(workload: EnrolledWorkload): void {
+    const proxy = new WorkloadProxy(this.#deps, {
+      ...this.#options,
+      workload,
+      role: "pod",
+      netns: undefined,
+    });
+    proxy.listen();
+    this.#proxies.set(workload.uid, proxy);
+  }
+
+  /** Begins to take connections of the only workload. Once. */
+  serveDedicated(): void {
+    for (const proxy of this.#proxies.values()) proxy.start();
+  }
+
   #run(proxy: WorkloadProxy, uid: string): void {
     proxy.listen();
     proxy.start();

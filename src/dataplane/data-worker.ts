@@ -107,6 +107,10 @@ function run(start: ThreadStart): void {
         );
       case "start-self":
         return void settle(command.call, (async () => thread.startSelf(command.workload))());
+      case "listen-dedicated":
+        return void settle(command.call, (async () => thread.listenDedicated(command.workload))());
+      case "serve-dedicated":
+        return void settle(command.call, (async () => thread.serveDedicated())());
       case "stop-workload":
         return void settle(command.call, thread.stopWorkload(command.uid));
       case "certificate":

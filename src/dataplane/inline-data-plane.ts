@@ -52,6 +52,14 @@ export class InlineDataPlane implements DataPlane {
     this.#thread.startSelf(workload);
   }
 
+  async listenDedicated(workload: EnrolledWorkload): Promise<void> {
+    this.#thread.listenDedicated(workload);
+  }
+
+  async serveDedicated(): Promise<void> {
+    this.#thread.serveDedicated();
+  }
+
   stopWorkload(uid: string): Promise<void> {
     return this.#thread.stopWorkload(uid);
   }

@@ -22,6 +22,12 @@ export type ThreadCommand =
       readonly netnsFd: number;
     }
   | { readonly kind: "start-self"; readonly call: number; readonly workload: EnrolledWorkload }
+  | {
+      readonly kind: "listen-dedicated";
+      readonly call: number;
+      readonly workload: EnrolledWorkload;
+    }
+  | { readonly kind: "serve-dedicated"; readonly call: number }
   | { readonly kind: "stop-workload"; readonly call: number; readonly uid: string }
   | {
       readonly kind: "certificate";

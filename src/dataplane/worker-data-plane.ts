@@ -111,6 +111,15 @@ export class WorkerDataPlane implements DataPlane {
     await this.#oneThread().call((call) => ({ kind: "start-self", call, workload }));
   }
 
+  async listenDedicated(workload: EnrolledWorkload): Promise<void> {
+    this.#threadsOf.set(workload.uid, this.#threads);
+    await this.#callAll(this.#threads, (call) => ({ kind: "listen-dedicated", call, workload }));
+  }
+
+  async serveDedicated(): Promise<void> {
+    await this.#callAll(this.#threads, (call) => ({ kind: "serve-dedicated", call }));
+  }
+
   async stopWorkload(uid: string): Promise<void> {
     const threads = this.#threadsOf.get(uid) ?? [];
     this.#threadsOf.delete(uid);

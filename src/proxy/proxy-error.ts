@@ -105,6 +105,12 @@ export function bindError(address: SocketAddress, error: EngineError): ProxyErro
   return new ProxyError("bind", `Bind(${formatSocketAddress(address)}, ${detail})`, error);
 }
 
+/** Of the daemon's own namespace: nobody is asked again, the text is for whoever starts the daemon. */
+export function ownBindError(address: SocketAddress, error: EngineError): ProxyError {
+  const text = `failed to bind to address ${formatSocketAddress(address)}: ${error.message}`;
+  return new ProxyError("bind", text, error);
+}
+
 export function selfCallError(): ProxyError {
   return new ProxyError("self-call", "attempted recursive call to ourselves");
 }

@@ -22,7 +22,7 @@ import type { LiveSet, Stoppable } from "./live-set.ts";
 import { LocalWorkload } from "./local-workload.ts";
 import { Outbound } from "./outbound.ts";
 import { PolicyEnforcer } from "./policy-enforcer.ts";
-import { bindError, drainError } from "./proxy-error.ts";
+import { bindError, drainError, ownBindError } from "./proxy-error.ts";
 import {
   INBOUND_HBONE_PORT,
   INBOUND_PLAINTEXT_PORT,
@@ -35,7 +35,7 @@ export interface WorkloadProxyOptions extends ProxyOptions {
   readonly workload: EnrolledWorkload;
   /** `self` is the daemon's own pod, which takes tunnels only. @see spec data-path 1.6 */
   readonly role: "pod" | "self";
-  /** Open until {@link WorkloadProxy.close} or {@link WorkloadProxy.drain} has settled. */
+  /** `undefined`: the daemon's own. Open until {@link WorkloadProxy.close} or {@link WorkloadProxy.drain} has settled. */
   readonly netns: NetnsFd | undefined;
 }
 
@@ -215,7 +215,8 @@ export class WorkloadProxy {
       component.listener = this.#deps.engine.listen({
         netns,
         address,
-        mark,
+        // In the daemon's own namespace only what goes out is marked.
+        mark: netns === undefined ? undefined : mark,
         reusePort,
         transparent: originalSource,
         backlog: this.#options.acceptQueueMax,
@@ -224,8 +225,8 @@ export class WorkloadProxy {
         originalDestination: !isTunnel,
       });
     } catch (error) {
-      if (error instanceof EngineError) throw bindError(address, error);
-      throw error;
+      if (!(error instanceof EngineError)) throw error;
+      throw (netns === undefined ? ownBindError : bindError)(address, error);
     }
     this.#deps.log.target(component.target).write("info", "listener established", [
       ["address", { bare: formatSocketAddress(address) }],

@@ -46,9 +46,9 @@ const MISTAKES: readonly Mistake[] = [
     ],
   },
   {
-    title: "the mode that is not supported",
+    title: "a dedicated proxy of nobody",
     environment: { LOCAL_XDS: "{}", PROXY_MODE: "dedicated" },
-    says: ["invalid configuration: PROXY_MODE=dedicated is not supported, only shared is"],
+    says: ["invalid configuration: PROXY_MODE=dedicated requires PROXY_WORKLOAD_INFO to be set"],
   },
   { title: "an unknown command", args: ["fly"], says: ["unknown command fly, see --help"] },
   {

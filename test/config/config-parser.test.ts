@@ -78,7 +78,11 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     unknownPolicy: "deny",
     unknownPolicyWaitMs: 1000,
   });
-  assert.deepEqual(config.inpod, { socketPath: "/var/run/ztunnel/ztunnel.sock", self: undefined });
+  assert.deepEqual(config.mode, {
+    kind: "shared",
+    socketPath: "/var/run/ztunnel/ztunnel.sock",
+    self: undefined,
+  });
   assert.deepEqual(config.admin, {
     adminPort: 15_000,
     statsPort: 15_020,
@@ -107,7 +111,7 @@ const settings: readonly {
   { environment: { IPV6_ENABLED: "false" }, read: (c) => c.admin.ipv6, value: false },
   {
     environment: { INPOD_UDS: "/run/z.sock" },
-    read: (c) => c.inpod.socketPath,
+    read: (c) => c.mode.kind === "shared" && c.mode.socketPath,
     value: "/run/z.sock",
   },
   {
@@ -346,7 +350,15 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
   ],
   [
     { PROXY_MODE: "dedicated" },
-    "invalid configuration: PROXY_MODE=dedicated is not supported, only shared is",
+    "invalid configuration: PROXY_MODE=dedicated requires PROXY_WORKLOAD_INFO to be set",
+  ],
+  [
+    { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/cart" },
+    `invalid configuration: PROXY_WORKLOAD_INFO must match the format 'namespace/name/service-account' (got ["shop", "cart"])`,
+  ],
+  [
+    { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop//cart" },
+    `invalid configuration: PROXY_WORKLOAD_INFO must match the format 'namespace/name/service-account' (got ["shop", "", "cart"])`,
   ],
   [
     { IPV6_ENABLED: "yes" },
@@ -470,8 +482,10 @@ test("the daemon's own pod takes tunnels only where its name, namespace and acco
     SERVICE_ACCOUNT: "ztunnel",
   };
   const { POD_NAME: _, ...nameless } = whole;
-  const selfOf = (more: Record<string, string>): unknown =>
-    parseConfig({ ...MESH, ...more }, undefined, host()).inpod.self;
+  const selfOf = (more: Record<string, string>): unknown => {
+    const { mode } = parseConfig({ ...MESH, ...more }, undefined, host());
+    return mode.kind === "shared" ? mode.self : undefined;
+  };
   assert.deepEqual(selfOf(whole), {
     uid: "self",
     name: "ztunnel-x",
@@ -479,6 +493,19 @@ test("the daemon's own pod takes tunnels only where its name, namespace and acco
     serviceAccount: "ztunnel",
   });
   assert.equal(selfOf(nameless), undefined);
+});
+
+test("a dedicated proxy marks nothing and shares ports with its own threads only", () => {
+  const dedicated = { ...MESH, PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/cart-1/cart" };
+  const { mode, proxy } = parseConfig(dedicated, undefined, host());
+  assert.deepEqual(mode, {
+    kind: "dedicated",
+    workload: { uid: "dedicated", namespace: "shop", name: "cart-1", serviceAccount: "cart" },
+  });
+  assert.deepEqual([proxy.mark, proxy.reusePort], [undefined, true]);
+  const alone = { ...dedicated, ZTUNNEL_WORKER_THREADS: "1", PACKET_MARK: "1337" };
+  const { proxy: lonely } = parseConfig(alone, undefined, host());
+  assert.deepEqual([lonely.mark, lonely.reusePort], [1337, false]);
 });
 
 test("without any mesh the proxy refuses to start", () => {
@@ -501,16 +528,19 @@ test("all mistakes are told at once", () => {
 
 test("the table of options lists exactly the variables that are read", () => {
   const read = new Set<string>();
-  const environment = new Proxy<Record<string, string>>(
-    { ...MESH, CA_HEADER_A: "x", XDS_HEADER_A: "x", ISTIO_META_A: "x", ISTIO_METAJSON_A: "1" },
-    {
-      get(target, name) {
-        if (typeof name === "string") read.add(name.replace(/_A$/, "_*"));
-        return Reflect.get(target, name);
+  const free = { CA_HEADER_A: "x", XDS_HEADER_A: "x", ISTIO_META_A: "x", ISTIO_METAJSON_A: "1" };
+  for (const mode of [{}, { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "a/b/c" }]) {
+    const environment = new Proxy<Record<string, string>>(
+      { ...MESH, ...free, ...mode },
+      {
+        get(target, name) {
+          if (typeof name === "string") read.add(name.replace(/_A$/, "_*"));
+          return Reflect.get(target, name);
+        },
       },
-    },
-  );
-  parseConfig(environment, undefined, host());
+    );
+    parseConfig(environment, undefined, host());
+  }
   // Set by the kubelet in every container, for nobody to change.
   read.delete("KUBERNETES_SERVICE_HOST");
   assert.deepEqual([...read].sort(), CONFIG_OPTIONS.map((option) => option.name).sort());

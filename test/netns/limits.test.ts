@@ -6,6 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ConnectClient } from "../support/connect-client.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { cpuSeconds, fdCount, residentBytes, timeWaitCount } from "../support/proc.ts";
 import { ADDRESS, APP_PORT, echoOnce, pingPong, startTwoNodes } from "../support/two-nodes.ts";
@@ -249,11 +250,6 @@ function pidOf(lab: MeshLab, node: string): number {
   const { pid } = lab.node(node).process;
   assert.ok(pid !== undefined, `${node} runs`);
   return pid;
-}
-
-function sampleSum(metrics: string, family: string): number {
-  const lines = metrics.split("\n").filter((line) => line.startsWith(family));
-  return sum(lines.map((line) => Number(line.slice(line.lastIndexOf(" ")))));
 }
 
 function sum(numbers: readonly number[]): number {

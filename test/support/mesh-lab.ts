@@ -20,6 +20,8 @@ import { type LabHost, NetnsLab } from "./netns-lab.ts";
 const ROOT = resolve(import.meta.dirname, "../..");
 const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];
 const READY_MS_MAX = 20_000;
+/** Of daemons that share a namespace with their application. */
+const PROXY_GROUP = 1337;
 
 export interface LabPod {
   readonly name: string;
@@ -62,20 +64,26 @@ export interface MeshLabOptions {
   readonly gatewayIp: string;
 }
 
-/** One daemon with its agent. */
+/** One daemon, with its agent where it is for a node's pods. */
 export class LabNode {
   readonly host: LabHost;
-  readonly agent: ZdsServer;
+  readonly #agent: ZdsServer | undefined;
   readonly #spawn: () => ChildProcess;
   #process: ChildProcess;
   #output = "";
   #netnsFds: number[] = [];
 
-  constructor(host: LabHost, agent: ZdsServer, spawn: () => ChildProcess) {
+  constructor(host: LabHost, agent: ZdsServer | undefined, spawn: () => ChildProcess) {
     this.host = host;
-    this.agent = agent;
+    this.#agent = agent;
     this.#spawn = spawn;
     this.#process = this.#start();
+  }
+
+  /** @throws for the daemon of one workload. */
+  get agent(): ZdsServer {
+    if (this.#agent === undefined) throw new Error("a dedicated daemon has no agent");
+    return this.#agent;
   }
 
   /** The daemon that was started last. */
@@ -83,11 +91,13 @@ export class LabNode {
     return this.#process;
   }
 
-  /** Ends the daemon and starts another in its place. Settles when that is ready. */
+  /** Ends the daemon, if it runs, and starts another in its place. Settles when that is ready. */
   async restart(): Promise<void> {
-    const ended = once(this.#process, "exit");
-    this.#process.kill("SIGTERM");
-    await ended;
+    if (this.#process.exitCode === null) {
+      const ended = once(this.#process, "exit");
+      this.#process.kill("SIGTERM");
+      await ended;
+    }
     this.#process = this.#start();
     await this.ready();
   }
@@ -144,7 +154,7 @@ export class LabNode {
   }
 
   close(): void {
-    this.agent.close();
+    this.#agent?.close();
     for (const fd of this.#netnsFds) closeSync(fd);
     this.#netnsFds = [];
   }
@@ -207,6 +217,56 @@ export class MeshLab {
   removeHost(name: string): void {
     this.net.removeHost(this.host(name));
     this.hosts.delete(name);
+  }
+
+  /**
+   * A pod with a daemon of its own, inside, behind redirect rules. Those leave what the daemon says to
+   * the control plane alone, which has no mark. Settles when it was started, not ready yet.
+   *
+   * @param options.unprivileged shell commands that install other rules; the daemon may do nothing that
+   *   needs a capability then.
+   */
+  async addDedicated(
+    pod: LabPod,
+    options: Pick<LabNodeOptions, "mesh" | "environment"> & { readonly unprivileged?: string },
+  ): Promise<LabNode> {
+    const { name, serviceAccount = name } = pod;
+    const { unprivileged } = options;
+    const host = this.addHost(name, pod.ip, pod.ipv6);
+    const environment = {
+      PROXY_MODE: "dedicated",
+      PROXY_WORKLOAD_INFO: `default/${name}/${serviceAccount}`,
+      ...(unprivileged === undefined ? { PACKET_MARK: "1337" } : {}),
+      ...this.#meshSource(name, options.mesh),
+      CA_ADDRESS: `https://${this.#options.controlIp}:15012`,
+      CA_ROOT_CA: this.#rootFile,
+      ...options.environment,
+    };
+    // Rules first: whatever is connected by then stays as it is.
+    if (unprivileged !== undefined) this.net.exec(host, "sh", "-ec", unprivileged);
+    else await this.#redirectBeside(host);
+    const node = new LabNode(host, undefined, () =>
+      this.#spawn(name, environment, [
+        ...["setpriv", "--regid", String(PROXY_GROUP), "--clear-groups"],
+        ...(unprivileged === undefined ? [] : ["--bounding-set=-all", "--inh-caps=-all"]),
+        ...[...OUR_COMMAND, "proxy", "ztunnel"],
+      ]),
+    );
+    this.nodes.set(name, node);
+    return node;
+  }
+
+  async #redirectBeside(host: LabHost): Promise<void> {
+    const netnsFd = openSync(host.path, "r");
+    try {
+      await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
+    } finally {
+      closeSync(netnsFd);
+    }
+    const ownTraffic = ["-m", "owner", "--gid-owner", String(PROXY_GROUP), "-j", "ACCEPT"];
+    for (const iptables of host.ipv6 === undefined ? ["iptables"] : ["iptables", "ip6tables"]) {
+      this.net.exec(host, iptables, "-t", "nat", "-I", "OUTPUT", "-p", "tcp", ...ownTraffic);
+    }
   }
 
   /** Settles when it listens. It ends with the lab, or when it is killed. */

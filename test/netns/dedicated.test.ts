@@ -1,0 +1,289 @@
+/**
+ * PROXY_MODE=dedicated: a daemon for one workload, inside its network namespace. Titles carry the
+ * names of the original's tests.
+ */
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { httpFrom } from "../support/http-from.ts";
+import {
+  connectFrom,
+  type LabServer,
+  listenDoubling,
+  listenOn,
+  tellStory,
+} from "../support/lab-application.ts";
+import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { sampleSum } from "../support/metrics-text.ts";
+import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import { readingEnd, talk } from "../support/two-nodes.ts";
+
+const MAIN = join(import.meta.dirname, "../../dist/main.js");
+const README = join(import.meta.dirname, "../../README.md");
+const skip = requireNetns("iptables", "setpriv");
+const timeout = 30_000;
+
+const CLIENT = "10.67.0.11";
+const SERVER = "10.67.0.21";
+const PLAIN = "10.67.0.13";
+const OUTSIDE = "10.67.0.33";
+const APP_PORT = 8080;
+const MESH = `
+workloads:
+${[
+  ["client", CLIENT],
+  ["server", SERVER],
+  ["plain", PLAIN],
+]
+  .map(
+    ([name, ip]) =>
+      `- {uid: ${name}, name: ${name}, namespace: default, serviceAccount: ${name}, trustDomain: cluster.local, workloadIps: ["${ip}"], protocol: HBONE, services: {}}`,
+  )
+  .join("\n")}
+`;
+
+describe("two workloads with a proxy each", { skip, concurrency: false }, () => {
+  let lab: MeshLab;
+  before(async () => {
+    lab = await MeshLab.start({
+      nodes: {},
+      outsiders: { outside: OUTSIDE },
+      mesh: MESH,
+      controlIp: "10.67.0.4",
+      prefixLength: 24,
+      gatewayIp: "10.67.0.1",
+    });
+    const environment = { LOG_FORMAT: "json", CONNECTION_TERMINATION_DEADLINE: "60s" };
+    // One learns the mesh from a file, the other from the control plane.
+    const pods = [
+      await lab.addDedicated({ name: "client", ip: CLIENT }, { mesh: MESH, environment }),
+      await lab.addDedicated({ name: "server", ip: SERVER }, { environment }),
+    ];
+    await Promise.all(pods.map((pod) => pod.ready()));
+  });
+  after(() => lab.close());
+
+  test("cross_node_captured_dedicated", { timeout }, async () => {
+    const signed = (): string[] => lab.controlLines.filter((line) => line.includes("signed"));
+    assert.deepEqual(signed(), [], "certificates are fetched when they are needed");
+    const app = listenDoubling(lab.host("server"), APP_PORT);
+    const story = await tellStory(lab.host("client"), SERVER, APP_PORT);
+    assert.equal(story.received.length, 22);
+    assert.equal(signed().length, 2, signed().join("\n"));
+    // The application saw the client's own address.
+    assert.match(app.peers.join(), new RegExp(`^${CLIENT}:\\d+$`));
+
+    for (const [name, reporter, sent, received] of [
+      ["client", "source", 11, 22],
+      ["server", "destination", 22, 11],
+    ] as const) {
+      const pod = lab.node(name);
+      const line = (): string | undefined => pod.lines.find((one) => one.includes('"access"'));
+      await waitUntil(() => line() !== undefined, `no access line of ${name}`);
+      const fields = JSON.parse(line() ?? "");
+      assert.deepEqual([fields.bytes_sent, fields.bytes_recv], [sent, received], name);
+      assert.equal(fields["src.identity"], "spiffe://cluster.local/ns/default/sa/client");
+      assert.equal(fields["dst.identity"], "spiffe://cluster.local/ns/default/sa/server");
+      const metrics = await pod.metrics();
+      const of = (family: string): number => sampleSum(metrics, family, { reporter });
+      assert.deepEqual(
+        [
+          of("istio_tcp_connections_opened_total"),
+          of("istio_tcp_connections_closed_total"),
+          of("istio_tcp_received_bytes_total"),
+          of("istio_tcp_sent_bytes_total"),
+        ],
+        [1, 1, 11, 22],
+        name,
+      );
+    }
+    await tellStory(lab.host("outside"), SERVER, APP_PORT);
+    assert.match(app.peers.join(), new RegExp(`,${OUTSIDE}:\\d+$`));
+    app.close();
+  });
+
+  test("operators see the workload, and that there is no agent", { timeout }, async () => {
+    const node = lab.node("client");
+    const app = listenOn(lab.host("server"), APP_PORT, (socket) => socket.resume());
+    const socket = await connectFrom(lab.host("client"), SERVER, APP_PORT);
+    await waitUntil(() => app.peers.length > 0, "the server was never called");
+    const dump = JSON.parse(await node.get(15000, "/config_dump"));
+    assert.deepEqual(
+      [dump.config.proxyMode, dump.config.proxyWorkloadInformation],
+      ["Dedicated", { name: "client", namespace: "default", serviceAccount: "client" }],
+    );
+    const { info, state, connections } = dump.workloadState.dedicated;
+    assert.deepEqual([info.name, state], ["client", "Up"]);
+    assert.equal(connections.outbound.length, 1);
+    assert.match(await node.get(15021, "/healthz/ready?verbose"), /\nnode agent: none, /);
+    socket.destroy();
+    app.close();
+  });
+
+  test("without privileges, behind the rules of the README", { timeout }, async () => {
+    const rules = readFileSync(README, "utf8").match(/^iptables -t nat .*$/gm) ?? [];
+    assert.equal(rules.length, 3);
+    const node = await lab.addDedicated(
+      { name: "plain", ip: PLAIN },
+      { unprivileged: rules.join("\n") },
+    );
+    await node.ready();
+    const [ours, theirs] = ["plain", "server"].map((name) =>
+      listenDoubling(lab.host(name), APP_PORT),
+    ) as [LabServer, LabServer];
+    const stories = [
+      await tellStory(lab.host("client"), PLAIN, APP_PORT),
+      await tellStory(lab.host("outside"), PLAIN, APP_PORT),
+      await tellStory(lab.host("plain"), SERVER, APP_PORT),
+    ];
+    assert.deepEqual(
+      stories.map(({ received }) => received.length),
+      [22, 22, 22],
+    );
+    // Nobody else may take a client's address.
+    for (const peer of ours.peers) assert.match(peer, new RegExp(`^${PLAIN}:`));
+    const identities = (): string[] =>
+      node.lines.flatMap((line) => /(?:src|dst)\.identity="[^"]*sa\/(\w+)"/g.exec(line)?.[1] ?? []);
+    await waitUntil(() => identities().length >= 2, "two of the connections were encrypted");
+    ours.close();
+    theirs.close();
+  });
+
+  test("test_shutdown_drain: what is open is waited for", { timeout }, async () => {
+    const node = lab.node("server");
+    const pair = await openPair(lab);
+    await talk(pair);
+    const ended = exitOf(node.process);
+    node.process.kill("SIGTERM");
+    await waitUntil(async () => !(await isReady(lab, "server")), "still ready");
+    await talk(pair);
+    assert.equal(node.process.exitCode, null);
+    pair.client.end();
+    pair.server.end();
+    assert.deepEqual(await ended, [0, null]);
+    pair.close();
+  });
+
+  test("connections wait for a mesh that is not known yet", { timeout }, async () => {
+    lab.controlPlane.kill("SIGKILL");
+    const server = lab.node("server");
+    const restarted = server.restart();
+    await waitUntil(
+      () =>
+        server.get(15021, "/healthz/ready").then(
+          () => false,
+          (error: Error) => error.message.includes("pending: state manager"),
+        ),
+      "the mesh is all that it waits for",
+    );
+    const app = listenDoubling(lab.host("server"), APP_PORT);
+    const told = tellStory(lab.host("outside"), SERVER, APP_PORT);
+    await lab.startControlPlane();
+    await restarted;
+    assert.equal((await told).received.length, 22);
+    app.close();
+  });
+
+  test("test_shutdown_forced_drain: what stays ends at the deadline", { timeout }, async () => {
+    const node = await lab.addDedicated(
+      { name: "hasty", ip: "10.67.0.12" },
+      {
+        mesh: MESH.replaceAll("client", "hasty").replace(CLIENT, "10.67.0.12"),
+        environment: { CONNECTION_TERMINATION_DEADLINE: "1s" },
+      },
+    );
+    await node.ready();
+    const app = listenOn(lab.host("outside"), APP_PORT, (socket) => socket.resume());
+    const socket = await connectFrom(lab.host("hasty"), OUTSIDE, APP_PORT);
+    await waitUntil(() => app.peers.length > 0, "nobody called");
+    const end = readingEnd(socket);
+    const ended = exitOf(node.process);
+    const startedAt = performance.now();
+    node.process.kill("SIGTERM");
+    assert.equal(await end, "EOF");
+    assert.deepEqual(await ended, [0, null]);
+    assert.ok(performance.now() - startedAt >= 900, "it waited for the deadline");
+    app.close();
+  });
+
+  async function openPair(of: MeshLab) {
+    const { promise: arrived, resolve } =
+      Promise.withResolvers<Awaited<ReturnType<typeof connectFrom>>>();
+    const app = listenOn(of.host("server"), APP_PORT, resolve);
+    const client = await connectFrom(of.host("client"), SERVER, APP_PORT);
+    return { client, server: await arrived, close: () => app.close() };
+  }
+});
+
+describe("a dedicated proxy alone", { skip, concurrency: 2 }, () => {
+  for (const [name, end] of [
+    ["test_shutdown_lifecycle", (daemon) => daemon.kill("SIGTERM")],
+    ["test_quit_lifecycle", (_, host) => httpFrom(host, "POST", 15000, "/quitquitquit")],
+  ] as readonly (readonly [string, (daemon: ChildProcess, host: LabHost) => unknown])[]) {
+    test(name, { timeout }, async () => {
+      const net = new NetnsLab();
+      try {
+        const host = net.addHost("pod", { ipv4: "10.67.0.2/24" });
+        const daemon = spawnAlone(net, host);
+        await waitUntil(() => daemon.output().includes("marking server ready"), "never ready");
+        await end(daemon.process, host);
+        assert.deepEqual(await daemon.ended, [0, null], daemon.output());
+      } finally {
+        net.close();
+      }
+    });
+  }
+
+  for (const [name, port, says] of [
+    ["inbound", 15008, "failed to bind to address [::]:15008: Address already in use"],
+    ["inbound_plaintext", 15006, "failed to bind to address [::]:15006: Address already in use"],
+    ["outbound", 15001, "failed to bind to address [::]:15001: Address already in use"],
+    ["admin", 15000, "15000"],
+  ] as const) {
+    test(`test_conflicting_bind_error_${name}`, { timeout }, async () => {
+      const net = new NetnsLab();
+      try {
+        const host = net.addHost("pod", { ipv4: "10.67.0.2/24" });
+        const squatter = listenOn(host, port, () => {});
+        const daemon = spawnAlone(net, host);
+        assert.deepEqual(await daemon.ended, [1, null]);
+        assert.ok(daemon.output().includes(says), daemon.output());
+        squatter.close();
+      } finally {
+        net.close();
+      }
+    });
+  }
+});
+
+async function isReady(lab: MeshLab, name: string): Promise<boolean> {
+  return lab
+    .node(name)
+    .get(15021, "/healthz/ready")
+    .then(
+      () => true,
+      () => false,
+    );
+}
+
+async function exitOf(child: ChildProcess): Promise<readonly unknown[]> {
+  return once(child, "exit");
+}
+
+function spawnAlone(net: NetnsLab, host: LabHost) {
+  const environment = [
+    "PROXY_MODE=dedicated",
+    "PROXY_WORKLOAD_INFO=default/local/default",
+    "LOCAL_XDS={}",
+  ];
+  const command = [...environment, process.execPath, MAIN, "proxy", "ztunnel"];
+  const daemon = net.spawn(host, "sh", "-c", 'exec env "$@" 2>&1', "sh", ...command);
+  let output = "";
+  daemon.stdout?.on("data", (chunk: Buffer) => {
+    output += chunk.toString();
+  });
+  return { process: daemon, ended: exitOf(daemon), output: () => output };
+}
