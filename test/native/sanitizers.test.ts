@@ -13,7 +13,10 @@ const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const TESTS = ["test/net/*.test.ts", "test/fuzz/reactor.fuzz.test.ts"];
 const OPTIONS = "halt_on_error=1:exitcode=99";
 
-test("the addon's tests pass with the sanitizers, and nothing leaks", async (t) => {
+// Compiles and runs for 40 s on two idle cores, and far longer beside other work.
+const options = { timeout: 480_000 };
+
+test("the addon's tests pass with the sanitizers, and nothing leaks", options, async (t) => {
   const library = sanitizerLibrary();
   if (library === undefined) {
     const problem = "the C++ compiler has no libasan: install it, or set CXX to g++";
@@ -21,7 +24,7 @@ test("the addon's tests pass with the sanitizers, and nothing leaks", async (t) 
     t.skip(problem);
     return;
   }
-  await run([`${ROOT}native/build.mjs`, "--sanitize"], {});
+  await run([`${ROOT}native/build.mjs`, "--sanitize"], {}, t.signal);
   const hook = `${ROOT}test/support/sanitized-addon.mjs`;
   const output = await run(
     ["--import", hook, "--test", "--test-concurrency=2", ...globSync(TESTS, { cwd: ROOT })],
@@ -31,6 +34,7 @@ test("the addon's tests pass with the sanitizers, and nothing leaks", async (t) 
       LSAN_OPTIONS: `suppressions=${ROOT}test/native/leak-suppressions.txt:print_suppressions=0`,
       UBSAN_OPTIONS: `${OPTIONS}:print_stacktrace=1`,
     },
+    t.signal,
   );
   for (const [seed] of output.matchAll(/FUZZ_SEED=\d+/g)) t.diagnostic(seed);
 });
@@ -48,6 +52,7 @@ function sanitizerLibrary(): string | undefined {
 async function run(
   parameters: readonly string[],
   more: Readonly<Record<string, string>>,
+  signal: AbortSignal,
 ): Promise<string> {
   // With it, a test runner would only report to ours.
   const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
@@ -55,6 +60,7 @@ async function run(
     cwd: ROOT,
     env: { ...environment, ...more },
     stdio: ["ignore", "pipe", "pipe"],
+    signal,
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
