@@ -1,7 +1,7 @@
 /**
  * A TCP connection as an end: a number of the reactor, its addresses, and where its bytes go.
  *
- * Nothing is read before it is relayed, so that closing it makes the kernel answer RST when the
+ * Nothing is read before it is relayed but what is asked for, so that closing it makes the kernel answer RST when the
  * peer's bytes were never wanted.
  */
 import type { SocketAddress } from "../mesh/socket-address.ts";
@@ -12,6 +12,7 @@ import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
 import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
 import type { SocketEnd } from "./engine.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
+import { FirstBytes } from "./first-bytes.ts";
 import { toSocketAddress } from "./native-options.ts";
 import type { SideFailure } from "./side-failure.ts";
 
@@ -32,6 +33,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   readonly #deps: BatchSocketDeps;
   readonly #originalDestination: SocketAddress | undefined;
   readonly #slot: number;
+  #first: FirstBytes | undefined;
   #reading: BatchFlow | undefined;
   #writing: BatchFlow | undefined;
   #failure: SideFailure | undefined;
@@ -71,6 +73,30 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     }
     this.#isGone = true;
     return this.id;
+  }
+
+  readFirst(byteCount: number): Promise<Uint8Array> {
+    invariant(
+      this.#reading === undefined && this.#first === undefined,
+      "one read at a time comes before the relay",
+    );
+    const first = new FirstBytes(byteCount);
+    if (byteCount === 0) first.take(new Uint8Array());
+    else if (this.#isGone || this.#hasEnded) first.fail(undefined);
+    else if (this.#failure !== undefined) first.fail(errorOf(this.#failure));
+    else {
+      this.#first = first;
+      this.#deps.loop.credit[this.#slot] = byteCount;
+      this.#isHeld = false;
+      this.#deps.loop.push(OPERATION.RESUME, this.id, 0, 0);
+    }
+    return first.arrived;
+  }
+
+  writeFirst(bytes: Uint8Array): void {
+    const { loop } = this.#deps;
+    if (this.#isGone) return;
+    loop.copyIn(bytes, (offset, length) => loop.write(this.id, offset, length));
   }
 
   join(reading: BatchFlow, writing: BatchFlow): void {
@@ -132,7 +158,10 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
 
   read(offset: number, length: number): void {
     const flow = this.#reading;
-    if (flow === undefined) return;
+    if (flow === undefined) {
+      this.#takeFirst(offset, length);
+      return;
+    }
     flow.forward(offset, length, true);
     if (this.#isHeld) return;
     const allowance = flow.sink.allowanceBytes;
@@ -142,6 +171,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
 
   ended(): void {
     this.#hasEnded = true;
+    this.#failFirst(undefined);
     this.#reading?.forwardEnd();
   }
 
@@ -152,6 +182,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
       ? undefined
       : new EngineError("system", systemErrorText(name), { errno: name });
     this.#failure = { kind: "reset", error };
+    this.#failFirst(error);
     this.#reading?.onFailed(this, this.#failure);
   }
 
@@ -179,6 +210,23 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     else this.#reading.onFailed(this, this.#failure);
   }
 
+  #takeFirst(offset: number, length: number): void {
+    const first = this.#first;
+    if (first === undefined) return;
+    first.take(this.#deps.loop.arena.subarray(offset, offset + length));
+    if (first.missing > 0) {
+      this.#deps.loop.credit[this.#slot] = first.missing;
+      return;
+    }
+    this.#first = undefined;
+    this.hold();
+  }
+
+  #failFirst(error: EngineError | undefined): void {
+    this.#first?.fail(error);
+    this.#first = undefined;
+  }
+
   #awaitFlush(): void {
     if (this.#awaitsFlush) return;
     this.#awaitsFlush = true;
@@ -188,8 +236,13 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   #leave(kind: number): void {
     if (this.#isGone) return;
     this.#isGone = true;
+    this.#failFirst(undefined);
     this.#deps.loop.close(this, kind);
   }
+}
+
+function errorOf(failure: SideFailure): EngineError | undefined {
+  return failure.kind === "reset" ? failure.error : undefined;
 }
 
 /** An end that was closed before it was relayed. */

@@ -80,6 +80,21 @@ export interface SocketEnd extends End {
   readonly peer: SocketAddress;
   /** As asked for in {@link ListenOptions}; when not, or the kernel did not know it, as `local`. */
   readonly originalDestination: SocketAddress;
+  /**
+   * Waits for what the peer says before it is relayed: a handshake. What follows stays unread, for the
+   * relay. One call at a time.
+   *
+   * @param byteCount few.
+   * @returns exactly so many.
+   * @throws EngineError `disconnected` when the end was closed or the peer stopped before; `system`.
+   */
+  readFirst(byteCount: number): Promise<Uint8Array>;
+  /**
+   * Says something before the end is relayed, which no relay counts.
+   *
+   * @param bytes few: the kernel's buffer takes them all.
+   */
+  writeFirst(bytes: Uint8Array): void;
 }
 
 /** How the reading of one side ended. */

@@ -3,6 +3,7 @@
  * through a tunnel.
  */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
 import type { Listener, RelayOutcome, SocketEnd } from "../../src/engine/engine.ts";
 import type { LeakCheck } from "../support/leak-check.ts";
@@ -307,6 +308,57 @@ function unusedEnds(options: ByteStreamSuiteOptions): void {
     }
   }
 
+  it("hears and says what comes before the relay, and not a byte beyond", async () => {
+    const leaks = options.leakCheck();
+    const engine = options.makeEngine();
+    const client = await single(options, engine, "accepted");
+    const server = await single(options, engine, "connected");
+    const hello = client.end.readFirst(5);
+    client.peer.send("he");
+    await options.delay(20);
+    client.peer.send("llo, world");
+    assert.equal(Buffer.from(await hello).toString(), "hello");
+    client.end.writeFirst(Buffer.from("welcome"));
+    assert.equal((await client.end.readFirst(0)).length, 0);
+    assert.equal(Buffer.from(await client.end.readFirst(2)).toString(), ", ");
+    const outcome = new Deferred<RelayOutcome>();
+    const relay = engine.relay(client.end, server.end, outcome.resolve);
+    await server.peer.received(5);
+    server.peer.send("!");
+    await client.peer.received(8);
+    for (const { peer } of [client, server]) peer.end();
+    await outcome.promise;
+    assert.equal(server.peer.digest(), sha256("world"));
+    assert.equal(client.peer.digest(), sha256("welcome!"));
+    assert.deepEqual([relay.bytesSent, relay.bytesReceived], [5, 1]);
+    for (const { peer, close } of [client, server]) {
+      peer.close();
+      close();
+    }
+    engine.close();
+    await leaks.assertNone();
+  });
+
+  for (const how of ["end", "reset", "closed by us"] as const) {
+    it(`tells whoever waits for first bytes that there are too few: ${how}`, async () => {
+      const leaks = options.leakCheck();
+      const engine = options.makeEngine();
+      const { peer, end, close } = await single(options, engine, "accepted");
+      peer.send("ab");
+      const hello = end.readFirst(3);
+      const refusal = assert.rejects(hello, { name: "EngineError", message: "early eof" });
+      await options.delay(20);
+      if (how === "closed by us") end.close();
+      else peer[how]();
+      await refusal;
+      end.close();
+      peer.close();
+      close();
+      engine.close();
+      await leaks.assertNone();
+    });
+  }
+
   for (const how of ["close", "reset"] as const) {
     it(`finishes a relay that is stopped by a ${how} in the turn that began it`, async () => {
       const leaks = options.leakCheck();
@@ -382,6 +434,10 @@ function unusedEnds(options: ByteStreamSuiteOptions): void {
     peer.close();
     engine.close();
   });
+}
+
+function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
 }
 
 function engineListener(engine: ClosableEngine): {

@@ -204,6 +204,25 @@ export class MemorySocket implements SocketEnd {
     return text;
   }
 
+  async readFirst(byteCount: number): Promise<Uint8Array> {
+    while (this.#unread.length < byteCount) {
+      if (this.#closed || this.#readEnd !== "open") {
+        throw new EngineError("disconnected", "early eof");
+      }
+      await new Promise<void>((resolve) => {
+        this.onReadable = resolve;
+        this.onEnded = resolve;
+      });
+    }
+    const text = this.#unread.slice(0, byteCount);
+    this.#unread = this.#unread.slice(byteCount);
+    return Buffer.from(text, "latin1");
+  }
+
+  writeFirst(bytes: Uint8Array): void {
+    this.write(Buffer.from(bytes).toString("latin1"));
+  }
+
   /** @returns false when nobody can receive it any more. */
   write(text: string): boolean {
     const other = this.#other;

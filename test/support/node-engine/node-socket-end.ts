@@ -4,12 +4,14 @@
  * An accepted connection stays a bare descriptor until it is relayed or tunnelled: nothing is read
  * ahead, so that closing it makes the kernel answer RST when the peer's bytes were never wanted.
  */
-import { closeSync } from "node:fs";
+import { closeSync, readSync, writeSync } from "node:fs";
 import type { Socket } from "node:net";
 import type { SocketEnd } from "../../../src/engine/engine.ts";
 import { errnoOf, systemError } from "../../../src/engine/engine-error.ts";
+import { FirstBytes } from "../../../src/engine/first-bytes.ts";
 import type { SideFailure } from "../../../src/engine/side-failure.ts";
 import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
+import { native } from "../../../src/net/native.ts";
 import { invariant } from "../../../src/runtime/invariant.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import { openSocket } from "./connect-socket.ts";
@@ -33,6 +35,7 @@ export class NodeSocketEnd implements SocketEnd, RelaySide {
   readonly #pool: BufferPool;
   /** -1 once it belongs to the socket or is closed. */
   #fd: number;
+  #first: FirstBytes | undefined;
   #socket: Socket | undefined;
   #writes: WriteQueue | undefined;
   #listener: SideListener | undefined;
@@ -86,6 +89,27 @@ export class NodeSocketEnd implements SocketEnd, RelaySide {
     const fd = this.#fd;
     this.#fd = -1;
     return openSocket(fd);
+  }
+
+  /** Of an accepted end, whose descriptor is asked directly. */
+  readFirst(byteCount: number): Promise<Uint8Array> {
+    const first = new FirstBytes(byteCount);
+    if (byteCount === 0) first.take(new Uint8Array());
+    else if (this.#fd === -1) first.fail(undefined);
+    else {
+      this.#first = first;
+      const watch = native.watchReadable(this.#fd, () => {
+        if (!this.#readNow(first)) return;
+        watch.close();
+        this.#first = undefined;
+      });
+      first.arrived.finally(() => watch.close()).catch(() => {});
+    }
+    return first.arrived;
+  }
+
+  writeFirst(bytes: Uint8Array): void {
+    if (this.#fd !== -1) writeSync(this.#fd, bytes);
   }
 
   start(listener: SideListener): void {
@@ -142,7 +166,23 @@ export class NodeSocketEnd implements SocketEnd, RelaySide {
     } else if (this.#socket !== undefined) resetSocket(this.#socket);
   }
 
+  /** @returns whether it is over. */
+  #readNow(first: FirstBytes): boolean {
+    const bytes = new Uint8Array(first.missing);
+    try {
+      const byteCount = readSync(this.#fd, bytes);
+      if (byteCount === 0) first.fail(undefined);
+      else first.take(bytes.subarray(0, byteCount));
+      return byteCount === 0 || first.missing === 0;
+    } catch (error) {
+      if (errnoOf(error) === "EAGAIN") return false;
+      first.fail(errnoOf(error) === "ECONNRESET" ? undefined : systemError(error));
+      return true;
+    }
+  }
+
   #closeDescriptor(): void {
+    this.#first?.fail(undefined);
     const fd = this.#fd;
     this.#fd = -1;
     this.#isClosed = true;
