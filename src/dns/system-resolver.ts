@@ -5,7 +5,7 @@
  * `dns.lookup` would do the same, but tells no time to live and blocks one of four threads.
  */
 import type { RecordWithTtl } from "node:dns";
-import type { Resolver } from "node:dns/promises";
+import { Resolver } from "node:dns/promises";
 import { readFile } from "node:fs/promises";
 import { type IpAddress, ipFamily, parseIpAddress } from "../mesh/ip-address.ts";
 import { candidateNames, hostsAddresses, parseSearchRules } from "../wire/resolver-file.ts";
@@ -23,7 +23,7 @@ export type AskHost = (hostname: string, signal: AbortSignal) => Promise<HostAns
 
 export interface SystemResolverDeps {
   /** Servers and retries are those of resolv.conf. */
-  readonly open: () => Promise<Resolver>;
+  readonly open: () => Resolver;
   /** Text of the file; empty when it can't be read: then there is nothing in it for us. */
   readonly read: (path: string) => Promise<string>;
 }
@@ -39,7 +39,7 @@ const ABSENT: ReadonlySet<string | undefined> = new Set(["ENOTFOUND", "ENODATA"]
 /** @param options.ipv6 whether IPv6 addresses are asked for, too. */
 export function systemResolver(
   options: { readonly ipv6: boolean },
-  { open, read }: SystemResolverDeps = { open: openResolver, read: readText },
+  { open, read }: SystemResolverDeps = { open: () => new Resolver(), read: readText },
 ): AskHost {
   const { ipv6 } = options;
   return async (hostname, signal) => {
@@ -47,7 +47,7 @@ export function systemResolver(
     const ips = ipv6 ? own : own.filter((ip) => ipFamily(ip) === 4);
     if (ips.length > 0) return { ips, ttlMs: HOSTS_TTL_MS };
     const rules = parseSearchRules(await read(RESOLV_PATH));
-    const resolver = await open();
+    const resolver = open();
     signal.addEventListener("abort", () => resolver.cancel(), { once: true });
     let failure: unknown;
     for (const name of candidateNames(hostname, rules)) {
@@ -81,12 +81,6 @@ function addressesOf(records: readonly RecordWithTtl[]): readonly IpAddress[] {
 
 function shortestTtlMs(records: readonly RecordWithTtl[]): number {
   return records.length === 0 ? 0 : 1000 * Math.min(...records.map(({ ttl }) => ttl));
-}
-
-/** Few meshes have workloads without an address, so it is loaded for the first of them. */
-async function openResolver(): Promise<Resolver> {
-  const { Resolver } = await import("node:dns/promises");
-  return new Resolver();
 }
 
 async function readText(path: string): Promise<string> {

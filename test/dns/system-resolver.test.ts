@@ -18,7 +18,7 @@ describe("the resolver of the system", () => {
     systemResolver(
       { ipv6 },
       {
-        open: async () => {
+        open: () => {
           const resolver = new Resolver({ timeout: 200, tries: 1 });
           resolver.setServers([`127.0.0.1:${port}`]);
           return resolver;
