@@ -55,10 +55,7 @@ const PRIORITIES: readonly Priority[] = ["real-time", "warmup", "background"];
 /** Requests on their way at once; istiod limits what one client may have. */
 const IN_FLIGHT_MAX = 8;
 
-/**
- * Some certificates are born past half their life: istiod dates all back by two minutes, and a clock
- * may be wrong. Their renewal must not become a loop.
- */
+/** Where a clock is wrong a certificate may come expired. Its renewal must not become a loop. */
 const RENEWAL_MS_MIN = 1000;
 
 type CellState =
@@ -257,7 +254,8 @@ export class CertificateCache {
     cell.retries = undefined;
     cell.state = { kind: "available", certificate };
     cell.settled.resolve(certificate);
-    this.#schedule(cell, Math.max(renewalAt(certificate, random) - clock.now(), RENEWAL_MS_MIN));
+    const now = clock.now();
+    this.#schedule(cell, Math.max(renewalAt(certificate, now, random) - now, RENEWAL_MS_MIN));
     for (const listener of this.#listeners) listener(certificate);
   }
 

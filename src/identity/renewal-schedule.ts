@@ -17,20 +17,25 @@ const RETRY_JITTER = 0.2;
 const BACKING_OFF_MAX_MS = 15 * MINUTE_MS;
 
 /**
- * Half-way through the certificate's life, give or take a twentieth of it: identities that were
- * fetched together are not renewed together. The original has no such jitter.
+ * Half-way through what was left of the certificate's life when it came, give or take a twentieth of
+ * it: identities that were fetched together are not renewed together. The original has no such jitter,
+ * and counts from the certificate's beginning, which istiod dates back by two minutes: one that lives
+ * for two minutes would be due the moment it comes.
  *
+ * @param receivedAt milliseconds since the epoch.
  * @returns milliseconds since the epoch; 0, which is at once, when the times make no sense.
  */
 export function renewalAt(
   validity: { readonly notBeforeAt: number; readonly notAfterAt: number },
+  receivedAt: number,
   random: Random,
 ): number {
   const { notBeforeAt, notAfterAt } = validity;
   if (!Number.isFinite(notBeforeAt) || !Number.isFinite(notAfterAt)) return 0;
-  if (notAfterAt < notBeforeAt) return notAfterAt;
+  const beganAt = Math.max(notBeforeAt, receivedAt);
+  if (notAfterAt < beganAt) return notAfterAt;
   const share = 0.5 + RENEWAL_JITTER * (2 * random.unit() - 1);
-  return notBeforeAt + (notAfterAt - notBeforeAt) * share;
+  return beganAt + (notAfterAt - beganAt) * share;
 }
 
 /** The retries of one identity from its first failure to its next success. */

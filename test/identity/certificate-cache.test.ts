@@ -141,6 +141,16 @@ test("a connection waits for its certificate as long as it may, and says what it
   assert.match((await cache.certificate(a, "real-time")).chainPem[0] as string, /^certificate 1 /);
 });
 
+test("a certificate of two minutes that istiod dates back by two is renewed after one", async () => {
+  const { authority, cache, clock } = fixture();
+  authority.lifetimeMs = authority.datedBackMs = 120 * SECOND;
+  await cache.certificate(a, "real-time");
+  await clock.advance(60 * SECOND - 1);
+  assert.equal(authority.requested.length, 1);
+  await clock.advance(1);
+  assert.equal(authority.requested.length, 2);
+});
+
 test("a certificate that is born old is not renewed in a loop", async () => {
   const { authority, cache, clock } = fixture();
   authority.lifetimeMs = -120 * SECOND;

@@ -7,24 +7,26 @@ const renewals: readonly (readonly [
   what: string,
   notBeforeAt: number,
   notAfterAt: number,
+  receivedAt: number,
   expected: number,
 ])[] = [
-  ["half of its life", 1000, 3000, 2000],
-  ["half of its life also when that is past", -120_000, 60_000, -30_000],
-  ["its end when it ends before it begins", 3000, 1000, 1000],
-  ["at once without a beginning", Number.NaN, 1000, 0],
-  ["at once without an end", 1000, Number.POSITIVE_INFINITY, 0],
+  ["half of its life", 1000, 3000, 0, 2000],
+  ["half of what is left when it comes dated back", -120_000, 120_000, 0, 60_000],
+  ["its end when it ends before it begins", 3000, 1000, 0, 1000],
+  ["its end when it has ended", 0, 1000, 2000, 1000],
+  ["at once without a beginning", Number.NaN, 1000, 0, 0],
+  ["at once without an end", 1000, Number.POSITIVE_INFINITY, 0, 0],
 ];
-for (const [what, notBeforeAt, notAfterAt, expected] of renewals) {
+for (const [what, notBeforeAt, notAfterAt, receivedAt, expected] of renewals) {
   test(`a certificate is renewed at ${what}`, () => {
-    assert.equal(renewalAt({ notBeforeAt, notAfterAt }, random(0.5)), expected);
+    assert.equal(renewalAt({ notBeforeAt, notAfterAt }, receivedAt, random(0.5)), expected);
   });
 }
 
 test("renewals of one moment are spread over a tenth of the life", () => {
   const validity = { notBeforeAt: 0, notAfterAt: 1000 };
-  assert.equal(renewalAt(validity, random(0)), 450);
-  assert.ok(Math.abs(renewalAt(validity, random(0.9999)) - 550) < 1);
+  assert.equal(renewalAt(validity, 0, random(0)), 450);
+  assert.ok(Math.abs(renewalAt(validity, 0, random(0.9999)) - 550) < 1);
 });
 
 function random(unit: number): Random {

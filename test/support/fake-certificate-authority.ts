@@ -11,6 +11,8 @@ export class FakeCertificateAuthority {
   latencyMs = 0;
   /** How long certificates are valid, from the moment they are asked for. */
   lifetimeMs: number = 24 * 3_600_000;
+  /** How long before that moment they begin to be valid. */
+  datedBackMs = 0;
   /** What every fetch fails with, while set. */
   failure: Error | undefined = undefined;
   /** Service accounts in the order in which they were asked for. */
@@ -27,7 +29,7 @@ export class FakeCertificateAuthority {
   readonly fetch: (identity: Identity) => Promise<WorkloadCertificate> = async (identity) => {
     const serial = this.requested.push(identity.serviceAccount);
     this.inFlightPeak = Math.max(this.inFlightPeak, ++this.#inFlight);
-    const notBeforeAt = this.#clock.now();
+    const askedAt = this.#clock.now();
     try {
       if (this.latencyMs > 0) await sleep(this.#clock, this.latencyMs);
       if (this.failure !== undefined) throw this.failure;
@@ -39,8 +41,8 @@ export class FakeCertificateAuthority {
       chainPem: [`certificate ${serial} for ${formatSpiffeId(identity)}`],
       privateKeyPem: `key ${serial}`,
       rootsPem: ["root"],
-      notBeforeAt,
-      notAfterAt: notBeforeAt + this.lifetimeMs,
+      notBeforeAt: askedAt - this.datedBackMs,
+      notAfterAt: askedAt + this.lifetimeMs,
     };
   };
 }
