@@ -60,7 +60,7 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     inpodUds: mode.kind === "shared" ? mode.socketPath : "",
     ipv6Enabled: admin.ipv6,
     localNode: mesh.localNode ?? null,
-    localhostAppTunnel: null,
+    localhostAppTunnel: proxy.localhostTunnel,
     network: proxy.network,
     numWorkerThreads: config.dataThreadCount,
     outboundAddr: port(OUTBOUND_PORT),

@@ -321,6 +321,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "tell peers in answers who the workload is, and use what unknown sources say of themselves",
   },
   {
+    name: "LOCALHOST_APP_TUNNEL",
+    type: "flag",
+    fallback: "true",
+    why: "waypoints that want the PROXY protocol are reached on their loopback, where nobody else can pretend a client",
+  },
+  {
     name: "TLS12_ENABLED",
     type: "flag",
     fallback: "false",

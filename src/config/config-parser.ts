@@ -347,6 +347,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     checkRevocation: Boolean(reader.text("CRL_PATH")),
     postQuantumOnly: reader.oneOf("COMPLIANCE_POLICY", ["pqc"], undefined) !== undefined,
     responseBaggage: reader.flag("ENABLE_RESPONSE_BAGGAGE", true),
+    localhostTunnel: reader.flag("LOCALHOST_APP_TUNNEL", true),
     policyInfoLogging: reader.flag("AUTHZ_POLICY_INFO_LOGGING", false),
     unknownPolicy: reader.oneOf("UNKNOWN_POLICY", ["deny", "allow"], "deny"),
     unknownPolicyWaitMs: readLimit(reader, "unknownPolicyWait"),

@@ -6,23 +6,23 @@
  */
 import type { Engine, NetnsFd, SocketEnd } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
-import type { IpAddress } from "../mesh/ip-address.ts";
+import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import { applicationConnectError } from "./proxy-error.ts";
 import type { ProxyOptions } from "./proxy-options.ts";
 
+export interface ApplicationOptions
+  extends Pick<ProxyOptions, "mark" | "connectTimeoutMs" | "keepAlive" | "localhostTunnel"> {
+  readonly netns: NetnsFd | undefined;
+}
+
+const LOOPBACK = { 4: "127.0.0.1" as IpAddress, 6: "::1" as IpAddress } as const;
+
 export class Application {
   readonly #engine: Engine;
-  readonly #options: Pick<ProxyOptions, "mark" | "connectTimeoutMs" | "keepAlive"> & {
-    readonly netns: NetnsFd | undefined;
-  };
+  readonly #options: ApplicationOptions;
 
-  constructor(
-    engine: Engine,
-    options: Pick<ProxyOptions, "mark" | "connectTimeoutMs" | "keepAlive"> & {
-      readonly netns: NetnsFd | undefined;
-    },
-  ) {
+  constructor(engine: Engine, options: ApplicationOptions) {
     this.#engine = engine;
     this.#options = options;
   }
@@ -31,18 +31,37 @@ export class Application {
    * @param client its address becomes the source; `undefined` leaves that to the kernel.
    * @throws ProxyError `connect`
    */
-  async connect(target: SocketAddress, client: IpAddress | undefined): Promise<SocketEnd> {
+  connect(target: SocketAddress, client: IpAddress | undefined): Promise<SocketEnd> {
+    // A workload that calls itself would only collide with its own ports.
+    return this.#connect(target, client === target.ip ? undefined : client);
+  }
+
+  /**
+   * To one that is told who calls whom: on its loopback, if not configured otherwise, where nobody
+   * else can tell it anything.
+   *
+   * @param header of the PROXY protocol.
+   * @throws ProxyError `connect`
+   */
+  connectTunnel(
+    target: SocketAddress,
+    client: IpAddress | undefined,
+    header: Uint8Array,
+  ): Promise<SocketEnd> {
+    return this.#options.localhostTunnel
+      ? this.#connect({ ip: LOOPBACK[ipFamily(target.ip)], port: target.port }, undefined, header)
+      : this.#connect(target, client === target.ip ? undefined : client, header);
+  }
+
+  async #connect(
+    remote: SocketAddress,
+    source: IpAddress | undefined,
+    preamble?: Uint8Array,
+  ): Promise<SocketEnd> {
     const { netns, mark, connectTimeoutMs, keepAlive } = this.#options;
+    const options = { netns, remote, source, mark, timeoutMs: connectTimeoutMs, keepAlive };
     try {
-      return await this.#engine.connect({
-        netns,
-        remote: target,
-        // A workload that calls itself would only collide with its own ports.
-        source: client === target.ip ? undefined : client,
-        mark,
-        timeoutMs: connectTimeoutMs,
-        keepAlive,
-      });
+      return await this.#engine.connect(options, preamble);
     } catch (error) {
       if (error instanceof EngineError) throw applicationConnectError(error);
       throw error;

@@ -6,7 +6,8 @@
  *
  * @see spec data-path 4.3 (checks 1 to 5), 4.4, 4.5 and 4.8.
  */
-import type { IpAddress } from "../mesh/ip-address.ts";
+import type { NetworkAddress } from "../mesh/gateway-address.ts";
+import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
 import { type Service, serviceKey } from "../mesh/service.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
@@ -17,8 +18,8 @@ import {
   authorityError,
   ipMismatchError,
   methodError,
+  noServiceAddressError,
   ProxyError,
-  proxyProtocolError,
   selfCallError,
   unknownHostnameError,
   unknownPortError,
@@ -30,6 +31,8 @@ export type InboundTarget =
       readonly kind: "accept";
       /** What policies judge, and where the application listens. */
       readonly target: SocketAddress;
+      /** Whom the client calls, for an application that wants to be told (PROXY protocol). */
+      readonly announced: SocketAddress | undefined;
       readonly authority: string;
       /** Most likely the service that was asked for; only for logs and metrics. */
       readonly service: Service | undefined;
@@ -64,12 +67,15 @@ export function chooseInboundTarget(state: MeshState, query: InboundQuery): Inbo
   if (hop instanceof ProxyError) return refuse(503, hop);
   if (query.illegalPorts.has(hop.port)) return refuse(503, selfCallError());
   const tunnel = workload.applicationTunnel;
-  if (tunnel?.protocol === "PROXY") return refuse(503, proxyProtocolError(workload));
+  const announced =
+    tunnel?.protocol === "PROXY" ? findAnnounced(authority, hop.candidates, query) : undefined;
+  if (announced instanceof ProxyError) return refuse(503, announced);
 
   const target: SocketAddress = { ip: local.ip, port: tunnel?.port ?? hop.port };
   return {
     kind: "accept",
     target,
+    announced,
     authority: query.authority,
     service: guessService(hop.candidates, workload, target.port, query.forwardedHost),
   };
@@ -130,6 +136,25 @@ function findNextHop(
     workload.services.get(serviceKey(known.service))?.get(port) || known.service.ports.get(port);
   if (target === undefined || target === 0) return unknownPortError(hostname, port);
   return { port: target, candidates: [known] };
+}
+
+/** The address asked for; of a service its own, best one of our network and of IPv4. */
+function findAnnounced(
+  authority: ConnectAuthority,
+  candidates: readonly KnownService[],
+  { network }: InboundQuery,
+): SocketAddress | ProxyError {
+  if (authority.kind === "address") return authority.address;
+  const { hostname, port } = authority;
+  let best: NetworkAddress | undefined;
+  let bestRank = 0;
+  for (const vip of candidates.flatMap(({ service }) => service.vips)) {
+    const rank = (vip.network === network ? 2 : 0) + (ipFamily(vip.ip) === 4 ? 1 : 0);
+    if (rank < bestRank) continue;
+    best = vip;
+    bestRank = rank;
+  }
+  return best === undefined ? noServiceAddressError(hostname) : { ip: best.ip, port };
 }
 
 function leadsTo(service: Service, workload: Workload, port: number): boolean {

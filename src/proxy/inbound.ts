@@ -15,7 +15,8 @@ import type {
 import type { EngineError } from "../engine/engine-error.ts";
 import { workloadBaggage } from "../hbone/connect-request.ts";
 import type { RbacConnection } from "../mesh/authorization.ts";
-import type { Identity } from "../mesh/identity.ts";
+import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
@@ -24,6 +25,7 @@ import type { Logger } from "../telemetry/logger.ts";
 import { expectTrustDomain, peerIdentities } from "../tls/spiffe-verifier.ts";
 import { formatBaggage, parseBaggage } from "../wire/baggage.ts";
 import { parseForwardedHost } from "../wire/forwarded.ts";
+import { encodeProxyHeader } from "../wire/proxy-header.ts";
 import { makeTraceparent, parseTraceparent } from "../wire/traceparent.ts";
 import type { Application } from "./application.ts";
 import type { ConnectionDescription, ConnectionReporter } from "./connection-report.ts";
@@ -287,7 +289,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     }
     try {
       const client = this.#transparent ? this.#end.peer.ip : undefined;
-      const upstream = await this.#deps.application.connect(target.target, client);
+      const upstream = await this.#connect(target, client);
       if (connection.ended) return upstream.close();
       const baggage = this.#options.responseBaggage
         ? ([["baggage", formatBaggage(workloadBaggage(workload))]] as const)
@@ -297,6 +299,20 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
       if (!(error instanceof ProxyError)) throw error;
       connection.fail(error);
     }
+  }
+
+  #connect(
+    { target, announced }: Extract<InboundTarget, { kind: "accept" }>,
+    client: IpAddress | undefined,
+  ): Promise<SocketEnd> {
+    const { application } = this.#deps;
+    if (announced === undefined) return application.connect(target, client);
+    const header = encodeProxyHeader({
+      source: this.#end.peer,
+      destination: announced,
+      identity: this.#sourceIdentity && formatSpiffeId(this.#sourceIdentity),
+    });
+    return application.connectTunnel(target, client, header);
   }
 
   #describe(

@@ -173,12 +173,9 @@ export function unknownPortError(hostname: string, port: number): ProxyError {
   return new ProxyError("no-route", `requested service ${service} found, but cannot resolve port`);
 }
 
-/** The application wants a PROXY protocol header, which is not spoken here. */
-export function proxyProtocolError(workload: Workload): ProxyError {
-  return new ProxyError(
-    "no-route",
-    `workload ${workload.uid} wants the PROXY protocol, which is not supported`,
-  );
+/** An application that is told whom the client calls can't be told an address. */
+export function noServiceAddressError(hostname: string): ProxyError {
+  return new ProxyError("no-route", `requested service ${hostname} found, but has no IP addresses`);
 }
 
 export function methodError(method: string): ProxyError {

@@ -72,6 +72,8 @@ export interface ProxyOptions {
   readonly postQuantumOnly: boolean;
   /** Send baggage in answers, and let a request's baggage speak for unknown sources. */
   readonly responseBaggage: boolean;
+  /** Applications that are told of their clients by the PROXY protocol are reached on loopback. */
+  readonly localhostTunnel: boolean;
   /** Log policy matches at info instead of debug. */
   readonly policyInfoLogging: boolean;
   /** What becomes of connections to a workload with a policy that is still unknown after the wait. */

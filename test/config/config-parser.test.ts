@@ -74,6 +74,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     checkRevocation: false,
     postQuantumOnly: false,
     responseBaggage: true,
+    localhostTunnel: true,
     policyInfoLogging: false,
     unknownPolicy: "deny",
     unknownPolicyWaitMs: 1000,
@@ -167,6 +168,11 @@ const settings: readonly {
   {
     environment: { ENABLE_RESPONSE_BAGGAGE: "false" },
     read: (c) => c.proxy.responseBaggage,
+    value: false,
+  },
+  {
+    environment: { LOCALHOST_APP_TUNNEL: "false" },
+    read: (c) => c.proxy.localhostTunnel,
     value: false,
   },
   {

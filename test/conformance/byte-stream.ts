@@ -423,6 +423,30 @@ function unusedEnds(options: ByteStreamSuiteOptions): void {
     engine.close();
   });
 
+  it("sends what a connect brings along before anything else and does not count it", async () => {
+    const engine = options.makeEngine();
+    const { listener, accepted } = engineListener(engine);
+    const { applications } = surroundingsOf(options, engine);
+    const server = await applications.serve();
+    const accepting = server.accept();
+    const client = await applications.connect(listener.address);
+    const preamble = Buffer.from("who calls, ");
+    const upstream = await engine.connect(connectOptions(server.address), preamble);
+    const peer = await accepting;
+    const outcome = new Deferred<RelayOutcome>();
+    const relay = engine.relay(await accepted.promise, upstream, outcome.resolve);
+    client.send("hello");
+    client.end();
+    assert.equal(await peer.seenEnd, "fin");
+    assert.equal(peer.digest(), createHash("sha256").update("who calls, hello").digest("hex"));
+    peer.end();
+    await outcome.promise;
+    assert.deepEqual([relay.bytesSent, relay.bytesReceived], [5, 0]);
+    listener.close();
+    server.close();
+    engine.close();
+  });
+
   it("leaves connections in the kernel's queue until the listener is started", async () => {
     const engine = options.makeEngine();
     const listener = engine.listen(LISTEN);

@@ -41,11 +41,13 @@ function choose(
   });
 }
 
-/** `address [service]`, or `status error`. */
+/** `address [announcing address] [of service]`, or `status error`. */
 function describe(target: InboundTarget): string {
   if (target.kind === "refuse") return `${target.status} ${target.error.message}`;
   const service = target.service === undefined ? "" : ` of ${target.service.name}`;
-  return `${formatSocketAddress(target.target)}${service}`;
+  const { announced } = target;
+  const header = announced === undefined ? "" : ` announcing ${formatSocketAddress(announced)}`;
+  return `${formatSocketAddress(target.target)}${header}${service}`;
 }
 
 type Parts = (WorkloadBuilder | ServiceBuilder)[];
@@ -242,11 +244,39 @@ const cases: readonly Row[] = [
     "10.0.0.9:15008",
   ],
   [
-    "an application that wants the PROXY protocol",
+    "an address, when the application wants the PROXY protocol",
     [wp],
     wp.tunnel("PROXY", 15088),
-    "10.0.0.9:80",
-    "503 workload cluster1//Pod/default/wp wants the PROXY protocol, which is not supported",
+    "10.1.1.1:80",
+    "10.0.0.9:15088 announcing 10.1.1.1:80",
+  ],
+  [
+    "its own port, when the application wants the PROXY protocol there",
+    [wp],
+    wp.tunnel("PROXY"),
+    "10.1.1.1:80",
+    "10.0.0.9:80 announcing 10.1.1.1:80",
+  ],
+  [
+    "a name, when the application wants the PROXY protocol",
+    [echo, wp],
+    wp.tunnel("PROXY", 15088),
+    `${ECHO}:80`,
+    "10.0.0.9:15088 announcing 10.96.0.1:80",
+  ],
+  [
+    "a name with many addresses, of which the last IPv4 one of our network is announced",
+    [echo.at("fd96::1", "net1/10.96.7.7", "10.96.0.3", "fd96::3"), wp],
+    wp.tunnel("PROXY", 15088),
+    `${ECHO}:80`,
+    "10.0.0.9:15088 announcing 10.96.0.3:80",
+  ],
+  [
+    "a name without addresses, when the application wants the PROXY protocol",
+    [mesh.service("echo").port(80, 8080), wp],
+    wp.tunnel("PROXY", 15088),
+    `${ECHO}:80`,
+    `503 requested service ${ECHO} found, but has no IP addresses`,
   ],
 ];
 for (const [title, parts, workload, authority, expected] of cases) {

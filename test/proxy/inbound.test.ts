@@ -3,8 +3,10 @@ import { test } from "node:test";
 import type { ClientTunnel, End } from "../../src/engine/engine.ts";
 import { EngineError } from "../../src/engine/engine-error.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
+import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import { peerIdentities } from "../../src/tls/spiffe-verifier.ts";
 import { type MemorySocket, memoryCertificate, quiet } from "../support/memory-engine.ts";
+import { readProxyHeader } from "../support/proxy-header-reader.ts";
 import { dialOptions, dialPeer, greet, type Lab, makeLab } from "./lab.ts";
 import { policy, workload } from "./recorded-mesh.ts";
 
@@ -81,6 +83,36 @@ test("without response baggage neither ours is sent nor the peer's believed", as
   assert.deepEqual([...headers], []);
   assert.equal(lab.b.traffic.collect().series[0]?.labels[2], "unknown");
 });
+
+for (const { localhostTunnel, remote, source } of [
+  { localhostTunnel: true, remote: "127.0.0.1:15088", source: undefined },
+  { localhostTunnel: false, remote: "10.77.0.21:15088", source: "10.77.0.31" },
+]) {
+  test(`an application that is told of its clients is reached at ${remote}`, async () => {
+    const lab = makeLab("info", { localhostTunnel });
+    const applicationTunnel = { protocol: "PROXY", port: 15_088 } as const;
+    const server = workload("server1", "10.77.0.21", { applicationTunnel });
+    lab.b.mesh.apply([{ kind: "workload", workload: server }]);
+    let heard: MemorySocket | undefined;
+    lab.pod("server1").serve(15_088, (socket) => {
+      heard = socket;
+    });
+    const answer = await (await peer(lab)).open("10.1.1.1:80", []);
+    (answer.end as MemorySocket).write("hello");
+    await quiet();
+    const dialled = lab.network.engine.connects.at(-1);
+    assert.deepEqual(
+      [dialled && formatSocketAddress(dialled.remote), dialled?.source],
+      [remote, source],
+    );
+    const bytes = Buffer.from(heard?.read() ?? "", "latin1");
+    const header = readProxyHeader(bytes);
+    assert.match(header?.source ?? "", /^10\.77\.0\.31:/);
+    assert.equal(header?.destination, "10.1.1.1:80");
+    assert.equal(header.identity, "spiffe://cluster.local/ns/default/sa/client1");
+    assert.equal(bytes.subarray(header.length).toString(), "hello");
+  });
+}
 
 const BAGGAGE =
   "k8s.cluster.name=far,k8s.namespace.name=ns,k8s.deployment.name=app,service.name=canon,service.version=v9,cloud.region=r,cloud.availability_zone=z";

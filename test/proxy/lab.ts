@@ -63,6 +63,7 @@ const OPTIONS: ProxyOptions = {
   tls12: false,
   postQuantumOnly: false,
   responseBaggage: true,
+  localhostTunnel: true,
   policyInfoLogging: false,
   unknownPolicy: "deny",
   unknownPolicyWaitMs: 1000,

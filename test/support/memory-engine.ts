@@ -365,9 +365,11 @@ export class MemoryEngine implements Engine {
     return listener;
   }
 
-  async connect(options: ConnectOptions): Promise<MemorySocket> {
+  async connect(options: ConnectOptions, preamble?: Uint8Array): Promise<MemorySocket> {
     await this.#reach(options);
-    return this.#connectNow(options);
+    const socket = this.#connectNow(options);
+    if (preamble !== undefined) socket.write(Buffer.from(preamble).toString("latin1"));
+    return socket;
   }
 
   relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay {

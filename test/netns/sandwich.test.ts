@@ -1,0 +1,168 @@
+/**
+ * Waypoints that leave HBONE to the daemon and speak to it as an application, in a captured pod of
+ * their own: plain, or told of their clients by the PROXY protocol.
+ */
+import assert from "node:assert/strict";
+import type { Socket } from "node:net";
+import { after, before, describe, test } from "node:test";
+import {
+  connectFrom,
+  type LabServer,
+  listenDoubling,
+  listenOn,
+} from "../support/lab-application.ts";
+import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
+import { requireNetns } from "../support/netns-lab.ts";
+import { observeCall } from "../support/observed-call.ts";
+import { type ReadProxyHeader, readProxyHeader } from "../support/proxy-header-reader.ts";
+
+const IP = {
+  client: "10.84.0.11",
+  first: "10.84.0.21",
+  second: "10.84.0.22",
+  plain: "10.84.0.31",
+  proxied: "10.84.0.32",
+} as const;
+const WAYPOINT_VIP = "10.84.1.1";
+const SERVICE_VIP = "10.84.1.2";
+const TUNNEL_PORT = 15088;
+const SPIFFE = "spiffe://cluster.local/ns/default/sa";
+
+describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
+  let lab: MeshLab;
+  let plainWaypoint: LabServer;
+  let proxiedWaypoint: LabServer;
+  const headers: ReadProxyHeader[] = [];
+  const servers: LabServer[] = [];
+
+  before(async () => {
+    lab = await startLab();
+    servers.push(listenDoubling(lab.host("first"), 8080), listenDoubling(lab.host("second"), 8080));
+    plainWaypoint = listenOn(lab.host("plain"), 8080, (socket) => {
+      void forward(lab, "plain", socket, `${IP.first}:8080`);
+    });
+    proxiedWaypoint = listenOn(lab.host("proxied"), TUNNEL_PORT, (socket) => {
+      let bytes = Buffer.alloc(0);
+      const look = (chunk: Buffer): void => {
+        bytes = Buffer.concat([bytes, chunk]);
+        const header = readProxyHeader(bytes);
+        if (header === undefined) return;
+        headers.push(header);
+        socket.off("data", look).pause();
+        if (bytes.length > header.length) socket.unshift(bytes.subarray(header.length));
+        // A waypoint of a service has to know where that leads.
+        const to = header.destination === `${SERVICE_VIP}:80` ? `${IP.second}:8080` : undefined;
+        void forward(lab, "proxied", socket, to ?? header.destination);
+      };
+      socket.on("data", look);
+    });
+    servers.push(plainWaypoint, proxiedWaypoint);
+  });
+
+  after(async () => {
+    for (const server of servers) server.close();
+    await lab?.close();
+  });
+
+  test("sandwich_waypoint_plain", async () => {
+    const seen = await observeCall(lab, "client", IP.first, 8080);
+    assert.equal(seen.received, "hello worldhello world");
+    assert.equal(ipOf(plainWaypoint.peers.at(-1)), IP.client, "a plain one sees who calls");
+    assert.equal(ipOf(servers[0]?.peers.at(-1)), IP.plain);
+    assert.deepEqual(hops(seen), [
+      `outbound client -> plain at ${IP.plain}:15008 for ${IP.first}:8080`,
+      `inbound client -> plain at ${IP.plain}:15008 for ${IP.first}:8080`,
+      `outbound plain -> first at ${IP.first}:15008 for ${IP.first}:8080`,
+      `inbound plain -> first at ${IP.first}:15008 for ${IP.first}:8080`,
+    ]);
+  });
+
+  for (const [name, to, port] of [
+    ["sandwich_waypoint_proxy_protocol", IP.second, 8080],
+    ["sandwich_waypoint_proxy_protocol for a service", SERVICE_VIP, 80],
+  ] as const) {
+    test(name, async () => {
+      const seen = await observeCall(lab, "client", to, port);
+      assert.equal(seen.received, "hello worldhello world");
+      assert.equal(ipOf(proxiedWaypoint.peers.at(-1)), "127.0.0.1", "over its loopback");
+      const header = headers.at(-1);
+      assert.equal(ipOf(header?.source), IP.client);
+      assert.equal(header?.destination, `${to}:${port}`);
+      assert.equal(header.identity, `${SPIFFE}/client`);
+      assert.deepEqual(hops(seen), [
+        `outbound client -> proxied at ${IP.proxied}:15008 for ${to}:${port}`,
+        `inbound client -> proxied at ${IP.proxied}:15008 for ${to}:${port}`,
+        `outbound proxied -> second at ${IP.second}:15008 for ${IP.second}:8080`,
+        `inbound proxied -> second at ${IP.second}:15008 for ${IP.second}:8080`,
+      ]);
+      // The header is no part of what the client sent.
+      assert.deepEqual(
+        seen.lines.map(({ fields }) => [fields["bytes_sent"], fields["bytes_recv"]].sort()),
+        seen.lines.map(() => [11, 22]),
+      );
+    });
+  }
+});
+
+/** What the waypoint does with a connection; its own is captured again. */
+async function forward(lab: MeshLab, from: string, socket: Socket, to: string): Promise<void> {
+  socket.pause();
+  const [ip = "", port = ""] = to.split(":");
+  const upstream = await connectFrom(lab.host(from), ip, Number(port));
+  socket.pipe(upstream);
+  upstream.pipe(socket);
+}
+
+/** Every access line in the order of the way. */
+function hops(seen: Awaited<ReturnType<typeof observeCall>>): string[] {
+  const lines = seen.lines.map(({ fields }) => {
+    const field = (name: string): unknown => fields[name];
+    assert.equal(field("error"), undefined);
+    assert.equal(field("src.identity"), `${SPIFFE}/${field("src.workload")}`);
+    assert.equal(field("dst.identity"), `${SPIFFE}/${field("dst.workload")}`);
+    return (
+      `${field("direction")} ${field("src.workload")} -> ${field("dst.workload")} ` +
+      `at ${field("dst.addr")} for ${field("dst.hbone_addr")}`
+    );
+  });
+  const rank = (line: string): number =>
+    (line.includes(" client -> ") ? 0 : 2) + (line.startsWith("outbound") ? 0 : 1);
+  return lines.sort((a, b) => rank(a) - rank(b));
+}
+
+function ipOf(address: string | undefined): string | undefined {
+  return address?.slice(0, address.lastIndexOf(":"));
+}
+
+function startLab(): Promise<MeshLab> {
+  const environment = { LOG_FORMAT: "json", ZTUNNEL_WORKER_THREADS: "1" };
+  const pods = (...names: (keyof typeof IP)[]) => names.map((name) => ({ name, ip: IP[name] }));
+  const at = (ip: string): string => `waypoint: {destination: "/${ip}", hboneMtlsPort: 15008}`;
+  const proxied =
+    `protocol: HBONE, services: {default/proxied.default.${DOMAIN}: {}}, ` +
+    `applicationTunnel: {protocol: PROXY, port: ${TUNNEL_PORT}}`;
+  return MeshLab.start({
+    nodes: {
+      "node-a": { ip: "10.84.0.2", environment, pods: pods("client") },
+      "node-b": {
+        ip: "10.84.0.3",
+        environment,
+        pods: pods("first", "second", "plain", "proxied"),
+      },
+    },
+    mesh: `workloads:
+${workload("client", IP.client, "node-a", behind())}
+${workload("first", IP.first, "node-b", `${behind()}, ${at(IP.plain)}`)}
+${workload("second", IP.second, "node-b", `${behind("second")}, ${at(WAYPOINT_VIP)}`)}
+${workload("plain", IP.plain, "node-b", `${behind()}, applicationTunnel: {protocol: NONE}`)}
+${workload("proxied", IP.proxied, "node-b", proxied)}
+services:
+- {name: proxied, namespace: default, hostname: proxied.default.${DOMAIN}, vips: ["/${WAYPOINT_VIP}"], ports: {}}
+${service("second", SERVICE_VIP, at(WAYPOINT_VIP))}
+`,
+    controlIp: "10.84.0.4",
+    prefixLength: 24,
+    gatewayIp: "10.84.0.1",
+  });
+}
