@@ -84,17 +84,10 @@ export class BatchEngine implements Engine {
     return new BatchListener(this.#deps, options);
   }
 
-  connect(options: ConnectOptions, preamble?: Uint8Array): Promise<SocketEnd> {
-    const { loop } = this.#deps;
+  connect(options: ConnectOptions): Promise<SocketEnd> {
     return new Promise((resolve, reject) => {
       new BatchConnect(this.#deps, options, {
-        connected: (id) => {
-          const end = connectedEnd(this.#deps, id, options.remote);
-          if (preamble !== undefined) {
-            loop.copyIn(preamble, (offset, length) => loop.write(id, offset, length));
-          }
-          resolve(end);
-        },
+        connected: (id) => resolve(connectedEnd(this.#deps, id, options.remote)),
         wasReset: (id) => {
           const end = connectedEnd(this.#deps, id, options.remote);
           end.failed();

@@ -252,11 +252,8 @@ export interface ServerTunnel {
 export interface Engine {
   /** @throws EngineError with the errno's name when the socket can't be made or bound. */
   listen(options: ListenOptions): Listener;
-  /**
-   * @param preamble sent before anything else; relays don't count it.
-   * @throws EngineError `connect-timeout` or the errno's name.
-   */
-  connect(options: ConnectOptions, preamble?: Uint8Array): Promise<SocketEnd>;
+  /** @throws EngineError `connect-timeout` or the errno's name. */
+  connect(options: ConnectOptions): Promise<SocketEnd>;
   /** Takes both ends; they are closed when `finished` is called, exactly once. */
   relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay;
   /** @throws EngineError of the connect, the handshake or the peer's identity. */

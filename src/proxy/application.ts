@@ -43,25 +43,23 @@ export class Application {
    * @param header of the PROXY protocol.
    * @throws ProxyError `connect`
    */
-  connectTunnel(
+  async connectTunnel(
     target: SocketAddress,
     client: IpAddress | undefined,
     header: Uint8Array,
   ): Promise<SocketEnd> {
-    return this.#options.localhostTunnel
-      ? this.#connect({ ip: LOOPBACK[ipFamily(target.ip)], port: target.port }, undefined, header)
-      : this.#connect(target, client === target.ip ? undefined : client, header);
+    const end = this.#options.localhostTunnel
+      ? await this.#connect({ ip: LOOPBACK[ipFamily(target.ip)], port: target.port }, undefined)
+      : await this.connect(target, client);
+    end.writeFirst(header);
+    return end;
   }
 
-  async #connect(
-    remote: SocketAddress,
-    source: IpAddress | undefined,
-    preamble?: Uint8Array,
-  ): Promise<SocketEnd> {
+  async #connect(remote: SocketAddress, source: IpAddress | undefined): Promise<SocketEnd> {
     const { netns, mark, connectTimeoutMs, keepAlive } = this.#options;
     const options = { netns, remote, source, mark, timeoutMs: connectTimeoutMs, keepAlive };
     try {
-      return await this.#engine.connect(options, preamble);
+      return await this.#engine.connect(options);
     } catch (error) {
       if (error instanceof EngineError) throw applicationConnectError(error);
       throw error;

@@ -42,7 +42,7 @@ function mixed(client: Engine, server: Engine): Engine {
         close: () => listener.close(),
       };
     },
-    connect: async (options, preamble) => owned(await server.connect(options, preamble), server),
+    connect: async (options) => owned(await server.connect(options), server),
     async dialTunnel(options) {
       const tunnel = await client.dialTunnel(options);
       return {

@@ -365,11 +365,9 @@ export class MemoryEngine implements Engine {
     return listener;
   }
 
-  async connect(options: ConnectOptions, preamble?: Uint8Array): Promise<MemorySocket> {
+  async connect(options: ConnectOptions): Promise<MemorySocket> {
     await this.#reach(options);
-    const socket = this.#connectNow(options);
-    if (preamble !== undefined) socket.write(Buffer.from(preamble).toString("latin1"));
-    return socket;
+    return this.#connectNow(options);
   }
 
   relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay {

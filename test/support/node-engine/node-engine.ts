@@ -68,14 +68,13 @@ export class NodeEngine implements Engine {
     return new NodeListener(this.#deps, options);
   }
 
-  async connect(options: ConnectOptions, preamble?: Uint8Array): Promise<SocketEnd> {
+  async connect(options: ConnectOptions): Promise<SocketEnd> {
     let pending: ReturnType<typeof NodeSocketEnd.connecting> | undefined;
     const socket = await connectSocket(this.#deps, options, (fd) => {
       pending = NodeSocketEnd.connecting(fd, this.#deps.pool, options.remote);
       return pending.socket;
     });
     invariant(pending !== undefined, "a connected socket was made");
-    if (preamble !== undefined) socket.write(preamble);
     return pending.connected(localAddress(socket));
   }
 

@@ -110,6 +110,7 @@ export class NodeSocketEnd implements SocketEnd, RelaySide {
 
   writeFirst(bytes: Uint8Array): void {
     if (this.#fd !== -1) writeSync(this.#fd, bytes);
+    else this.#socket?.write(bytes);
   }
 
   start(listener: SideListener): void {
