@@ -10,7 +10,7 @@
 namespace ztunnel {
 
 enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
-enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert };
+enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert, kAbandon };
 // First number of an ERROR that is no errno.
 enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
 

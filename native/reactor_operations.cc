@@ -1,4 +1,6 @@
 // What JavaScript asks for. Everything it says is checked: ids, kinds, ranges.
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "reactor.h"
@@ -40,6 +42,16 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       connection->flags |= Connection::kEnding;
       FinishEnding(connection);
       return true;
+    case kAbandon: {
+      int unacknowledged = 0;
+      if (ioctl(connection->fd, SIOCOUTQ, &unacknowledged) != 0) unacknowledged = 0;
+      // Our FIN counts as one; what we have queued ourselves is dropped either way.
+      if (unacknowledged > 1 && connection->queue.Size() == 0) {
+        Close(connection);
+        return true;
+      }
+      [[fallthrough]];
+    }
     case kReset: {
       const linger now = {1, 0};
       setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));

@@ -324,6 +324,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     acceptQueueMax: readLimit(reader, "acceptQueue"),
     localWorkloadWaitMs: readLimit(reader, "localWorkloadWait"),
     connectTimeoutMs: readLimit(reader, "connectTimeout"),
+    halfClosedIdleMs: readLimit(reader, "halfClosedIdle"),
     clientTunnel: {
       ...tunnel,
       headerListBytesMax: readLimit(reader, "clientHeaderList"),

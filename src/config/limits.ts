@@ -19,6 +19,7 @@ export type LimitName =
   | "certificateWait"
   | "acceptQueue"
   | "connectTimeout"
+  | "halfClosedIdle"
   | "handshakeTimeout"
   | "pingInterval"
   | "pingTimeout"
@@ -76,6 +77,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 10_000,
     unit: "ms",
     why: "three lost SYNs (1, 3 and 7 s) still get through; the original's number",
+  },
+  halfClosedIdle: {
+    variable: "HALF_CLOSED_IDLE_TIMEOUT",
+    value: 90_000,
+    unit: "ms",
+    why: "one direction has ended and nothing moves in the other: no CLOSE_WAIT gets two minutes old; it is noticed up to a quarter later; the original waits for ever",
   },
   handshakeTimeout: {
     variable: "HANDSHAKE_TIMEOUT",

@@ -1,5 +1,5 @@
 /** The engine that a data thread runs on; the one place that chooses it. */
-import { BatchEngine } from "../engine/batch-engine.ts";
+import { BatchEngine, type BatchEngineOptions } from "../engine/batch-engine.ts";
 import type { Engine } from "../engine/engine.ts";
 import { native } from "../net/native.ts";
 import { createReactor } from "../net/reactor.ts";
@@ -7,10 +7,14 @@ import type { Clock } from "../runtime/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 
 /** @param log told of what should never be thrown: a bug that cost one connection. */
-export function makeEngine(clock: Clock, log: Logger): Engine {
+export function makeEngine(clock: Clock, log: Logger, options: BatchEngineOptions): Engine {
   const unexpected = (error: unknown): void => {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     log.target("ztunnel::engine").write("error", `closed a connection because of a bug: ${text}`);
   };
-  return new BatchEngine({ native, clock, makeReactor: createReactor, unexpected });
+  const { halfClosedIdleMs } = options;
+  return new BatchEngine(
+    { native, clock, makeReactor: createReactor, unexpected },
+    { halfClosedIdleMs },
+  );
 }

@@ -32,6 +32,7 @@ import type {
   ServerTunnel,
   SocketEnd,
 } from "./engine.ts";
+import { HalfClosedRelays } from "./half-closed-relays.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
 import { SourcePorts } from "./source-ports.ts";
 
@@ -60,10 +61,16 @@ export interface BatchEngineDeps {
   readonly unexpected: (error: unknown) => void;
 }
 
+export interface BatchEngineOptions extends Partial<ReactorOptions> {
+  /** A relay of which one direction has ended is reset when for so long nothing moves. */
+  readonly halfClosedIdleMs: number;
+}
+
 export class BatchEngine implements Engine {
   readonly #deps: {
     readonly native: Native;
     readonly clock: Clock;
+    readonly halfClosed: HalfClosedRelays;
     readonly loop: BatchLoop;
     readonly contexts: BatchContexts;
     readonly open: OpenThings;
@@ -71,13 +78,15 @@ export class BatchEngine implements Engine {
     readonly unexpected: (error: unknown) => void;
   };
 
-  constructor(deps: BatchEngineDeps, sizes: Partial<ReactorOptions> = {}) {
+  constructor(deps: BatchEngineDeps, { halfClosedIdleMs, ...sizes }: BatchEngineOptions) {
     const { native, clock, unexpected } = deps;
+    const halfClosed = new HalfClosedRelays(clock, halfClosedIdleMs);
     const loop = new BatchLoop(deps, { ...REACTOR_SIZES, ...sizes });
     const contexts = new BatchContexts(loop.reactor);
     // Nanoseconds since boot differ between threads and processes.
     const sourcePorts = new SourcePorts(clock.monotonic() * 1e6);
-    this.#deps = { native, clock, loop, contexts, open: new Set(), sourcePorts, unexpected };
+    const open: OpenThings = new Set();
+    this.#deps = { native, clock, halfClosed, loop, contexts, open, sourcePorts, unexpected };
   }
 
   listen(options: ListenOptions): Listener {
@@ -112,8 +121,9 @@ export class BatchEngine implements Engine {
   }
 
   close(): void {
-    const { open, contexts, loop } = this.#deps;
+    const { open, halfClosed, contexts, loop } = this.#deps;
     destroyAll(open);
+    halfClosed.close();
     contexts.close();
     loop.destroy();
   }

@@ -8,6 +8,7 @@
 import type { BatchLoop } from "./batch-loop.ts";
 import type { End, HalfEnd, Relay, RelayOutcome } from "./engine.ts";
 import { EngineError } from "./engine-error.ts";
+import type { HalfClosedRelays, QuietRelay } from "./half-closed-relays.ts";
 import type { OpenThings } from "./open-things.ts";
 import type { SideFailure } from "./side-failure.ts";
 
@@ -36,6 +37,8 @@ export interface BatchEnd extends End {
   resume(): void;
   /** Leaves what comes unread. Idempotent. */
   hold(): void;
+  /** Ends it as {@link End.reset} does, but loses nothing that it was given. Idempotent. */
+  giveUp(): void;
 }
 
 /** One direction. */
@@ -68,6 +71,7 @@ export class BatchFlow {
   forwardEnd(): void {
     if (this.hasEnded) return;
     this.hasEnded = true;
+    this.#relay.onHalfClosed();
     if (!this.isCut) this.sink.finish();
   }
 
@@ -83,9 +87,10 @@ export class BatchFlow {
   }
 }
 
-export class BatchRelay implements Relay {
+export class BatchRelay implements Relay, QuietRelay {
   readonly #loop: BatchLoop;
   readonly #open: OpenThings;
+  readonly #halfClosed: HalfClosedRelays;
   readonly #downstream: BatchEnd;
   readonly #upstream: BatchEnd;
   readonly #sent: BatchFlow;
@@ -96,17 +101,25 @@ export class BatchRelay implements Relay {
   #firstByteAt = 0;
   #lastActivityAt = 0;
   #error: EngineError | undefined;
+  /** What it says goes nowhere. */
+  #unheard: BatchEnd | undefined;
+  #isHalfClosed = false;
   #isDone = false;
 
   /** Takes both sides and begins to copy. */
   constructor(
-    deps: { readonly loop: BatchLoop; readonly open: OpenThings },
+    deps: {
+      readonly loop: BatchLoop;
+      readonly open: OpenThings;
+      readonly halfClosed: HalfClosedRelays;
+    },
     downstream: BatchEnd,
     upstream: BatchEnd,
     finished: (outcome: RelayOutcome) => void,
   ) {
     this.#loop = deps.loop;
     this.#open = deps.open;
+    this.#halfClosed = deps.halfClosed;
     this.#downstream = downstream;
     this.#upstream = upstream;
     this.#finished = finished;
@@ -161,12 +174,32 @@ export class BatchRelay implements Relay {
     if (this.#firstByteAt === 0) this.#firstByteAt = this.#lastActivityAt;
   }
 
+  /** Bytes that both sinks got rid of. */
+  get movedBytes(): number {
+    return this.bytesSent + this.bytesReceived;
+  }
+
+  /** Nothing moves any more, though one direction is open. */
+  expire(error: EngineError): void {
+    this.#error ??= error;
+    this.stop("reset");
+  }
+
+  /** A source has ended in order. */
+  onHalfClosed(): void {
+    if (this.#isHalfClosed || this.#isDone) return;
+    this.#isHalfClosed = true;
+    this.#halfClosed.add(this);
+  }
+
   /** Ends both sides when both directions have. */
   check(): void {
     if (this.#isDone || this.#sent.end === undefined || this.#received.end === undefined) return;
     this.#settleCounts();
     this.#isDone = true;
     this.#open.delete(this);
+    if (this.#isHalfClosed) this.#halfClosed.delete(this);
+    this.#unheard?.giveUp();
     this.#downstream.close();
     this.#upstream.close();
     const [sent, received, error] = [this.#sent.end, this.#received.end, this.#error];
@@ -192,8 +225,9 @@ export class BatchRelay implements Relay {
       reading.sink.reset();
     } else {
       // It had said all it had to say but did not stay for the rest of ours: what it said still
-      // reaches the other side, what the other side says goes nowhere.
+      // reaches the other side, what the other side says goes nowhere, which a reset tells it then.
       writing.source.hold();
+      this.#unheard = writing.source;
       if (writing.end === undefined) {
         writing.end = "error";
         this.#error ??=

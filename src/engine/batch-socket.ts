@@ -156,6 +156,10 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     this.#leave(OPERATION.RESET);
   }
 
+  giveUp(): void {
+    this.#leave(OPERATION.ABANDON);
+  }
+
   read(offset: number, length: number): void {
     const flow = this.#reading;
     if (flow === undefined) {

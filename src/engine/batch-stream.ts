@@ -171,6 +171,11 @@ export class BatchStream implements BatchEnd {
     if (!this.#isGone) this.#tunnel.connection.reset(this.stream, ErrorCode.connectError);
   }
 
+  /** Frames keep their order: the reset overtakes nothing. */
+  giveUp(): void {
+    this.reset();
+  }
+
   /** Payload came. */
   read(offset: number, length: number): void {
     if (this.#isLeft) return;

@@ -15,6 +15,8 @@ export type EngineErrorCode =
   | "tunnel-closed"
   /** The other side left before all bytes were written. */
   | "disconnected"
+  /** One direction had ended, and nothing moved in the other for too long. */
+  | "half-closed"
   /** HTTP/2 rules broken, or pings unanswered. */
   | "protocol";
 

@@ -103,7 +103,7 @@ export type HalfEnd =
   | "fin"
   /** RST, RST_STREAM or a vanished tunnel, passed on as a reset of both ends. */
   | "reset"
-  /** The relay was stopped, or the other half failed first. */
+  /** The relay was stopped, the other half failed first, or nothing moved after it had ended. */
   | "stopped"
   /** The bytes of this half could not be written; see {@link RelayOutcome.error}. */
   | "error";

@@ -47,6 +47,11 @@ export const OPERATION = {
   RESUME: 5,
   /** a: number of a TLS alert (RFC 8446 section 6), sent as fatal before the connection is closed. */
   ALERT: 6,
+  /**
+   * As RESET when the peer has acknowledged all that was written, else as CLOSE: then the kernel
+   * still delivers it and answers RST to whatever comes.
+   */
+  ABANDON: 7,
 } as const;
 
 /** Negative values of `a` in an ERROR event. */

@@ -231,6 +231,7 @@ export function outboundConnectError(error: EngineError, hbone: boolean): ProxyE
     case "system":
     case "handshake":
     case "disconnected":
+    case "half-closed":
       return new ProxyError("connect", `io error: ${ioErrorText(error)}`, error);
   }
 }
@@ -266,6 +267,7 @@ export function handshakeError(error: EngineError): ProxyError {
 export function relayFailure(outcome: RelayOutcome): ProxyError | undefined {
   const { error } = outcome;
   if (error === undefined) return undefined;
+  if (error.code === "half-closed") return new ProxyError("connect", error.message, error);
   const [half, gone] = outcome.sent === "error" ? ["send", "destination"] : ["receive", "client"];
   const text =
     error.code === "disconnected"

@@ -55,6 +55,8 @@ export interface ProxyOptions {
   readonly localWorkloadWaitMs: number;
   /** Of every TCP connect. */
   readonly connectTimeoutMs: number;
+  /** A connection of which one direction has ended is reset when for so long nothing moves. */
+  readonly halfClosedIdleMs: number;
   readonly clientTunnel: TunnelSettings;
   readonly serverTunnel: TunnelSettings;
   readonly pool: {

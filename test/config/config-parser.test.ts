@@ -66,6 +66,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     acceptQueueMax: 4096,
     localWorkloadWaitMs: 5000,
     connectTimeoutMs: 10_000,
+    halfClosedIdleMs: 90_000,
     clientTunnel: { ...tunnel, headerListBytesMax: 16_384, streamsMax: 100 },
     serverTunnel: { ...tunnel, headerListBytesMax: 65_536, streamsMax: 200 },
     pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },

@@ -42,6 +42,9 @@ export const SETTINGS: TunnelSettings = {
   handshakeTimeoutMs: 10_000,
 };
 
+/** Of a batch engine; longer than any test. */
+export const HALF_CLOSED: { readonly halfClosedIdleMs: number } = { halfClosedIdleMs: 90_000 };
+
 export const LISTEN: ListenOptions = {
   netns: undefined,
   address: { ip: LOOPBACK, port: 0 },

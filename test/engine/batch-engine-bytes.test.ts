@@ -5,16 +5,20 @@ import { native } from "../../src/net/native.ts";
 import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { byteStreamSuite } from "../conformance/byte-stream.ts";
+import { HALF_CLOSED } from "../conformance/engine-lab.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 
 byteStreamSuite("batch engine", {
   makeEngine: () =>
-    new BatchEngine({
-      native,
-      clock: systemClock,
-      makeReactor: createReactor,
-      unexpected: (error) => assert.fail(String(error)),
-    }),
+    new BatchEngine(
+      {
+        native,
+        clock: systemClock,
+        makeReactor: createReactor,
+        unexpected: (error) => assert.fail(String(error)),
+      },
+      HALF_CLOSED,
+    ),
   leakCheck: () => new LeakCheck(),
   delay,
 });

@@ -7,16 +7,20 @@ import { native } from "../../src/net/native.ts";
 import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { byteStreamSuite } from "../conformance/byte-stream.ts";
+import { HALF_CLOSED } from "../conformance/engine-lab.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { NodeEngine } from "../support/node-engine/node-engine.ts";
 
 function batchEngine(): Engine {
-  return new BatchEngine({
-    native,
-    clock: systemClock,
-    makeReactor: createReactor,
-    unexpected: (error) => assert.fail(String(error)),
-  });
+  return new BatchEngine(
+    {
+      native,
+      clock: systemClock,
+      makeReactor: createReactor,
+      unexpected: (error) => assert.fail(String(error)),
+    },
+    HALF_CLOSED,
+  );
 }
 
 /**

@@ -6,6 +6,7 @@ import { native } from "../../src/net/native.ts";
 import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { byteStreamSuite } from "../conformance/byte-stream.ts";
+import { HALF_CLOSED } from "../conformance/engine-lab.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 
 const KIB = 1024;
@@ -20,6 +21,7 @@ byteStreamSuite("batch engine with the smallest tables", {
         unexpected: (error) => assert.fail(String(error)),
       },
       {
+        ...HALF_CLOSED,
         arenaBytes: 64 * KIB,
         scratchBytes: 17 * KIB,
         eventsMax: 16,

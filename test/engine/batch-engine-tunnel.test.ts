@@ -4,17 +4,21 @@ import { BatchEngine } from "../../src/engine/batch-engine.ts";
 import { native } from "../../src/net/native.ts";
 import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { HALF_CLOSED } from "../conformance/engine-lab.ts";
 import { tunnelSuite } from "../conformance/tunnel.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 
 tunnelSuite("batch engine", {
   makeEngine: () =>
-    new BatchEngine({
-      native,
-      clock: systemClock,
-      makeReactor: createReactor,
-      unexpected: (error) => assert.fail(String(error)),
-    }),
+    new BatchEngine(
+      {
+        native,
+        clock: systemClock,
+        makeReactor: createReactor,
+        unexpected: (error) => assert.fail(String(error)),
+      },
+      HALF_CLOSED,
+    ),
   leakCheck: () => new LeakCheck(),
   delay,
 });

@@ -1,17 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { BatchEngine } from "../../src/engine/batch-engine.ts";
+import { BatchEngine, type BatchEngineOptions } from "../../src/engine/batch-engine.ts";
 import type { RelayOutcome, SocketEnd, TunnelRequest } from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
 import { parseIpAddress } from "../../src/mesh/ip-address.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import { type Native, native } from "../../src/net/native.ts";
-import { createReactor, type ReactorOptions } from "../../src/net/reactor.ts";
+import { createReactor } from "../../src/net/reactor.ts";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
 import {
   connectOptions,
   Deferred,
+  HALF_CLOSED,
   LISTEN,
   SETTINGS,
   TunnelLab,
@@ -30,7 +31,7 @@ interface Lab {
 
 function makeEngine(
   deps: { readonly clock?: Clock; readonly native?: Native } = {},
-  sizes: Partial<ReactorOptions> = {},
+  sizes: Partial<BatchEngineOptions> = {},
 ): Lab {
   const unexpected: unknown[] = [];
   const engine = new BatchEngine(
@@ -41,7 +42,7 @@ function makeEngine(
       unexpected: (error) => unexpected.push(error),
       ...deps,
     },
-    sizes,
+    { ...HALF_CLOSED, ...sizes },
   );
   return { engine, unexpected };
 }
@@ -123,6 +124,46 @@ describe("BatchEngine", () => {
     for (const peer of [first, second]) peer.close();
     engine.close();
   });
+
+  for (const kind of ["fin", "silence"] as const) {
+    it(`resets both sides of a half-closed relay in which nothing moves: ${kind}`, async () => {
+      const clock = new FakeClock();
+      const { engine } = makeEngine({ clock });
+      const listener = engine.listen(LISTEN);
+      const accepted = new Deferred<SocketEnd>();
+      listener.start(accepted.resolve, (error) => assert.fail(error));
+      const application = await RawServer.listen();
+      const accepting = application.accept();
+      const client = await rawConnect(listener.address);
+      const outcome = new Deferred<RelayOutcome>();
+      const upstream = await engine.connect(connectOptions(application.address));
+      engine.relay(await accepted.promise, upstream, outcome.resolve);
+      const server = await accepting;
+      if (kind === "fin") {
+        client.end();
+        assert.equal(await server.seenEnd, "fin");
+      }
+      await clock.advance(2 * HALF_CLOSED.halfClosedIdleMs);
+      if (kind === "silence") {
+        client.send("both directions are open");
+        await server.received(5);
+        client.close();
+      } else {
+        const { error, ...halves } = await outcome.promise;
+        assert.deepEqual(halves, { sent: "fin", received: "stopped" });
+        assert.deepEqual(
+          [error?.code, error?.message],
+          ["half-closed", "half-closed and idle for 90s"],
+        );
+        assert.equal(await client.seenEnd, "reset");
+      }
+      server.close();
+      listener.close();
+      application.close();
+      engine.close();
+      assert.equal(clock.pendingCount, 0);
+    });
+  }
 
   it("gives the destination before redirection when asked to", async () => {
     let asked = 0;

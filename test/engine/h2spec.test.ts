@@ -9,7 +9,7 @@ import { BatchEngine } from "../../src/engine/batch-engine.ts";
 import { native } from "../../src/net/native.ts";
 import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { connectOptions, SETTINGS, TunnelLab } from "../conformance/engine-lab.ts";
+import { connectOptions, HALF_CLOSED, SETTINGS, TunnelLab } from "../conformance/engine-lab.ts";
 import { RawServer } from "../conformance/raw-peer.ts";
 import { requireH2spec, runH2spec } from "../support/h2spec/h2spec.ts";
 import { testIdentity } from "../support/test-ca.ts";
@@ -40,12 +40,15 @@ const EXCEPTIONS: ReadonlyMap<string, string> = new Map([
 const CASES = 146;
 
 test("h2spec finds what is listed, nothing else", { skip: requireH2spec() }, async () => {
-  const engine = new BatchEngine({
-    native,
-    clock: systemClock,
-    makeReactor: createReactor,
-    unexpected: (error) => assert.fail(String(error)),
-  });
+  const engine = new BatchEngine(
+    {
+      native,
+      clock: systemClock,
+      makeReactor: createReactor,
+      unexpected: (error) => assert.fail(String(error)),
+    },
+    HALF_CLOSED,
+  );
   // The size that h2spec believes everybody to have.
   const lab = await TunnelLab.open(engine, { settings: { ...SETTINGS, frameBytesMax: 16_384 } });
   const application = await RawServer.listen();

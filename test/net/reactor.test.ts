@@ -156,6 +156,30 @@ describe("failures", () => {
     });
   }
 
+  test("to abandon is to reset, unless something written has not arrived yet", async () => {
+    const idle = await lab.pair(lab.listen());
+    lab.allow(idle.far);
+    lab.write(idle.near, "hello");
+    await lab.expect(idle.far, "DATA");
+    lab.perform("END", idle.near);
+    await lab.expect(idle.far, "EOF");
+    lab.perform("ABANDON", idle.near);
+    // In the word for somebody who has read to the end.
+    assert.equal((await lab.expect(idle.far, "ERROR")).text, "EPIPE");
+
+    const stalled = await lab.pair(lab.listen());
+    let written = 0;
+    for (; lab.pending(stalled.near) === 0; written += 10_000) {
+      lab.write(stalled.near, Buffer.alloc(10_000));
+    }
+    lab.during = ({ kind, id }) => {
+      if (kind === "DRAIN" && id === stalled.near) lab.queue("ABANDON", id);
+    };
+    lab.allow(stalled.far);
+    await lab.read(stalled.far, written);
+    await lab.expect(stalled.far, "EOF");
+  });
+
   test("a reset is noticed while nothing is read, and told once", async () => {
     const { near, far } = await lab.pair(lab.listen());
     lab.allow(far);

@@ -55,6 +55,7 @@ const OPTIONS: ProxyOptions = {
   acceptQueueMax: 128,
   localWorkloadWaitMs: 5000,
   connectTimeoutMs: 10_000,
+  halfClosedIdleMs: 90_000,
   clientTunnel: TUNNEL,
   serverTunnel: { ...TUNNEL, streamsMax: 200 },
   pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },

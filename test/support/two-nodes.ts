@@ -7,6 +7,7 @@ import { once } from "node:events";
 import type { Socket } from "node:net";
 import { connectFrom, type LabServer, listenOn } from "./lab-application.ts";
 import { type LabPod, MeshLab } from "./mesh-lab.ts";
+import type { LabHost } from "./netns-lab.ts";
 
 export const ADDRESS = {
   client: "10.66.0.11",
@@ -87,16 +88,22 @@ export class PairMaker {
   readonly #lab: MeshLab;
   readonly #from: string;
   readonly #ip: string;
+  readonly #port: number;
   readonly #listening: LabServer;
   readonly #waiting: ((socket: Socket) => void)[] = [];
   readonly #clients: Socket[] = [];
 
   /** Listens at once. One connection at a time is being made. */
-  constructor(lab: MeshLab, path: { readonly from: string; readonly to: keyof typeof ADDRESS }) {
+  constructor(
+    lab: MeshLab,
+    path: { readonly from: string; readonly to: string },
+    port: number = APP_PORT,
+  ) {
     this.#lab = lab;
     this.#from = path.from;
-    this.#ip = ADDRESS[path.to];
-    this.#listening = listenOn(lab.host(path.to), APP_PORT, (socket) => {
+    this.#ip = lab.host(path.to).ipv4;
+    this.#port = port;
+    this.#listening = listenOn(lab.host(path.to), port, (socket) => {
       this.#waiting.shift()?.(socket);
     });
   }
@@ -105,7 +112,7 @@ export class PairMaker {
     const arrived = new Promise<Socket>((resolve) => {
       this.#waiting.push(resolve);
     });
-    const client = await connectFrom(this.#lab.host(this.#from), this.#ip, APP_PORT);
+    const client = await connectFrom(this.#lab.host(this.#from), this.#ip, this.#port);
     this.#clients.push(client);
     return { client, server: await arrived };
   }
@@ -168,6 +175,13 @@ export function readingEnd(socket: Socket): Promise<string> {
     socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
     socket.resume();
   });
+}
+
+/** The line of `ss` about a connection: state, unread bytes, … Empty when the kernel has none. */
+export function kernelView(lab: MeshLab, host: LabHost, socket: Socket): () => string {
+  const [own, peer] = [`:${socket.localPort}`, `:${socket.remotePort}`];
+  const filter = ["state", "connected", "sport", "=", own, "dport", "=", peer];
+  return () => lab.net.exec(host, "ss", "-Htna", ...filter);
 }
 
 const NO_SERVICES = `

@@ -1,0 +1,132 @@
+/** Connections of which one side has gone, in order or without a word, and the other is silent. */
+import assert from "node:assert/strict";
+import { after, afterEach, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { requireNetns } from "../support/netns-lab.ts";
+import {
+  APP_PORT,
+  kernelView,
+  PATHS,
+  PairMaker,
+  type PathName,
+  readingEnd,
+  startTwoNodes,
+} from "../support/two-nodes.ts";
+
+/** Long enough for a busy machine to say something in between. */
+const HALF_CLOSED_IDLE_MS = 2000;
+const WORDS_EVERY_MS = 200;
+const KEEPALIVE_S = 1;
+
+const timeout = 60_000;
+
+describe("connections that go quiet", { skip: requireNetns("iptables", "ss") }, () => {
+  let lab: MeshLab;
+  let made: PairMaker[] = [];
+  const pairsAlong = (path: (typeof PATHS)[PathName], port = APP_PORT): PairMaker => {
+    const pairs = new PairMaker(lab, path, port);
+    made.push(pairs);
+    return pairs;
+  };
+
+  before(async () => {
+    lab = await startTwoNodes({
+      environment: {
+        HALF_CLOSED_IDLE_TIMEOUT: `${HALF_CLOSED_IDLE_MS / 1000}s`,
+        KEEPALIVE_TIME: `${KEEPALIVE_S}s`,
+        KEEPALIVE_INTERVAL: `${KEEPALIVE_S}s`,
+        KEEPALIVE_RETRIES: "2",
+      },
+      environmentOf: { "node-b": { USER_TIMEOUT_ENABLED: "true" } },
+    });
+  });
+  after(() => lab?.close());
+  afterEach(() => {
+    for (const pairs of made) pairs.close();
+    made = [];
+  });
+
+  test("half-closed ones are reset, unless a byte moves now and then", { timeout }, async () => {
+    const talking = lastingWords(pairsAlong(PATHS.HBONE, APP_PORT + 9));
+    const silent = Object.entries(PATHS).flatMap(([name, path], i) =>
+      (["client", "server"] as const).map(async (role, j) => {
+        const { client, server } = await pairsAlong(path, APP_PORT + 2 * i + j).make();
+        const [one, other] = role === "client" ? [client, server] : [server, client];
+        const otherHost = lab.host(role === "client" ? path.to : path.from);
+        const otherInKernel = kernelView(lab, otherHost, other);
+        const oneEnd = readingEnd(one);
+        one.end();
+        assert.equal(await readingEnd(other), "EOF", `${name} ${role}`);
+        assert.equal(await oneEnd, "ECONNRESET", `${name} ${role}`);
+        await waitUntil(() => otherInKernel() === "", `${name} ${role}: the other is not told`);
+      }),
+    );
+    await Promise.all(silent);
+    await waitUntil(
+      () =>
+        lab
+          .node("node-a")
+          .lines.some((line) =>
+            /"level":"error".*"error":"half-closed and idle for 2s"/.test(line),
+          ),
+      "no line says why",
+    );
+    assert.equal(await talking, "EOF");
+    for (const pod of ["client", "server"]) {
+      const left = (): string =>
+        lab.net.exec(lab.host(pod), "ss", "-Htn", "state", "close-wait", "state", "fin-wait-2");
+      await waitUntil(() => left() === "", `${pod}: ${left()}`);
+    }
+  });
+
+  test("keep-alive is on where it is asked for, and on no tunnel that pings", async () => {
+    const paths = [PATHS.HBONE, PATHS["plaintext inbound"], PATHS.passthrough];
+    for (const [i, path] of paths.entries()) await pairsAlong(path, APP_PORT + i).make();
+    // What the daemons hold in the pods; applications here ask for none.
+    const timers = (pod: string, filter: string): number =>
+      lab.net
+        .exec(lab.host(pod), "ss", "-Htno", "state", "established", filter)
+        .split("\n")
+        .filter((line) => line.includes("timer:(keepalive")).length;
+    assert.equal(timers("client", "( sport = :15001 )"), 2);
+    // Dialled to the peer's 15008, and to the host outside.
+    assert.equal(timers("client", "( dport = :15008 )"), 1);
+    assert.equal(timers("client", `( dport = :${APP_PORT + 2} and not dst 127.0.0.1 )`), 1);
+    assert.equal(timers("server", "( sport = :15008 )"), 0);
+    assert.equal(timers("server", "( sport = :15006 )"), 1);
+  });
+
+  test("a host that vanishes is noticed: by keep-alive, or since it acknowledges nothing", {
+    timeout,
+  }, async () => {
+    const silent = await pairsAlong(PATHS.passthrough).make();
+    // USER_TIMEOUT_ENABLED on its node; without it the kernel tries for a quarter of an hour.
+    const unheard = await pairsAlong(PATHS["plaintext inbound"], APP_PORT + 1).make();
+    const ends = [readingEnd(silent.client), readingEnd(unheard.server)];
+    const outside = lab.host("outside");
+    lab.net.exec(outside, "iptables", "-I", "INPUT", "-j", "DROP");
+    unheard.server.write("hello");
+    assert.deepEqual(await Promise.all(ends), ["ECONNRESET", "ECONNRESET"]);
+    lab.net.exec(outside, "iptables", "-D", "INPUT", "-j", "DROP");
+    for (const node of ["node-a", "node-b"]) {
+      const isLogged = (line: string): boolean =>
+        line.includes("Connection timed out (os error 110)");
+      await waitUntil(() => lab.node(node).lines.some(isLogged), `${node} does not say why`);
+    }
+  });
+});
+
+/** The client ends its direction, the server goes on for longer than silence may last. */
+async function lastingWords(pairs: PairMaker): Promise<string> {
+  const { client, server } = await pairs.make();
+  const end = readingEnd(client);
+  client.end();
+  await readingEnd(server);
+  for (let ms = 0; ms < 1.4 * HALF_CLOSED_IDLE_MS; ms += WORDS_EVERY_MS) {
+    server.write("x");
+    await delay(WORDS_EVERY_MS);
+  }
+  server.end();
+  return end;
+}
