@@ -12,6 +12,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { ipAddressToBytes, parseIpAddress } from "../mesh/ip-address.ts";
+import { systemClock } from "../runtime/clock.ts";
 import type { EmbeddedAuthority } from "./certificate-authority.ts";
 import type { AlternativeName } from "./certificate-builder.ts";
 
@@ -42,6 +43,8 @@ const REQUEST_BYTES_MAX = 4 * 2 ** 20;
 const STREAMS_PER_CONNECTION_MAX = 100_000;
 const KEEPALIVE_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** How long calls may go on when the server goes away. */
+const FAREWELL_MS = 1000;
 const CONNECTION_AGE = { maxMs: 30 * 60_000, graceMs: 10_000 };
 
 export class ControlPlaneServer {
@@ -75,6 +78,16 @@ export class ControlPlaneServer {
 
   get port(): number {
     return this.#port;
+  }
+
+  /** Takes no more calls; those under way have a moment to end. Settles when all are gone. */
+  async shutDown(): Promise<void> {
+    const ended = Promise.withResolvers<void>();
+    this.#server.tryShutdown(() => ended.resolve());
+    const timer = systemClock.after(FAREWELL_MS, () => ended.resolve(), true);
+    await ended.promise;
+    timer.cancel();
+    this.close();
   }
 
   /** Ends at once, calls under way too. Idempotent. */

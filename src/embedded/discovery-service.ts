@@ -52,6 +52,11 @@ export class DiscoveryService implements GrpcService {
     for (const stream of this.#streams) stream.update(snapshot);
   }
 
+  /** Ends every stream in the words by which proxies know that they shall connect anew, without an error. */
+  close(): void {
+    for (const stream of this.#streams) stream.end();
+  }
+
   readonly #serve: handleBidiStreamingCall<DeltaDiscoveryRequest, DeltaDiscoveryResponse> = (
     call,
   ) => {
@@ -106,6 +111,10 @@ class DiscoveryStream {
   update(snapshot: MeshSnapshot): void {
     if (this.#isFull) this.#pending = snapshot;
     else this.#send(this.#parts.conversation.update(snapshot));
+  }
+
+  end(): void {
+    refuse(this.#parts.call, status.UNAVAILABLE, "transport is closing");
   }
 
   #receive(request: DeltaDiscoveryRequest): void {

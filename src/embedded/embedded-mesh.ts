@@ -90,7 +90,9 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
   });
   await aborted(options.signal);
   file.close();
-  server.close();
+  const ended = server.shutDown();
+  discovery.close();
+  await ended;
 }
 
 function describe({ addresses, authorizations, identityCount }: MeshSnapshot): string {

@@ -1,5 +1,6 @@
 /** Discovery as a client of another make sees it: bytes and headers of the recorded original. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders } from "node:http2";
 import { after, test } from "node:test";
@@ -199,4 +200,24 @@ test("bytes that are no request end the stream, and nothing else", async () => {
   for (const bytes of FIRST_REQUESTS) next.send(bytes);
   assert.equal((await next.next()).resources.length, addresses.size);
   next.end();
+});
+
+test("a control plane that ends tells its clients to connect anew", async () => {
+  for (const session of sessions.splice(0)) session.destroy();
+  const stream = new OriginalStream();
+  for (const bytes of FIRST_REQUESTS) stream.send(bytes);
+  await stream.next();
+  const ended = server.shutDown();
+  discovery.close();
+  const trailers = await stream.trailers;
+  assert.deepEqual(
+    [trailers["grpc-status"], trailers["grpc-message"]],
+    ["14", "transport%20is%20closing"],
+  );
+  stream.end();
+  await ended;
+  await assert.rejects(
+    once(connect(`https://localhost:${server.port}`), "connect"),
+    /ECONNREFUSED/,
+  );
 });

@@ -77,6 +77,26 @@ describe("a mesh that is learnt from a control plane", { skip: requireNetns("ipt
     }
   });
 
+  test("a control plane that is told to end takes its leave", async () => {
+    await waitUntil(() => isConnected("node-a"), "never connected", BACK_MS_MAX);
+    const { length } = lab.node("node-a").lines;
+    const ended = once(lab.controlPlane, "exit");
+    lab.controlPlane.kill("SIGTERM");
+    assert.deepEqual(await ended, [0, null]);
+    await waitUntil(async () => !(await isConnected("node-a")), "not noticed", PUSH_MS_MAX);
+    assert.match(
+      await lab.node("node-a").metrics(),
+      /^istio_xds_connection_terminations_total\{reason="Reconnect"\} 1$/m,
+    );
+    await lab.startControlPlane();
+    await waitUntil(() => isConnected("node-a"), "not found", BACK_MS_MAX);
+    const lines = lab.node("node-a").lines.slice(length);
+    assert.deepEqual(
+      lines.filter((line) => /XDS client (error|complete|terminated)|Internal/.test(line)),
+      [],
+    );
+  });
+
   test("a control plane that is killed is missed by nobody, and found when it is back", async () => {
     const { pid } = lab.controlPlane;
     assert(pid !== undefined);
