@@ -196,7 +196,7 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     variable: "XDS_OFFERED_VERSIONS_SIZE",
     value: 3_670_016,
     unit: "bytes",
-    why: "names and versions offered to a new stream; istiod refuses requests over 4 MiB for ever, so beyond it all is sent again",
+    why: "names and versions offered to a new stream; the rest is sent again. istiod refuses requests over 4 MiB for ever (some 50,000 names), which the original runs into",
   },
 };
 

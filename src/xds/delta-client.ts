@@ -44,8 +44,8 @@ export interface NodeDescription {
 export interface DeltaClientOptions {
   readonly node: NodeDescription;
   /**
-   * What the names and versions offered to a new stream may take, bytes. Beyond, nothing is offered
-   * and the first answer counts as complete. istiod refuses requests over 4 MiB for ever.
+   * What the names and versions offered to a new stream may take, bytes: istiod refuses requests over
+   * 4 MiB for ever. What finds no place comes again with the first answer, or is gone.
    */
   readonly offeredBytesMax: number;
 }
@@ -61,8 +61,8 @@ interface TypeState {
   readonly type: SubscribedType;
   /** Keys that were asked for on any stream; what came for them may have another name. */
   readonly wanted: Set<string>;
-  /** What the first answer of this stream must name to stay; `undefined`: it only names changes. */
-  unconfirmed: Set<string> | undefined;
+  /** What was not offered to this stream: its first answer must name it, or it goes. */
+  readonly unconfirmed: Set<string>;
   /** Key → who waits for the first answer to it. */
   readonly waiting: Map<string, (() => void)[]>;
   /** Keys asked for on this stream; a server never answers one twice. */
@@ -87,7 +87,7 @@ export class DeltaClient {
         {
           type,
           wanted: new Set(),
-          unconfirmed: undefined,
+          unconfirmed: new Set(),
           waiting: new Map(),
           asked: new Set(),
           accepted: false,
@@ -150,11 +150,7 @@ export class DeltaClient {
 
   #firstRequest(state: TypeState): DeltaDiscoveryRequest {
     const { type } = state;
-    const offered = offeredVersions(state, this.#options.offeredBytesMax);
-    state.unconfirmed =
-      offered !== undefined || type.onDemand
-        ? undefined
-        : new Set(Array.from(type.sink.versions(), ([name]) => name));
+    const initialResourceVersions = offerVersions(state, this.#options.offeredBytesMax);
     state.asked.clear();
     if (type.onDemand) for (const key of state.waiting.keys()) state.asked.add(key);
     const everything = type.onDemand ? [ALL] : [];
@@ -162,7 +158,7 @@ export class DeltaClient {
       node: { id: this.#options.node.id, cluster: "", metadata: this.#options.node.metadata },
       resourceNamesSubscribe: everything,
       resourceNamesUnsubscribe: everything,
-      initialResourceVersions: offered ?? new Map(),
+      initialResourceVersions,
     });
   }
 }
@@ -208,8 +204,8 @@ export class DeltaExchange {
     const state = this.#state;
     if (state !== undefined) {
       for (const name of removedResources) remove(state, name);
-      for (const name of state.unconfirmed ?? []) remove(state, name);
-      state.unconfirmed = undefined;
+      for (const name of state.unconfirmed) remove(state, name);
+      state.unconfirmed.clear();
       state.type.sink.commit();
       if (this.#refusals.length === 0) state.accepted = true;
       this.#wake(state);
@@ -226,7 +222,7 @@ export class DeltaExchange {
 
   #put(state: TypeState, { name, version, resource }: Resource): void {
     const { sink } = state.type;
-    state.unconfirmed?.delete(name);
+    state.unconfirmed.delete(name);
     // A change of a service sends its workloads again, most of them as they were.
     if (version !== "" && sink.versionOf(name) === version) return;
     try {
@@ -269,23 +265,20 @@ function wake(state: TypeState, key: string): void {
   for (const answered of waiting ?? []) answered();
 }
 
-/** @returns name → version, empty for what was only asked for; `undefined`: more than the bytes allowed. */
-function offeredVersions(
-  { type, wanted }: TypeState,
-  bytesMax: number,
-): Map<string, string> | undefined {
-  const versions = new Map<string, string>();
+/** @returns name → version, empty for what was only asked for; the rest is to be confirmed. */
+function offerVersions(state: TypeState, bytesMax: number): Map<string, string> {
+  const { type, wanted, unconfirmed } = state;
+  const offered = new Map<string, string>();
+  unconfirmed.clear();
   let bytes = 0;
-  const offer = (name: string, version: string): boolean => {
-    versions.set(name, version);
+  const offer = (name: string, version: string): void => {
     bytes += Buffer.byteLength(name) + version.length + ENTRY_OVERHEAD_BYTES;
-    return bytes <= bytesMax;
+    if (bytes <= bytesMax) offered.set(name, version);
+    else unconfirmed.add(name);
   };
-  for (const key of wanted) if (!offer(key, "")) return undefined;
-  for (const [name, version] of type.sink.versions()) {
-    if (!offer(name, version)) return undefined;
-  }
-  return versions;
+  for (const key of wanted) offer(key, "");
+  for (const [name, version] of type.sink.versions()) offer(name, version);
+  return offered;
 }
 
 function request(typeUrl: string, fields: Partial<DeltaDiscoveryRequest>): DeltaDiscoveryRequest {

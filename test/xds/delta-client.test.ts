@@ -328,17 +328,38 @@ describe("a new stream", () => {
     assert.deepEqual(client.open()[0]?.initialResourceVersions, new Map([["b", "2"]]));
   });
 
-  test("is offered nothing when that would be too long; what its first answer leaves out goes", () => {
+  test("is offered what may be; of the rest goes what its first answer leaves out", () => {
     const { client, addresses } = setup({ offeredBytesMax: 30 });
     client.open();
+    exchange(client, answer({ resources: [resource("zero", "1"), resource("zwei", "1")] }));
     exchange(client, answer({ resources: [resource("one", "1"), resource("two", "1")] }));
     exchange(client, answer({ resources: [resource("three", "1"), resource("four", "1")] }));
-    assert.deepEqual(client.open()[0]?.initialResourceVersions, new Map());
+    const offered = client.open()[0]?.initialResourceVersions;
+    assert.deepEqual(
+      offered,
+      new Map([
+        ["zero", "1"],
+        ["zwei", "1"],
+      ]),
+    );
     addresses.told.length = 0;
     exchange(client, answer({ resources: [resource("two", "1"), resource("four", "2")] }));
     assert.deepEqual(addresses.told, ["put four", "remove one", "remove three", "commit"]);
     exchange(client, answer({ resources: [resource("five", "1")] }));
-    assert.deepEqual([...addresses.held.keys()].sort(), ["five", "four", "two"]);
+    assert.deepEqual([...addresses.held.keys()].sort(), ["five", "four", "two", "zero", "zwei"]);
+  });
+
+  test("of what is learnt on demand, too: it is asked for again when it is needed", () => {
+    const { client, addresses } = setup({ onDemand: true, offeredBytesMax: 15 });
+    client.open();
+    for (const name of ["one", "two"]) {
+      client.demand(ADDRESS_TYPE, `/${name}`, () => {});
+      exchange(client, answer({ resources: [resource(name, "1", [`/${name}`])] }));
+    }
+    assert.deepEqual([...(client.open()[0]?.initialResourceVersions ?? [])], [["/one", ""]]);
+    exchange(client, answer({}));
+    assert.deepEqual([...addresses.held.keys()], []);
+    assert(client.demand(ADDRESS_TYPE, "/two", () => {}) !== undefined);
   });
 });
 
