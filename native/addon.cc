@@ -10,6 +10,7 @@ namespace {
 
 constexpr ztunnel::Method kFunctions[] = {
     {"socketInNamespace", ztunnel::SocketInNamespace},
+    {"loadQueueMigration", ztunnel::LoadQueueMigration},
     {"accept", ztunnel::Accept},
     {"originalDestination", ztunnel::OriginalDestination},
     {"localAddress", ztunnel::LocalAddress},

@@ -144,9 +144,18 @@ void Bind(napi_env env, int fd, int family, napi_value to) {
   }
 }
 
-void Listen(napi_env env, int fd, napi_value given) {
-  std::optional<int64_t> backlog = ReadInteger(env, given, "listenBacklog", INT_MAX);
-  if (backlog && listen(fd, static_cast<int>(*backlog)) != 0) ThrowErrno(env, errno, "listen");
+void Listen(napi_env env, int fd, napi_value options) {
+  auto backlog = ReadInteger(env, Property(env, options, "listenBacklog"), "listenBacklog", INT_MAX);
+  auto migration =
+      ReadInteger(env, Property(env, options, "queueMigrationFd"), "queueMigrationFd", INT_MAX);
+  if (!backlog || Pending(env)) return;
+  if (listen(fd, static_cast<int>(*backlog)) != 0) {
+    ThrowErrno(env, errno, "listen");
+    // Only now it is one of its port's sockets, all of which have the program from here on.
+  } else if (migration && !Set(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF,
+                               static_cast<unsigned>(*migration))) {
+    ThrowErrno(env, errno, "setsockopt", "SO_ATTACH_REUSEPORT_EBPF");
+  }
 }
 
 }  // namespace
@@ -164,7 +173,7 @@ napi_value SocketInNamespace(napi_env env, napi_callback_info info) {
   if (!Pending(env)) ApplyOptions(env, fd.Get(), *family, options);
   if (!Pending(env)) transparent = BecomeTransparent(env, fd.Get(), *family, options);
   if (!Pending(env)) Bind(env, fd.Get(), *family, Property(env, options, "bind"));
-  if (!Pending(env)) Listen(env, fd.Get(), Property(env, options, "listenBacklog"));
+  if (!Pending(env)) Listen(env, fd.Get(), options);
   if (Pending(env)) return nullptr;
 
   napi_value result = NewObject(env);

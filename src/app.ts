@@ -231,9 +231,11 @@ class Daemon implements App {
     const ask = systemResolver(config.hosts);
     const hosts = new HostAddresses({ ask, clock: this.#clock }, config.hosts);
     const addressesOf: AddressesOf = (hostname) => hosts.find(hostname);
+    const queueMigrationFd = config.proxy.reusePort ? this.#loadQueueMigration() : undefined;
     const options: DataThreadOptions = {
       onDemand: config.mesh.discovery?.onDemand ?? false,
       proxy: config.proxy,
+      ...(queueMigrationFd === undefined ? {} : { queueMigrationFd }),
     };
     if (openInline !== undefined) {
       return openInline(
@@ -265,6 +267,19 @@ class Daemon implements App {
         log: { format: config.logging.format, filter: config.logging.filter },
       },
     );
+  }
+
+  #loadQueueMigration(): number | undefined {
+    try {
+      return native.loadQueueMigration();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.write(
+        "info",
+        `connections that wait to be accepted when this process ends will be reset, a successor can't have them: ${reason}`,
+      );
+      return undefined;
+    }
   }
 
   #committed(commit: MeshCommit): void {

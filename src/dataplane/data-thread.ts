@@ -23,6 +23,11 @@ export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations
 export interface DataThreadOptions {
   /** The mesh is learnt piece by piece, as connections need it. */
   readonly onDemand: boolean;
+  /**
+   * Descriptor, of the whole process, by which listeners that close hand their queues to those of a
+   * successor; left out where the kernel does not allow it.
+   */
+  readonly queueMigrationFd?: number;
   readonly proxy: ProxyOptions;
 }
 

@@ -45,7 +45,7 @@ function run(start: ThreadStart): void {
     lookups.ask((call) => report({ kind: "addresses", call, hostname }));
   const thread = new DataThread(
     {
-      engine: makeEngine(systemClock, logger.root, start.options.proxy),
+      engine: makeEngine(systemClock, logger.root, start.options),
       mesh: new MeshState(new MeshMemory(start.mesh)),
       certificateFor: (identity) => certificates.certificate(identity),
       addressesOf,

@@ -18,7 +18,7 @@ export function openInlineDataPlane(
   },
   options: DataThreadOptions,
 ): DataPlane {
-  const engine = makeEngine(deps.clock, deps.log, options.proxy);
+  const engine = makeEngine(deps.clock, deps.log, options);
   return new InlineDataPlane({ ...deps, engine, loopDelay: measureLoopDelay() }, options);
 }
 

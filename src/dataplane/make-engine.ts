@@ -6,15 +6,24 @@ import { createReactor } from "../net/reactor.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 
+/** Part of `DataThreadOptions`. */
+export interface ThreadEngineOptions {
+  readonly proxy: Pick<BatchEngineOptions, "halfClosedIdleMs">;
+  readonly queueMigrationFd?: number;
+}
+
 /** @param log told of what should never be thrown: a bug that cost one connection. */
-export function makeEngine(clock: Clock, log: Logger, options: BatchEngineOptions): Engine {
+export function makeEngine(
+  clock: Clock,
+  log: Logger,
+  { proxy, queueMigrationFd }: ThreadEngineOptions,
+): Engine {
   const unexpected = (error: unknown): void => {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     log.target("ztunnel::engine").write("error", `closed a connection because of a bug: ${text}`);
   };
-  const { halfClosedIdleMs } = options;
   return new BatchEngine(
     { native, clock, makeReactor: createReactor, unexpected },
-    { halfClosedIdleMs },
+    { halfClosedIdleMs: proxy.halfClosedIdleMs, queueMigrationFd },
   );
 }

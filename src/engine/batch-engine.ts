@@ -64,6 +64,8 @@ export interface BatchEngineDeps {
 export interface BatchEngineOptions extends Partial<ReactorOptions> {
   /** A relay of which one direction has ended is reset when for so long nothing moves. */
   readonly halfClosedIdleMs: number;
+  /** Of {@link Native.loadQueueMigration}; stays the caller's. Left out: queues end with listeners. */
+  readonly queueMigrationFd?: number | undefined;
 }
 
 export class BatchEngine implements Engine {
@@ -76,17 +78,30 @@ export class BatchEngine implements Engine {
     readonly open: OpenThings;
     readonly sourcePorts: SourcePorts;
     readonly unexpected: (error: unknown) => void;
+    readonly queueMigrationFd: number | undefined;
   };
 
-  constructor(deps: BatchEngineDeps, { halfClosedIdleMs, ...sizes }: BatchEngineOptions) {
+  constructor(
+    deps: BatchEngineDeps,
+    { halfClosedIdleMs, queueMigrationFd, ...sizes }: BatchEngineOptions,
+  ) {
     const { native, clock, unexpected } = deps;
     const halfClosed = new HalfClosedRelays(clock, halfClosedIdleMs);
     const loop = new BatchLoop(deps, { ...REACTOR_SIZES, ...sizes });
     const contexts = new BatchContexts(loop.reactor);
     // Nanoseconds since boot differ between threads and processes.
     const sourcePorts = new SourcePorts(clock.monotonic() * 1e6);
-    const open: OpenThings = new Set();
-    this.#deps = { native, clock, halfClosed, loop, contexts, open, sourcePorts, unexpected };
+    this.#deps = {
+      native,
+      clock,
+      halfClosed,
+      loop,
+      contexts,
+      open: new Set(),
+      sourcePorts,
+      unexpected,
+      queueMigrationFd,
+    };
   }
 
   listen(options: ListenOptions): Listener {

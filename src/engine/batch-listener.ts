@@ -23,6 +23,8 @@ export interface BatchListenerDeps {
   readonly clock: Clock;
   readonly loop: BatchLoop;
   readonly open: OpenThings;
+  /** Of {@link Native.loadQueueMigration}, for listeners that share their port. */
+  readonly queueMigrationFd: number | undefined;
 }
 
 export class BatchListener implements Listener, Watcher {
@@ -57,6 +59,9 @@ export class BatchListener implements Listener, Watcher {
         ...connectionOptions(options.keepAlive),
         bind: { ip, port },
         listenBacklog: options.backlog,
+        ...(options.reusePort && deps.queueMigrationFd !== undefined
+          ? { queueMigrationFd: deps.queueMigrationFd }
+          : {}),
       });
       this.#fd = socket.fd;
       this.transparent = socket.transparent;
@@ -89,7 +94,7 @@ export class BatchListener implements Listener, Watcher {
       return;
     }
     this.#deps.loop.close(this, OPERATION.CLOSE);
-    // With SO_REUSEPORT a sibling process gets every connection from now on.
+    // With SO_REUSEPORT a sibling process gets every connection from now on, and what waits.
     this.#deps.loop.flush();
   }
 

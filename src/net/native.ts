@@ -36,6 +36,8 @@ export interface NativeSocketOptions {
   readonly bind?: { readonly ip: string; readonly port: number };
   /** Calls listen() with this accept queue length after bind. */
   readonly listenBacklog?: number;
+  /** Of {@link Native.loadQueueMigration}; with `listenBacklog` and `reusePort`. */
+  readonly queueMigrationFd?: number;
 }
 
 /** IPv4-mapped IPv6 addresses are given as IPv4. */
@@ -65,6 +67,11 @@ export interface Native {
     readonly fd: number;
     readonly transparent: boolean;
   };
+  /**
+   * Where it is attached, a closed listener hands what waits in its queue to the others of its port,
+   * also to those of another process; without it the kernel resets them. Needs Linux 5.14.
+   */
+  loadQueueMigration(): number;
   /**
    * From a listener of any kind; options that the kernel hands on are inherited from it.
    *

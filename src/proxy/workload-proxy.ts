@@ -60,7 +60,7 @@ export class WorkloadProxy {
   readonly #passthrough: InboundPassthrough;
   readonly #outbound: Outbound;
   readonly #components: readonly Component[];
-  #listening = true;
+  #isClosed = false;
 
   constructor(deps: ProxyDeps, options: WorkloadProxyOptions) {
     const { workload } = options;
@@ -134,7 +134,8 @@ export class WorkloadProxy {
       invariant(listener !== undefined, "a proxy listens before it starts");
       const { transparent } = listener;
       listener.start(
-        (end) => (this.#listening ? accept(end, transparent) : end.close()),
+        // What arrived before a drain began is served like what was there.
+        (end) => (this.#isClosed ? end.close() : accept(end, transparent)),
         (error) => {
           const log = this.#log.target(target);
           log.write("error", `Failed TCP handshake ${error.message}`);
@@ -167,6 +168,7 @@ export class WorkloadProxy {
 
   /** Closes the listeners before it returns and ends every connection with EOF. Idempotent. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#stopListening();
     await Promise.all(
       this.#components.map(async (component) => {
@@ -239,7 +241,6 @@ export class WorkloadProxy {
   }
 
   #stopListening(): void {
-    this.#listening = false;
     for (const { listener } of this.#components) listener?.close();
   }
 

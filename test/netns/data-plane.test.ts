@@ -48,7 +48,7 @@ dataPlaneSuite("the inline data plane", {
   makeDataPlane: ({ memory, certificateFor, learn, addressesOf, writeLog }, options) =>
     new InlineDataPlane(
       {
-        engine: makeEngine(systemClock, silentLogger, options.proxy),
+        engine: makeEngine(systemClock, silentLogger, options),
         mesh: new MeshState(memory),
         certificateFor,
         learn: options.onDemand ? learn : undefined,

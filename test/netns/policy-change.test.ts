@@ -125,7 +125,7 @@ const options = {
 function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource): DataPlane {
   return new InlineDataPlane(
     {
-      engine: makeEngine(systemClock, silentLogger, options.proxy),
+      engine: makeEngine(systemClock, silentLogger, options),
       mesh: new MeshState(memory),
       certificateFor,
       learn: undefined,

@@ -182,6 +182,26 @@ describe("sockets in namespaces", {
     assert.throws(() => listen({ bind }), { code: "EADDRINUSE", syscall: "bind" });
   });
 
+  test("a closed listener hands its queue to the other of its port", async () => {
+    const queueMigrationFd = native.loadQueueMigration();
+    cleanups.push(() => closeSync(queueMigrationFd));
+    const options: NativeSocketOptions = {
+      netnsFd: inServer.fd,
+      family: "ipv4",
+      type: "stream",
+      reusePort: true,
+      bind: { ip: "0.0.0.0", port: 0 },
+      listenBacklog: 128,
+      queueMigrationFd,
+    };
+    const { fd: first } = native.socketInNamespace(options);
+    const { port } = native.localAddress(first);
+    for (let i = 0; i < 20; i++) await fromClient({ ip: server.ipv4, port });
+    const second = make({ ...options, bind: { ip: "0.0.0.0", port } }).fd;
+    closeSync(first);
+    for (let i = 0; i < 20; i++) await accept(second);
+  });
+
   test("late-bound ports are shared between destinations, early-bound ones run out", async () => {
     const PORT_COUNT = 10;
     const range = `net.ipv4.ip_local_port_range=40000 ${40000 + PORT_COUNT - 1}`;

@@ -163,6 +163,10 @@ export class LabNode {
 export class MeshLab {
   readonly net: NetnsLab = new NetnsLab();
   readonly nodes: Map<string, LabNode> = new Map();
+  /** Those that have a successor. */
+  readonly #formerNodes: LabNode[] = [];
+  /** Starts another daemon of a node on a host, with the node's agent. */
+  readonly #daemons = new Map<string, (host: LabHost) => LabNode>();
   /** Pods, outsiders, `control`, `gateway` and the nodes' own hosts. */
   readonly hosts: Map<string, LabHost> = new Map();
   readonly folder: string = mkdtempSync(join(tmpdir(), "ztunnel-lab-"));
@@ -200,6 +204,21 @@ export class MeshLab {
 
   host(name: string): LabHost {
     return required(this.hosts, name);
+  }
+
+  /**
+   * Starts a second daemon of the node beside the first, in a pod of its own as a DaemonSet with
+   * maxSurge does, and becomes the node's. Settles when it is ready.
+   *
+   * @param ip of its pod.
+   */
+  async startSuccessor(name: string, ip: string): Promise<LabNode> {
+    const start = required(this.#daemons, name);
+    this.#formerNodes.push(this.node(name));
+    const successor = start(this.addHost(`${name}-${this.#formerNodes.length}`, ip));
+    this.nodes.set(name, successor);
+    await successor.ready();
+    return successor;
   }
 
   /** A host on the bridge, removed with the lab. */
@@ -246,7 +265,7 @@ export class MeshLab {
     if (unprivileged !== undefined) this.net.exec(host, "sh", "-ec", unprivileged);
     else await this.#redirectBeside(host);
     const node = new LabNode(host, undefined, () =>
-      this.#spawn(name, environment, [
+      this.#spawn(host, environment, [
         ...["setpriv", "--regid", String(PROXY_GROUP), "--clear-groups"],
         ...(unprivileged === undefined ? [] : ["--bounding-set=-all", "--inh-caps=-all"]),
         ...[...OUR_COMMAND, "proxy", "ztunnel"],
@@ -275,7 +294,7 @@ export class MeshLab {
       writeFileSync(this.#tokenFile(node), `token of ${node}`);
       return ["--node-token", `${node}=${this.#tokenFile(node)}`];
     });
-    const control = this.#spawn("control", {}, [
+    const control = this.#spawn(this.host("control"), {}, [
       ...OUR_COMMAND,
       "embedded-mesh",
       ...["--file", this.meshFile, "--listen", `${this.#options.controlIp}:15012`],
@@ -304,7 +323,7 @@ export class MeshLab {
 
   /** Ends the daemons, then removes everything. Idempotent. */
   async close(): Promise<void> {
-    for (const node of this.nodes.values()) node.close();
+    for (const node of [...this.nodes.values(), ...this.#formerNodes]) node.close();
     this.net.close();
     process.off("SIGINT", this.#removeFolder);
     process.off("SIGTERM", this.#removeFolder);
@@ -358,7 +377,10 @@ export class MeshLab {
       options.command === undefined
         ? [...OUR_COMMAND, "proxy", "ztunnel"]
         : ["sh", "-c", `exec env ${options.command}`];
-    const node = new LabNode(host, agent, () => this.#spawn(name, environment, command));
+    const daemonOn = (host: LabHost): LabNode =>
+      new LabNode(host, agent, () => this.#spawn(host, environment, command));
+    this.#daemons.set(name, daemonOn);
+    const node = daemonOn(host);
     this.nodes.set(name, node);
     await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
     for (const [index, pod] of options.pods.entries()) {
@@ -383,12 +405,12 @@ export class MeshLab {
   }
 
   #spawn(
-    host: string,
+    host: LabHost,
     environment: Readonly<Record<string, string>>,
     command: readonly string[],
   ): ChildProcess {
     const variables = Object.entries(environment).map(([key, value]) => `${key}=${value}`);
-    return this.net.spawn(this.host(host), "env", ...variables, ...command);
+    return this.net.spawn(host, "env", ...variables, ...command);
   }
 }
 
