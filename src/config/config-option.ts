@@ -321,6 +321,13 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "tell peers in answers who the workload is, and use what unknown sources say of themselves",
   },
   {
+    name: "CONNECT_RETRIES",
+    type: "number",
+    fallback: "2",
+    unit: "endpoints",
+    why: "further endpoints of a service that are tried when one can't be reached and nothing was sent yet; two survive a node that dies in a rollout; 0 tries none, as the original",
+  },
+  {
     name: "LOCALHOST_APP_TUNNEL",
     type: "flag",
     fallback: "true",

@@ -323,6 +323,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     keepAlive: readKeepAlive(reader),
     acceptQueueMax: readLimit(reader, "acceptQueue"),
     localWorkloadWaitMs: readLimit(reader, "localWorkloadWait"),
+    connectRetriesMax: reader.integer("CONNECT_RETRIES", 2, { min: 0, max: U32_MAX }),
     connectTimeoutMs: readLimit(reader, "connectTimeout"),
     halfClosedIdleMs: readLimit(reader, "halfClosedIdle"),
     clientTunnel: {

@@ -73,6 +73,17 @@ export class ConnectionReporter {
     return new ConnectionReport(this.#deps, description, startedAt, counted);
   }
 
+  /**
+   * The connection goes to another endpoint.
+   *
+   * @param error why not to the one before.
+   */
+  retried(report: ConnectionReport, description: ConnectionDescription, error: ProxyError): void {
+    const { log } = this.#deps;
+    report.retried(description, this.#labelsOf(description), error);
+    if (log.enabled("debug")) log.write("debug", "connection opened", describe(description));
+  }
+
   /** Connections between the same workloads mostly have the same. */
   #labelsOf(connection: ConnectionDescription): readonly string[] {
     const { sourceWorkload, destinationWorkload } = connection;
@@ -135,9 +146,12 @@ interface KnownLabels
 /** One open connection. Made by {@link ConnectionReporter.opened}. */
 export class ConnectionReport {
   readonly #deps: ConnectionReporterDeps;
-  readonly #description: ConnectionDescription;
   readonly #startedAt: number;
-  readonly #counted: CountedConnection;
+  #description: ConnectionDescription;
+  #counted: CountedConnection;
+  #retries = 0;
+  /** Of the last endpoint that could not be reached. */
+  #retryError = "";
 
   constructor(
     deps: ConnectionReporterDeps,
@@ -155,6 +169,15 @@ export class ConnectionReport {
     const { source, originalDestination, actualDestination, hboneAuthority } = this.#description;
     const protocol = hboneAuthority === undefined ? "TCP" : "HBONE";
     return { source, originalDestination, actualDestination, protocol };
+  }
+
+  /** The counters of each endpoint balance: the failure counts there, the rest at the new one. */
+  retried(description: ConnectionDescription, labels: readonly string[], error: ProxyError): void {
+    const { traffic } = this.#deps;
+    this.#retries++;
+    this.#retryError = `${formatSocketAddress(this.#description.destination)}: ${error.message}`;
+    this.#counted = traffic.retried(this.#counted, responseFlag(error), labels);
+    this.#description = description;
   }
 
   /** From now on the relay's bytes count. */
@@ -178,6 +201,9 @@ export class ConnectionReport {
       ["bytes_recv", outbound ? downstreamBytes : upstreamBytes],
       ["duration", `${Math.trunc(clock.monotonic() - this.#startedAt)}ms`],
     );
+    if (this.#retries > 0) {
+      fields.push(["retries", this.#retries], ["retry_error", this.#retryError]);
+    }
     if (error !== undefined) fields.push(["error", error.message]);
     log.write(level, "connection complete", fields);
   }

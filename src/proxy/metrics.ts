@@ -19,6 +19,7 @@ export interface TrafficFamilies {
   readonly revocationRejections: Counter<"reporter">;
   readonly revocationUntracked: Counter<"reporter">;
   readonly unknownPolicies: Counter<"decision">;
+  readonly retries: Counter;
   readonly lookups: Counter<(typeof LOOKUP_LABELS)[number]>;
 }
 
@@ -77,6 +78,11 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
       labelNames: LOOKUP_LABELS,
       registers: [registry],
     }),
+    retries: new Counter({
+      name: "ztunnel_connect_retries_total",
+      help: "Further endpoints tried for a connection, after one that could not be reached.",
+      registers: [registry],
+    }),
   };
 }
 
@@ -86,7 +92,7 @@ export function makeTrafficFamilies(registry: Registry): TrafficFamilies {
  * An open connection has byte counters from its first moment, if only of 0.
  */
 export function mergeTraffic(families: TrafficFamilies, samples: readonly TrafficSample[]): void {
-  for (const { series, socketsOpen, unknownPolicies, revocations, lookups } of samples) {
+  for (const { series, socketsOpen, unknownPolicies, revocations, lookups, retries } of samples) {
     for (const delta of series) {
       const { labels } = delta;
       if (delta.opened + delta.receivedBytes + delta.sentBytes > 0) {
@@ -103,6 +109,7 @@ export function mergeTraffic(families: TrafficFamilies, samples: readonly Traffi
       if (rejected > 0) families.revocationRejections.inc({ reporter }, rejected);
       if (untracked > 0) families.revocationUntracked.inc({ reporter }, untracked);
     }
+    if (retries > 0) families.retries.inc(retries);
     for (const { labels, count } of lookups) families.lookups.labels(...labels).inc(count);
     for (const decision of ["deny", "allow"] as const) {
       const count = unknownPolicies[decision];

@@ -40,25 +40,27 @@ export type OutboundRoute =
       readonly service: Service | undefined;
       readonly reason: string;
     }
-  | {
-      readonly kind: "hbone";
-      /** The destination's HBONE port, or the waypoint's. */
-      readonly remote: SocketAddress;
-      /** {@link hboneAddress} as text. */
-      readonly authority: string;
-      /** Where the tunnel's far end is to connect. */
-      readonly hboneAddress: SocketAddress;
-      /** Whom the peer may prove to be. */
-      readonly expected: readonly Identity[];
-      /** The one that the tunnel ends at: the destination or its waypoint. */
-      readonly workload: Workload;
-      /** The one that was asked for, also behind a waypoint. */
-      readonly service: Service | undefined;
-      /** Whether {@link workload} is what was asked for, or stands before it. */
-      readonly hop: "destination" | "waypoint";
-      readonly reason: string;
-    }
+  | HboneRoute
   | UnresolvedRoute;
+
+export interface HboneRoute {
+  readonly kind: "hbone";
+  /** The destination's HBONE port, or the waypoint's. */
+  readonly remote: SocketAddress;
+  /** {@link hboneAddress} as text. */
+  readonly authority: string;
+  /** Where the tunnel's far end is to connect. */
+  readonly hboneAddress: SocketAddress;
+  /** Whom the peer may prove to be. */
+  readonly expected: readonly Identity[];
+  /** The one that the tunnel ends at: the destination or its waypoint. */
+  readonly workload: Workload;
+  /** The one that was asked for, also behind a waypoint. */
+  readonly service: Service | undefined;
+  /** Whether {@link workload} is what was asked for, or stands before it. */
+  readonly hop: "destination" | "waypoint";
+  readonly reason: string;
+}
 
 /** All is chosen but the address of a workload that is known by its host name only. */
 export interface UnresolvedRoute {
@@ -73,6 +75,9 @@ export interface UnresolvedRoute {
 
 export type ResolvedRoute = Exclude<OutboundRoute, UnresolvedRoute>;
 
+/** One that leads somewhere. */
+export type OpenRoute = Exclude<ResolvedRoute, { kind: "refuse" }>;
+
 export interface OutboundQuery {
   readonly source: Workload;
   /** The client's address. */
@@ -82,6 +87,8 @@ export interface OutboundQuery {
   /** Our own network. */
   readonly network: string;
   readonly illegalPorts: ReadonlySet<number>;
+  /** Uids of endpoints and waypoints that were tried in vain; another one is chosen if there is one. */
+  readonly avoid?: ReadonlySet<string> | undefined;
 }
 
 export function chooseOutboundRoute(
@@ -89,7 +96,7 @@ export function chooseOutboundRoute(
   query: OutboundQuery,
   random: Random,
 ): OutboundRoute {
-  const { source, target } = query;
+  const { source, target, avoid } = query;
   if (isLoopback(target.ip) && query.illegalPorts.has(target.port)) {
     return refuse(selfCallError(), "the destination is one of our own ports");
   }
@@ -102,7 +109,7 @@ export function chooseOutboundRoute(
 
   const lookup = findUpstream(
     state,
-    { network: source.network, source, target, mode: "standard" },
+    { network: source.network, source, target, mode: "standard", avoid },
     random,
   );
   switch (lookup.kind) {
@@ -151,8 +158,8 @@ function routeToWaypoint(
   service: Service | undefined,
   random: Random,
 ): OutboundRoute {
-  const { source, target } = query;
-  const lookup = findWaypoint(state, { gateway, source, target }, random);
+  const { source, target, avoid } = query;
+  const lookup = findWaypoint(state, { gateway, source, target, avoid }, random);
   switch (lookup.kind) {
     case "missing":
       return refuse(unknownWaypointError(lookup.name), "the destination's waypoint is not known");

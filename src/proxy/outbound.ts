@@ -4,32 +4,30 @@
  *
  * @see spec data-path 2.1, 3.7, 3.8
  */
-import type { ClientTunnel, NetnsFd, SocketEnd } from "../engine/engine.ts";
-import { EngineError } from "../engine/engine-error.ts";
-import { connectHeaders } from "../hbone/connect-request.ts";
-import { HbonePool, type HboneTarget } from "../hbone/hbone-pool.ts";
+import type { NetnsFd, SocketEnd } from "../engine/engine.ts";
 import { isLoopback } from "../mesh/ip-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import { expectIdentity } from "../tls/spiffe-verifier.ts";
 import { makeTraceparent, parseTraceparent } from "../wire/traceparent.ts";
-import type { ConnectionReporter } from "./connection-report.ts";
+import type {
+  ConnectionDescription,
+  ConnectionReport,
+  ConnectionReporter,
+} from "./connection-report.ts";
 import { resolveRoute } from "./hostname-lookup.ts";
 import { LiveSet } from "./live-set.ts";
 import type { LocalWorkload } from "./local-workload.ts";
-import { chooseOutboundRoute, type ResolvedRoute, type UnresolvedRoute } from "./outbound-route.ts";
-import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import {
-  httpStatusError,
-  identityError,
-  outboundConnectError,
-  ProxyError,
-  selfCallError,
-  waypointError,
-} from "./proxy-error.ts";
+  chooseOutboundRoute,
+  type OpenRoute,
+  type ResolvedRoute,
+  type UnresolvedRoute,
+} from "./outbound-route.ts";
+import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
+import { isEndpointFailure, ProxyError, selfCallError } from "./proxy-error.ts";
 import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
-import { RevocableTunnel } from "./revocable-tunnel.ts";
 import { routeNeeds } from "./route-needs.ts";
+import { UpstreamConnector } from "./upstream-connector.ts";
 
 export interface OutboundDeps extends ProxyDeps {
   /** With the span of the workload's proxy. */
@@ -38,19 +36,24 @@ export interface OutboundDeps extends ProxyDeps {
   readonly reporter: ConnectionReporter;
 }
 
+/** A connection and on whose behalf it is. */
+interface Call {
+  readonly connection: ProxiedConnection;
+  readonly end: SocketEnd;
+  readonly source: Workload;
+  readonly traceparent: string;
+}
+
 export class Outbound implements ConnectionOwner {
   readonly live: LiveSet<ProxiedConnection> = new LiveSet();
   readonly #deps: OutboundDeps;
   readonly #options: ProxyOptions & { readonly netns: NetnsFd | undefined };
-  readonly #pool: HbonePool;
+  readonly #upstreams: UpstreamConnector;
 
   constructor(deps: OutboundDeps, options: ProxyOptions & { readonly netns: NetnsFd | undefined }) {
     this.#deps = deps;
     this.#options = options;
-    this.#pool = new HbonePool(
-      { dial: (target) => this.#dial(target), clock: deps.clock },
-      options.pool,
-    );
+    this.#upstreams = new UpstreamConnector(deps, options);
   }
 
   /** Takes the end. */
@@ -68,11 +71,11 @@ export class Outbound implements ConnectionOwner {
 
   /** Closes pooled tunnels; call when no connection is left. */
   close(): void {
-    this.#pool.close();
+    this.#upstreams.close();
   }
 
   async #serve(connection: ProxiedConnection, end: SocketEnd): Promise<void> {
-    const { clock, random, mesh } = this.#deps;
+    const { clock, random, mesh, learn } = this.#deps;
     const startedAt = clock.monotonic();
     const traceparent = makeTraceparent(random);
     const target = end.originalDestination;
@@ -89,141 +92,92 @@ export class Outbound implements ConnectionOwner {
     if (connection.ended) return;
     if (source instanceof ProxyError) return refuse(source);
     const { network } = this.#options;
-    const { learn } = this.#deps;
     if (learn !== undefined) {
       await learnRoute(learn, () => routeNeeds(mesh, { source, target, network }));
       if (connection.ended) return;
     }
-    const chosen = chooseOutboundRoute(
-      mesh,
-      { source, downstream: end.peer.ip, target, network, illegalPorts: ILLEGAL_PORTS },
-      random,
-    );
-    const route =
-      chosen.kind === "unresolved" ? await this.#resolve(source, chosen, traceparent) : chosen;
+    const call: Call = { connection, end, source, traceparent };
+    const route = await this.#choose(call, undefined);
     if (connection.ended) return;
     if (route.kind === "refuse") return refuse(route.error);
-    this.#open(connection, end, source, route, startedAt);
-    try {
-      if (route.kind === "tcp") await this.#relayTcp(connection, end, route);
-      else await this.#relayHbone(connection, end, source, route, traceparent);
-    } catch (error) {
-      connection.fail(upstreamError(error, route));
+    const report = this.#deps.reporter.opened(this.#describe(call, route), startedAt);
+    connection.opened(report);
+    await this.#relay(call, route, report);
+  }
+
+  /** Tries other endpoints while nothing was sent. */
+  async #relay(call: Call, first: OpenRoute, report: ConnectionReport): Promise<void> {
+    const { connection, end, source, traceparent } = call;
+    const request = { connection, source, client: end.peer, traceparent };
+    let route = first;
+    let tried: Set<string> | undefined;
+    for (;;) {
+      try {
+        const { end: upstream, lease } = await this.#upstreams.connect(route, request);
+        return connection.relay(this.#deps.engine, end, upstream, lease);
+      } catch (error) {
+        if (!(error instanceof ProxyError)) throw error;
+        tried ??= new Set();
+        const next = await this.#chooseAnother(call, route, error, tried);
+        if (connection.ended) return;
+        if (next === undefined) return connection.fail(error);
+        this.#deps.reporter.retried(report, this.#describe(call, next), error);
+        route = next;
+      }
     }
   }
 
-  #open(
-    connection: ProxiedConnection,
-    end: SocketEnd,
-    source: Workload,
-    route: Exclude<ResolvedRoute, { kind: "refuse" }>,
-    startedAt: number,
-  ): void {
-    const hbone = route.kind === "hbone";
-    const report = this.#deps.reporter.opened(
-      {
-        reporter: "source",
-        source: end.peer,
-        originalDestination: end.originalDestination,
-        actualDestination: route.remote,
-        sourceWorkload: source,
-        sourceBaggage: undefined,
-        sourceIdentity: hbone ? this.#deps.local.identity(source) : undefined,
-        destination: route.remote,
-        hboneAuthority: hbone ? route.authority : undefined,
-        destinationService: route.service,
-        destinationWorkload: route.workload,
-        mutualTls: hbone,
-      },
-      startedAt,
-    );
-    connection.opened(report);
+  /** @param tried uids of what was tried before this route; it is added. */
+  async #chooseAnother(
+    call: Call,
+    { workload }: OpenRoute,
+    error: ProxyError,
+    tried: Set<string>,
+  ): Promise<OpenRoute | undefined> {
+    if (workload === undefined || !isEndpointFailure(error)) return undefined;
+    if (call.connection.ended || tried.size >= this.#options.connectRetriesMax) return undefined;
+    tried.add(workload.uid);
+    const next = await this.#choose(call, tried);
+    if (next.kind === "refuse" || next.workload === undefined) return undefined;
+    return tried.has(next.workload.uid) ? undefined : next;
   }
 
-  async #relayTcp(
-    connection: ProxiedConnection,
-    end: SocketEnd,
-    route: Extract<ResolvedRoute, { kind: "tcp" }>,
-  ): Promise<void> {
-    const { mark, connectTimeoutMs, keepAlive } = this.#options;
-    const upstream = await this.#deps.engine.connect({
-      netns: this.#options.netns,
-      remote: route.remote,
-      source: undefined,
-      mark,
-      timeoutMs: connectTimeoutMs,
-      keepAlive,
-    });
-    connection.relay(this.#deps.engine, end, upstream);
-  }
-
-  async #relayHbone(
-    connection: ProxiedConnection,
-    end: SocketEnd,
-    source: Workload,
-    route: Extract<ResolvedRoute, { kind: "hbone" }>,
-    traceparent: string,
-  ): Promise<void> {
-    const stream = await this.#pool.open(
+  async #choose(
+    { end, source, traceparent }: Call,
+    avoid: ReadonlySet<string> | undefined,
+  ): Promise<ResolvedRoute> {
+    const { mesh, random } = this.#deps;
+    const chosen = chooseOutboundRoute(
+      mesh,
       {
-        source: this.#deps.local.identity(source),
-        sourceIp: end.peer.ip,
-        expected: route.expected,
-        remote: route.remote,
-      },
-      route.authority,
-      connectHeaders({
         source,
-        client: end.peer,
-        serviceHostname: route.service?.hostname,
-        traceparent,
-      }),
+        downstream: end.peer.ip,
+        target: end.originalDestination,
+        network: this.#options.network,
+        illegalPorts: ILLEGAL_PORTS,
+        avoid,
+      },
+      random,
     );
-    if (stream.answer.end === undefined) throw httpStatusError(stream.answer.status);
-    const { tunnel } = stream;
-    const lease =
-      tunnel instanceof RevocableTunnel ? tunnel.join(connection, stream.lease) : stream.lease;
-    connection.relay(this.#deps.engine, end, stream.answer.end, lease);
+    return chosen.kind === "unresolved" ? this.#resolve(source, chosen, traceparent) : chosen;
   }
 
-  async #dial(target: HboneTarget): Promise<ClientTunnel> {
-    const {
-      mark,
-      connectTimeoutMs,
-      keepAlive,
-      clientTunnel,
-      tls12,
-      postQuantumOnly,
-      checkRevocation,
-    } = this.#options;
-    const certificate = await this.#deps.certificateFor(target.source).catch((error: unknown) => {
-      throw identityError(error as Error);
-    });
-    const { engine, revocations } = this.#deps;
-    let chainDer: Uint8Array = new Uint8Array();
-    const isRevoked = (shown: Uint8Array): boolean => {
-      chainDer = shown;
-      return revocations.refuses("source", shown);
+  #describe({ end, source }: Call, route: OpenRoute): ConnectionDescription {
+    const hbone = route.kind === "hbone";
+    return {
+      reporter: "source",
+      source: end.peer,
+      originalDestination: end.originalDestination,
+      actualDestination: route.remote,
+      sourceWorkload: source,
+      sourceBaggage: undefined,
+      sourceIdentity: hbone ? this.#deps.local.identity(source) : undefined,
+      destination: route.remote,
+      hboneAuthority: hbone ? route.authority : undefined,
+      destinationService: route.service,
+      destinationWorkload: route.workload,
+      mutualTls: hbone,
     };
-    const tunnel = await engine.dialTunnel({
-      connect: {
-        netns: this.#options.netns,
-        remote: target.remote,
-        source: undefined,
-        mark,
-        timeoutMs: connectTimeoutMs,
-        keepAlive,
-      },
-      tls: {
-        certificate,
-        verifyPeer: expectIdentity(target.expected),
-        ...(checkRevocation ? { isRevoked } : {}),
-        tls12,
-        postQuantumOnly,
-      },
-      settings: clientTunnel,
-    });
-    return checkRevocation ? new RevocableTunnel(revocations, tunnel, chainDer) : tunnel;
   }
 
   #resolve(source: Workload, route: UnresolvedRoute, traceparent: string): Promise<ResolvedRoute> {
@@ -250,17 +204,4 @@ async function learnRoute(
     for (const key of fresh) asked.add(key);
     await Promise.all(fresh.map(learn));
   }
-}
-
-/** @throws anything that neither the pool nor the engine throws: a bug. */
-function upstreamError(
-  error: unknown,
-  route: Exclude<ResolvedRoute, { kind: "refuse" }>,
-): ProxyError {
-  if (error instanceof ProxyError) return error;
-  if (!(error instanceof EngineError)) throw error;
-  const failure = outboundConnectError(error, route.kind === "hbone");
-  return route.kind === "hbone" && route.hop === "waypoint"
-    ? waypointError(failure, route.workload)
-    : failure;
 }

@@ -37,6 +37,8 @@ export type ProxyErrorCode =
   | "http2"
   /** The peer answered something other than 200. */
   | "http-status"
+  /** The peer answered 503: it could not reach its application. */
+  | "unavailable"
   /** The handshake of a client failed. */
   | "handshake"
   /** No certificate for our own workload. */
@@ -91,7 +93,32 @@ export function responseFlag(error: ProxyError | undefined): ResponseFlag {
     case "bad-request":
     case "connect":
     case "http-status":
+    case "unavailable":
       return "CONNECT";
+  }
+}
+
+/** Whether another endpoint of the same service may do better. */
+export function isEndpointFailure(error: ProxyError): boolean {
+  switch (error.code) {
+    case "connect":
+    case "hbone-timeout":
+    case "http2":
+    case "unavailable":
+      return true;
+    case "bind":
+    case "self-call":
+    case "local-workload":
+    case "no-route":
+    case "bad-request":
+    case "policy-rejection":
+    case "policy-change":
+    case "revoked":
+    case "http-status":
+    case "handshake":
+    case "identity":
+    case "drain":
+      return false;
   }
 }
 
@@ -245,7 +272,8 @@ export function waypointError(error: ProxyError, waypoint: Workload): ProxyError
 /** The peer answered our CONNECT with something other than 200. */
 export function httpStatusError(status: number): ProxyError {
   const reason = STATUS_REASONS[status] ?? "<unknown status code>";
-  return new ProxyError("http-status", `http status: ${status} ${reason}`);
+  const code = status === 503 ? "unavailable" : "http-status";
+  return new ProxyError(code, `http status: ${status} ${reason}`);
 }
 
 /** No certificate could be had for our own workload. */

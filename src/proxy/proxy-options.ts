@@ -53,6 +53,8 @@ export interface ProxyOptions {
   readonly acceptQueueMax: number;
   /** How long a connection waits for the mesh to know the workload itself. */
   readonly localWorkloadWaitMs: number;
+  /** Further endpoints that are tried before any byte was sent; 0 is what the original does. */
+  readonly connectRetriesMax: number;
   /** Of every TCP connect. */
   readonly connectTimeoutMs: number;
   /** A connection of which one direction has ended is reset when for so long nothing moves. */

@@ -91,6 +91,8 @@ export interface TrafficSample {
   /** Connections for which a policy was still unknown when they were decided. */
   readonly unknownPolicies: Readonly<Record<UnknownPolicyDecision, number>>;
   readonly lookups: readonly LookupDelta[];
+  /** Further endpoints that were tried after one that could not be reached. */
+  readonly retries: number;
 }
 
 export type UnknownPolicyDecision = "deny" | "allow";
@@ -121,6 +123,7 @@ export class TrafficMetrics {
   readonly #live = new Set<Counted>();
   readonly #sockets = new Map<Reporter, number>();
   #unknownPolicies = { deny: 0, allow: 0 };
+  #retries = 0;
   #revocations = noRevocations();
   /** Key is the labels' text. */
   #lookups = new Map<string, { readonly labels: readonly string[]; count: number }>();
@@ -150,6 +153,22 @@ export class TrafficMetrics {
     const series = this.#touch(this.#find(counted.series.labels.with(FLAGS_INDEX, responseFlags)));
     series.closed++;
     series.failed++;
+  }
+
+  /**
+   * The connection goes to another endpoint, because the first could not be reached.
+   *
+   * @param responseFlags of that failure.
+   * @param labels of the other.
+   */
+  retried(
+    connection: CountedConnection,
+    responseFlags: string,
+    labels: readonly string[],
+  ): CountedConnection {
+    this.closed(connection, responseFlags);
+    this.#retries++;
+    return this.opened(labels);
   }
 
   socketOpened(reporter: Reporter): void {
@@ -201,7 +220,9 @@ export class TrafficMetrics {
     this.#revocations = noRevocations();
     const lookups = [...this.#lookups.values()];
     this.#lookups.clear();
-    return { series, socketsOpen, unknownPolicies, revocations, lookups };
+    const retries = this.#retries;
+    this.#retries = 0;
+    return { series, socketsOpen, unknownPolicies, revocations, lookups, retries };
   }
 
   #read(counted: Counted): void {

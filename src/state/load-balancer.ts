@@ -28,6 +28,8 @@ export interface EndpointQuery {
   /** Port of the service. */
   readonly port: number;
   readonly mode: UpstreamMode;
+  /** Uids of endpoints that are passed over: those that were tried in vain. */
+  readonly avoid?: ReadonlySet<string> | undefined;
 }
 
 /** An endpoint with the port to connect to. */
@@ -46,6 +48,7 @@ export function chooseEndpoint(
   if (query.mode === "standard" && !service.ports.has(query.port)) return undefined;
   const usable = (workload: Workload | undefined): ChosenEndpoint | undefined => {
     if (workload === undefined || !isReachable(workload, query.source)) return undefined;
+    if (query.avoid?.has(workload.uid)) return undefined;
     const port = targetPort(service, workload, query);
     return port === undefined ? undefined : { workload, port };
   };

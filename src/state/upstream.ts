@@ -9,7 +9,7 @@ import type { IpFamilies } from "../mesh/service.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
-import { chooseEndpoint, type UpstreamMode } from "./load-balancer.ts";
+import { chooseEndpoint, type EndpointQuery, type UpstreamMode } from "./load-balancer.ts";
 import type { KnownService, MeshState } from "./mesh-state.ts";
 
 /** A workload chosen to serve one connection. */
@@ -41,6 +41,7 @@ export interface UpstreamQuery {
   readonly source: Workload;
   readonly target: SocketAddress;
   readonly mode: UpstreamMode;
+  readonly avoid?: EndpointQuery["avoid"];
 }
 
 /** Looks for a service with that address first, for a workload second. */
@@ -49,11 +50,11 @@ export function findUpstream(
   query: UpstreamQuery,
   random: Random,
 ): UpstreamLookup {
-  const { network, source, target, mode } = query;
+  const { network, source, target, mode, avoid } = query;
   const known = state.findServiceByVip(network, target.ip, source.namespace);
   if (known !== undefined) {
     if (known.service.loadBalancer?.mode === "Passthrough") return { kind: "original-destination" };
-    return findServiceUpstream({ known, source, target, port: target.port, mode }, random);
+    return findServiceUpstream({ known, source, target, port: target.port, mode, avoid }, random);
   }
   const workload = state.findWorkloadByAddress(network, target.ip);
   if (workload === undefined) return { kind: "none" };
@@ -70,6 +71,7 @@ export function findServiceUpstream(
     /** Port of the service. */
     readonly port: number;
     readonly mode: UpstreamMode;
+    readonly avoid: EndpointQuery["avoid"];
   },
   random: Random,
 ): UpstreamLookup {

@@ -14,7 +14,7 @@ import type { Service } from "../mesh/service.ts";
 import { formatHostPort, type SocketAddress } from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
-import { chooseWeighted } from "./load-balancer.ts";
+import { chooseWeighted, type EndpointQuery } from "./load-balancer.ts";
 import type { KnownService, MeshState } from "./mesh-state.ts";
 import {
   findServiceUpstream,
@@ -56,10 +56,11 @@ export function findWaypoint(
     readonly source: Workload;
     /** Where the connection was going; a waypoint found by name is reached in its family. */
     readonly target: SocketAddress;
+    readonly avoid?: EndpointQuery["avoid"];
   },
   random: Random,
 ): WaypointLookup {
-  const { gateway, source } = query;
+  const { gateway, source, avoid } = query;
   const { destination, hboneMtlsPort: port } = gateway;
   const lookup =
     destination.kind === "address"
@@ -70,6 +71,7 @@ export function findWaypoint(
             source,
             target: { ip: destination.ip, port },
             mode: "waypoint",
+            avoid,
           },
           random,
         )
@@ -137,13 +139,14 @@ function findByHostname(
     readonly port: number;
     readonly source: Workload;
     readonly target: SocketAddress;
+    readonly avoid?: EndpointQuery["avoid"];
   },
   random: Random,
 ): UpstreamLookup {
-  const { host, port, source, target } = query;
+  const { host, port, source, target, avoid } = query;
   const known = state.findService(host.namespace, host.hostname);
   if (known !== undefined) {
-    return findServiceUpstream({ known, source, target, port, mode: "waypoint" }, random);
+    return findServiceUpstream({ known, source, target, port, mode: "waypoint", avoid }, random);
   }
   const workload = state.findWorkloadByHostname(host.namespace, host.hostname);
   if (workload === undefined) return { kind: "none" };

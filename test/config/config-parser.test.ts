@@ -76,6 +76,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     postQuantumOnly: false,
     responseBaggage: true,
     localhostTunnel: true,
+    connectRetriesMax: 2,
     policyInfoLogging: false,
     unknownPolicy: "deny",
     unknownPolicyWaitMs: 1000,
@@ -171,6 +172,7 @@ const settings: readonly {
     read: (c) => c.proxy.responseBaggage,
     value: false,
   },
+  { environment: { CONNECT_RETRIES: "0" }, read: (c) => c.proxy.connectRetriesMax, value: 0 },
   {
     environment: { LOCALHOST_APP_TUNNEL: "false" },
     read: (c) => c.proxy.localhostTunnel,

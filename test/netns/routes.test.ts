@@ -28,6 +28,7 @@ const VIP = {
   weighted: "10.81.1.6",
   down: "10.81.1.7",
   empty: "10.81.1.8",
+  halfDead: "10.81.1.9",
 } as const;
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
 
@@ -155,6 +156,20 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
     });
   }
 
+  test("a connection goes to another endpoint when the first can't be reached", async () => {
+    const before = await lab.node("node-a").metrics();
+    const seen = await observeCall(lab, "client", VIP.halfDead, 80);
+    assert.equal(seen.received, "hello worldhello world");
+    const [line] = seen.lines.filter(({ fields }) => fields["direction"] === "outbound");
+    assert.deepEqual(
+      ["dst.workload", "retries", "retry_error", "error"].map((field) => line?.fields[field]),
+      ["server", 1, `${IP.down}:15008: io error: Connection refused (os error 111)`, undefined],
+    );
+    const retries = (text: string): number =>
+      Number(/^ztunnel_connect_retries_total (\d+)/m.exec(text)?.[1] ?? 0);
+    assert.equal(retries(await lab.node("node-a").metrics()) - retries(before), 1);
+  });
+
   test("service_loadbalancing", async () => {
     const one = await observeCall(lab, "client", VIP.pair, 80);
     const hit = ["server", "second"].filter((name) => {
@@ -187,12 +202,12 @@ function startLab(): Promise<MeshLab> {
   const mesh = `workloads:
 ${workload("client", IP.client, "node-a", behind())}
 ${workload("local", IP.local, "node-a", behind())}
-${workload("server", IP.server, "node-b", behind("server", "pair"))}
+${workload("server", IP.server, "node-b", behind("server", "pair", "half-dead"))}
 ${workload("second", IP.second, "node-b", behind("pair"))}
 ${workload("behind", IP.behind, "node-b", `${behind()}, ${at(`/${IP.waypoint}`)}`)}
 ${workload("orphan", IP.orphan, "node-b", `${behind()}, ${at(`/${IP.down}`)}`)}
 ${workload("waypoint", IP.waypoint, "elsewhere", `hostname: waypoint.example, protocol: HBONE, services: {default/waypoint.default.${DOMAIN}: {15008: 15008}}`)}
-${workload("down", IP.down, "elsewhere", `protocol: HBONE, services: {default/down.default.${DOMAIN}: {15008: 15008}}`)}
+${workload("down", IP.down, "elsewhere", `protocol: HBONE, capacity: 4000000000, services: {default/down.default.${DOMAIN}: {15008: 15008}, default/half-dead.default.${DOMAIN}: {80: 8080}}`)}
 ${workload("plain", IP.plain, "elsewhere", "protocol: TCP, services: {}")}
 services:
 ${service("server", VIP.server)}
@@ -201,6 +216,7 @@ ${service("by-address", VIP.byAddress, at(`/${IP.waypoint}`))}
 ${service("by-hostname", VIP.byHostname, at(`default/waypoint.default.${DOMAIN}`))}
 ${service("by-workload-hostname", VIP.byWorkloadHostname, at("default/waypoint.example"))}
 ${service("weighted", VIP.weighted, `weightedWaypoints: [{destination: {destination: "/${IP.down}", hboneMtlsPort: 15008}, weight: 0}, {destination: {destination: "/${IP.waypoint}", hboneMtlsPort: 15008}, weight: 1}]`)}
+${service("half-dead", VIP.halfDead)}
 ${service("down-before", VIP.down, at(`default/down.default.${DOMAIN}`))}
 ${service("empty-before", VIP.empty, at(`default/nobody.default.${DOMAIN}`))}
 - {name: waypoint, namespace: default, hostname: waypoint.default.${DOMAIN}, vips: [], ports: {15008: 15008}}

@@ -196,6 +196,7 @@ for (const { what, dial, error } of [
         destination: { rejected: 0, untracked: 0 },
       },
       lookups: [],
+      retries: 0,
     });
   });
 }

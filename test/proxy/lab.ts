@@ -54,6 +54,7 @@ const OPTIONS: ProxyOptions = {
   keepAlive: KEEP_ALIVE,
   acceptQueueMax: 128,
   localWorkloadWaitMs: 5000,
+  connectRetriesMax: 2,
   connectTimeoutMs: 10_000,
   halfClosedIdleMs: 90_000,
   clientTunnel: TUNNEL,

@@ -43,6 +43,7 @@ test("families have the original's names and words, ours come last", async () =>
     "# HELP istio_crl_untracked_connections_total The total number of tunnels that no later revocation list can cut off.",
     "# HELP ztunnel_unknown_policy_connections_total Connections decided by UNKNOWN_POLICY because a policy of their workload was unknown.",
     "# HELP istio_on_demand_dns_total The total number of requests that used on-demand DNS (unstable).",
+    "# HELP ztunnel_connect_retries_total Further endpoints tried for a connection, after one that could not be reached.",
   ]);
 });
 
@@ -55,6 +56,7 @@ test("an open connection has byte counters of 0 and none that close it", async (
       revocations: NO_REVOCATIONS,
       unknownPolicies: { deny: 0, allow: 0 },
       lookups: [],
+      retries: 0,
     },
   ]);
   assert.deepEqual(await samples(registry), [
@@ -82,6 +84,7 @@ test("samples of several threads add up, label by label in order", async () => {
         revocations: NO_REVOCATIONS,
         unknownPolicies: { deny: 0, allow: 0 },
         lookups: [],
+        retries: 0,
       },
       {
         series: [open],
@@ -89,6 +92,7 @@ test("samples of several threads add up, label by label in order", async () => {
         revocations: NO_REVOCATIONS,
         unknownPolicies: { deny: 0, allow: 0 },
         lookups: [],
+        retries: 0,
       },
     ]);
   }
@@ -110,12 +114,14 @@ test("samples of several threads add up, label by label in order", async () => {
       },
       unknownPolicies: { deny: 0, allow: 0 },
       lookups: [],
+      retries: 3,
     },
   ]);
   assert.deepEqual((await samples(registry)).slice(-2), [
     "istio_crl_policy_rejections_total 2",
     "istio_crl_untracked_connections_total 1",
   ]);
+  assert.match(await registry.metrics(), /^ztunnel_connect_retries_total 3$/m);
   const line = (await registry.metrics()).split("\n").find((one) => one.includes("failed_total{"));
   assert.deepEqual(
     [...(line ?? "").matchAll(/(\w+)="/g)].map((match) => match[1]),

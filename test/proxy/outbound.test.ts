@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { ProxyOptions } from "../../src/proxy/proxy-options.ts";
 import { quiet } from "../support/memory-engine.ts";
-import { greet, makeLab } from "./lab.ts";
+import { mesh } from "../support/mesh-fixture.ts";
+import { greet, type Lab, makeLab } from "./lab.ts";
 import { CLIENT_1, workload } from "./recorded-mesh.ts";
 
 test("a workload that the mesh learns in time is served without a warning", async () => {
@@ -171,4 +173,129 @@ test("open sockets are those of clients, whatever becomes of them", async () => 
   clients[0]?.reset();
   await lab.clock.advance(10_000);
   assert.deepEqual(changes(), [{ reporter: "source", change: -2 }]);
+});
+
+/** A service of server1 and of endpoints that are asked first, for their weight. */
+function labWithDeadEndpoints(
+  dead: readonly { name: string; at: string }[],
+  options: Partial<ProxyOptions> & { readonly server1?: "Unhealthy" } = {},
+): Lab {
+  const lab = makeLab("info", options);
+  const vip = mesh.service("pool").at("10.78.0.90").port(80, 8080);
+  const parts = [
+    mesh
+      .workload("server1")
+      .at("10.77.0.21")
+      .hbone()
+      .behind(vip)
+      .with({ status: options.server1 ?? "Healthy" }),
+    ...dead.map(({ name, at }, i) =>
+      mesh
+        .workload(name)
+        .at(at)
+        .hbone()
+        .behind(vip)
+        .with({ capacity: 1e9 / 1000 ** i }),
+    ),
+  ];
+  lab.a.mesh.apply([
+    { kind: "service", service: vip.value },
+    ...parts.map(({ value }) => ({ kind: "workload", workload: value }) as const),
+  ]);
+  return lab;
+}
+
+const DEAD = [
+  { name: "dead1", at: "10.77.0.34" },
+  { name: "dead2", at: "10.77.0.33" },
+];
+
+function complete(lab: Lab): Record<string, unknown> {
+  return Object.fromEntries(lab.a.log.of("access").at(-1)?.fields ?? []);
+}
+
+test("another endpoint is tried when one can't be reached, and everybody is told", async () => {
+  const lab = labWithDeadEndpoints(DEAD.slice(0, 1));
+  assert.deepEqual(await greet(lab, lab.pod("client1"), "10.78.0.90:80"), {
+    received: "hello worldhello world",
+    end: "EOF",
+  });
+  const fields = complete(lab);
+  assert.equal(fields["dst.workload"], "server1");
+  assert.equal(fields["error"], undefined);
+  assert.deepEqual(Object.entries(fields).slice(-3), [
+    ["duration", fields["duration"]],
+    ["retries", 1],
+    ["retry_error", "10.77.0.34:15008: io error: Connection refused (os error 111)"],
+  ]);
+  const sample = lab.a.traffic.collect();
+  assert.equal(sample.retries, 1);
+  assert.deepEqual(
+    sample.series.map(({ labels, opened, closed, failed, receivedBytes }) => [
+      labels[12],
+      labels[21],
+      ...[opened, closed, failed, receivedBytes],
+    ]),
+    [
+      ["dead1", "-", 1, 0, 0, 0],
+      ["dead1", "CONNECT", 0, 1, 1, 0],
+      ["server1", "-", 1, 1, 0, 11],
+    ],
+  );
+});
+
+test("as many endpoints are tried as configured, the last error is the connection's", async () => {
+  const lab = labWithDeadEndpoints([...DEAD, { name: "dead3", at: "10.98.0.9" }], {
+    connectRetriesMax: 2,
+  });
+  const { end } = await greet(lab, lab.pod("client1"), "10.78.0.90:80");
+  assert.equal(end, "ECONNRESET");
+  const fields = complete(lab);
+  assert.deepEqual(
+    ["dst.workload", "retries", "retry_error", "error"].map((name) => fields[name]),
+    [
+      "dead3",
+      2,
+      "10.77.0.33:15008: io error: Connection refused (os error 111)",
+      "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: deadline has elapsed",
+    ],
+  );
+});
+
+test("when no other endpoint is left the connection fails with what it failed with", async () => {
+  const lab = labWithDeadEndpoints(DEAD.slice(0, 1), { server1: "Unhealthy" });
+  await greet(lab, lab.pod("client1"), "10.78.0.90:80");
+  const fields = complete(lab);
+  assert.equal(fields["error"], "io error: Connection refused (os error 111)");
+  assert.equal(fields["retries"], undefined);
+  assert.equal(lab.a.traffic.collect().retries, 0);
+});
+
+test("with no retries configured the first endpoint's failure is final", async () => {
+  const lab = labWithDeadEndpoints(DEAD.slice(0, 1), { connectRetriesMax: 0 });
+  await greet(lab, lab.pod("client1"), "10.78.0.90:80");
+  assert.equal(complete(lab)["error"], "io error: Connection refused (os error 111)");
+});
+
+test("an endpoint whose application is down is passed over, one that says no is not", async () => {
+  for (const [status, retries] of [
+    [503, 1],
+    [401, undefined],
+  ] as const) {
+    const lab = labWithDeadEndpoints([{ name: "server2", at: "10.77.0.22" }]);
+    lab.pod("server2").stopServing(8080);
+    lab.b.mesh.apply([
+      {
+        kind: "workload",
+        workload: workload("server2", "10.77.0.22", {
+          authorizationPolicies: status === 401 ? ["default/nobody"] : [],
+        }),
+      },
+      { kind: "policy", policy: mesh.allow("nobody").value },
+    ]);
+    await greet(lab, lab.pod("client1"), "10.78.0.90:80");
+    const fields = complete(lab);
+    assert.equal(fields["retries"], retries);
+    assert.equal(fields["error"], status === 401 ? "http status: 401 Unauthorized" : undefined);
+  }
 });

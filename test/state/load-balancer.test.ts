@@ -18,7 +18,7 @@ function choices(
   service: ServiceBuilder,
   source: WorkloadBuilder,
   workloads: readonly WorkloadBuilder[],
-  query: { port?: number; mode?: "standard" | "waypoint" } = {},
+  query: { port?: number; mode?: "standard" | "waypoint"; avoid?: ReadonlySet<string> } = {},
 ): string[] {
   const state = mesh.state(service, ...workloads);
   const known = state.findService(service.value.namespace, service.value.hostname);
@@ -27,7 +27,7 @@ function choices(
   for (let i = 0; i < 64; i++) {
     const endpoint = chooseEndpoint(
       known,
-      { source: source.value, port: query.port ?? 80, mode: query.mode ?? "standard" },
+      { source: source.value, port: 80, mode: "standard", ...query },
       fixedRandom(i / 64),
     );
     chosen.add(endpoint === undefined ? "none" : `${endpoint.workload.name}:${endpoint.port}`);
@@ -268,6 +268,19 @@ test("an endpoint that can't be used does not shadow farther ones", () => {
   const bare = mesh.workload("bare").behind(svc).network("net1").locality("eu", "eu-1");
   const service = svc.balance("Failover", FAILOVER);
   assert.deepEqual(choices(service, near, [bare, ...everyRank.slice(2)]), ["network:8080"]);
+});
+
+test("endpoints to avoid are passed over for farther ones, with or without preferences", () => {
+  const avoid = new Set([a.value.uid]);
+  assert.deepEqual(choices(svc, client, [a, b], { avoid }), ["b:8080"]);
+  assert.deepEqual(choices(svc, client, [a], { avoid }), ["none"]);
+  const [nearest, next] = everyRank;
+  assert(nearest !== undefined && next !== undefined);
+  const service = svc.balance("Failover", FAILOVER);
+  assert.deepEqual(
+    choices(service, near, [nearest, next], { avoid: new Set([nearest.value.uid]) }),
+    choices(service, near, [next]),
+  );
 });
 
 const weights: readonly [number[], number, number | undefined][] = [
