@@ -15,6 +15,7 @@ constexpr ztunnel::Method kFunctions[] = {
     {"originalDestination", ztunnel::OriginalDestination},
     {"localAddress", ztunnel::LocalAddress},
     {"peerAddress", ztunnel::PeerAddress},
+    {"socketOption", ztunnel::SocketOption},
     {"connectSeqpacket", ztunnel::ConnectSeqpacket},
     {"listenSeqpacket", ztunnel::ListenSeqpacket},
     {"receivePacket", ztunnel::ReceivePacket},

@@ -6,13 +6,20 @@
 
 namespace ztunnel {
 
-bool ParseAddress(int family, const std::string& ip, uint16_t port, Address* address) {
-  if (family == AF_INET) {
-    address->length = sizeof(sockaddr_in);
-    return uv_ip4_addr(ip.c_str(), port, reinterpret_cast<sockaddr_in*>(&address->storage)) == 0;
-  }
-  address->length = sizeof(sockaddr_in6);
-  return uv_ip6_addr(ip.c_str(), port, reinterpret_cast<sockaddr_in6*>(&address->storage)) == 0;
+std::optional<Address> RequireAddress(napi_env env, napi_value ip, napi_value port,
+                                      const std::string& where) {
+  auto text = RequireText(env, ip, (where + "ip").c_str());
+  auto number = RequireInteger(env, port, (where + "port").c_str(), UINT16_MAX);
+  if (!text || !number) return std::nullopt;
+  Address address;
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+  address.length = sizeof(sockaddr_in);
+  if (uv_ip4_addr(text->c_str(), static_cast<int>(*number), v4) == 0) return address;
+  address.length = sizeof(sockaddr_in6);
+  if (uv_ip6_addr(text->c_str(), static_cast<int>(*number), v6) == 0) return address;
+  ThrowType(env, where + "ip", "an IP address");
+  return std::nullopt;
 }
 
 napi_value FromAddress(napi_env env, const Address& address) {

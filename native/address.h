@@ -16,8 +16,9 @@ struct Address {
   sockaddr* Raw() { return reinterpret_cast<sockaddr*>(&storage); }
 };
 
-// Returns false when the text is no address of that family (AF_INET or AF_INET6).
-bool ParseAddress(int family, const std::string& ip, uint16_t port, Address* address);
+// Of either family. `where` stands before the names in errors. Answers nullopt with an exception.
+std::optional<Address> RequireAddress(napi_env env, napi_value ip, napi_value port,
+                                      const std::string& where);
 
 // Gives IPv4-mapped IPv6 as IPv4. Throws EAFNOSUPPORT for any other family.
 napi_value FromAddress(napi_env env, const Address& address);

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <climits>
 
 #include "address.h"
 #include "functions.h"
@@ -12,6 +13,8 @@ namespace {
 
 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose kernel headers clash with <netinet/in.h>.
 constexpr int kOriginalDestination = 80;
+// The kernel cuts off what is longer.
+constexpr size_t kOptionBytesMax = 512;
 
 napi_value AddressBy(napi_env env, napi_callback_info info, const char* syscall,
                      int (*ask)(int, sockaddr*, socklen_t*)) {
@@ -50,6 +53,22 @@ napi_value OriginalDestination(napi_env env, napi_callback_info info) {
     if (errno == EBADF || errno == ENOTSOCK) return ThrowErrno(env, errno, "getsockopt");
   }
   return nullptr;
+}
+
+napi_value SocketOption(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
+  auto level = RequireInteger(env, arguments.values[1], "level", INT_MAX);
+  auto name = RequireInteger(env, arguments.values[2], "name", INT_MAX);
+  if (!fd || !level || !name) return nullptr;
+  char value[kOptionBytesMax];
+  socklen_t length = sizeof(value);
+  if (getsockopt(*fd, static_cast<int>(*level), static_cast<int>(*name), value, &length) != 0) {
+    return ThrowErrno(env, errno, "getsockopt");
+  }
+  napi_value result = nullptr;
+  napi_create_buffer_copy(env, length, value, nullptr, &result);
+  return result;
 }
 
 napi_value LocalAddress(napi_env env, napi_callback_info info) {

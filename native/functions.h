@@ -24,6 +24,7 @@ napi_value Accept(napi_env env, napi_callback_info info);
 napi_value OriginalDestination(napi_env env, napi_callback_info info);
 napi_value LocalAddress(napi_env env, napi_callback_info info);
 napi_value PeerAddress(napi_env env, napi_callback_info info);
+napi_value SocketOption(napi_env env, napi_callback_info info);
 
 napi_value ConnectSeqpacket(napi_env env, napi_callback_info info);
 napi_value ListenSeqpacket(napi_env env, napi_callback_info info);

@@ -29,17 +29,10 @@ napi_value Property(napi_env env, napi_value object, const char* name) {
   return value;
 }
 
-std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max) {
+std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max,
+                                   int64_t min) {
   if (TypeOf(env, value) == napi_undefined) return std::nullopt;
-  double number = -1;
-  // A comparison with NaN is false, so NaN is refused as well.
-  if (napi_get_value_double(env, value, &number) == napi_ok && number >= 0 &&
-      number <= static_cast<double>(max) &&
-      static_cast<double>(static_cast<int64_t>(number)) == number) {
-    return static_cast<int64_t>(number);
-  }
-  ThrowType(env, name, ("an integer from 0 to " + std::to_string(max)).c_str());
-  return std::nullopt;
+  return RequireInteger(env, value, name, max, min);
 }
 
 std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name) {
@@ -64,10 +57,17 @@ std::optional<std::string> ReadText(napi_env env, napi_value value, const char* 
 }
 
 std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
-                                      int64_t max) {
-  std::optional<int64_t> number = ReadInteger(env, value, name, max);
-  if (!number) ThrowType(env, name, ("an integer from 0 to " + std::to_string(max)).c_str());
-  return number;
+                                      int64_t max, int64_t min) {
+  double number = 0;
+  // A comparison with NaN is false, so NaN is refused as well.
+  if (value != nullptr && napi_get_value_double(env, value, &number) == napi_ok &&
+      number >= static_cast<double>(min) && number <= static_cast<double>(max) &&
+      static_cast<double>(static_cast<int64_t>(number)) == number) {
+    return static_cast<int64_t>(number);
+  }
+  ThrowType(env, name,
+            "an integer from " + std::to_string(min) + " to " + std::to_string(max));
+  return std::nullopt;
 }
 
 std::optional<int> RequireFd(napi_env env, napi_value value, const char* name) {
@@ -135,10 +135,15 @@ napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::s
   return nullptr;
 }
 
-napi_value ThrowType(napi_env env, const std::string& name, const char* expected) {
+napi_value ThrowType(napi_env env, const std::string& name, const std::string& expected) {
   if (!Pending(env)) {
     napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", (name + " must be " + expected).c_str());
   }
+  return nullptr;
+}
+
+napi_value ThrowText(napi_env env, const std::string& text) {
+  napi_throw_error(env, nullptr, text.c_str());
   return nullptr;
 }
 

@@ -31,13 +31,14 @@ bool Pending(napi_env env);
 napi_valuetype TypeOf(napi_env env, napi_value value);
 napi_value Property(napi_env env, napi_value object, const char* name);
 
-std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max);
+std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max,
+                                   int64_t min = 0);
 std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name);
 std::optional<std::string> ReadText(napi_env env, napi_value value, const char* name);
 
 // As above, but `undefined` is a TypeError too.
 std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
-                                      int64_t max);
+                                      int64_t max, int64_t min = 0);
 std::optional<int> RequireFd(napi_env env, napi_value value, const char* name);
 std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name);
 bool RequireObject(napi_env env, napi_value value, const char* name);
@@ -67,6 +68,7 @@ void AddMethods(napi_env env, napi_value object, const Method (&methods)[N]) {
 // `capability` is named when the kernel refused for want of it.
 napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail = "",
                       const char* capability = nullptr);
-napi_value ThrowType(napi_env env, const std::string& name, const char* expected);
+napi_value ThrowType(napi_env env, const std::string& name, const std::string& expected);
+napi_value ThrowText(napi_env env, const std::string& text);
 
 }  // namespace ztunnel

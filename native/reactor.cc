@@ -10,9 +10,9 @@
 
 namespace ztunnel {
 
-Reactor* Reactor::Make(napi_env env, const ReactorOptions& options, napi_value turn) {
+Reactor* Reactor::Make(napi_env env, const ReactorSizes& sizes, napi_value turn) {
   auto* reactor = new (std::nothrow) Reactor;
-  int error = reactor == nullptr ? ENOMEM : reactor->Prepare(env, options, turn);
+  int error = reactor == nullptr ? ENOMEM : reactor->Prepare(env, sizes, turn);
   if (error == 0) return reactor;
   delete reactor;
   ThrowErrno(env, error, "createReactor");
@@ -20,41 +20,60 @@ Reactor* Reactor::Make(napi_env env, const ReactorOptions& options, napi_value t
 }
 
 // Answers an errno, 0 when all is well. Nothing of Node's is held before the last step can't fail.
-int Reactor::Prepare(napi_env env, const ReactorOptions& options, napi_value turn) {
+int Reactor::Prepare(napi_env env, const ReactorSizes& sizes, napi_value turn) {
   env_ = env;
-  options_ = options;
-  batch_bytes_max_ = options.arena_bytes;
-  size_t slots = options.connections_max + 1;
-  memory_ = SharedMemory::Map({options.arena_bytes + options.scratch_bytes, options.events_max * 16,
-                               options.operations_max * 16, slots * 4, slots * 4});
-  slots_ = static_cast<Slot*>(calloc(slots, sizeof(Slot)));
-  received_ = static_cast<uint8_t*>(malloc(options.cipher_read_bytes));
-  encrypted_ =
-      static_cast<uint8_t*>(malloc(std::max(options.cipher_send_bytes, kCipherRecordBytes)));
-  bio_method_ = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "reactor");
-  handle_ = new (std::nothrow) Handle{this, 1};
-  if (handle_ == nullptr || memory_ == nullptr || slots_ == nullptr || received_ == nullptr || encrypted_ == nullptr ||
-      bio_method_ == nullptr) {
+  sizes_ = sizes;
+  const size_t slots = sizes.connections_max + 1, arena_bytes = sizes.arena_bytes + sizes.scratch_bytes;
+  const size_t number_count = 4 * (sizes.events_max + sizes.operations_max) + 2 * slots;
+  memory_ = SharedMemory::Map(number_count * sizeof(int32_t) + arena_bytes);
+  if (memory_ == nullptr) return ENOMEM;
+  auto numbers = [this](size_t count) {
+    return static_cast<int32_t*>(memory_->Take(count * sizeof(int32_t)));
+  };
+  events_ = numbers(4 * sizes.events_max);
+  operations_ = numbers(4 * sizes.operations_max);
+  pending_ = numbers(slots);
+  credit_ = numbers(slots);
+  arena_ = static_cast<uint8_t*>(memory_->Take(arena_bytes));
+  slots_ = Allocate<Slot>(slots);
+  received_ = Allocate<uint8_t>(sizes.cipher_read_bytes);
+  encrypted_ = Allocate<uint8_t>(std::max(sizes.cipher_send_bytes, kCipherRecordBytes));
+  bio_method_.reset(BIO_meth_new(BIO_TYPE_SOURCE_SINK, "reactor"));
+  if (!events_ || !operations_ || !pending_ || !credit_ || !arena_ || !slots_ || !received_ ||
+      !encrypted_ || !bio_method_) {
     return ENOMEM;
   }
-  BIO_meth_set_read(bio_method_, ReadCipher);
-  BIO_meth_set_write(bio_method_, WriteCipher);
-  BIO_meth_set_ctrl(bio_method_, ControlCipher);
+  credit_[0] = static_cast<int32_t>(sizes.arena_bytes);
+  BIO_meth_set_read(bio_method_.get(), ReadCipher);
+  BIO_meth_set_write(bio_method_.get(), WriteCipher);
+  BIO_meth_set_ctrl(bio_method_.get(), ControlCipher);
 
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll_.IsOpen()) return errno;
-  int error = JoinLoop();
+  const int error = JoinLoop();
   if (error != 0) return error;
 
-  napi_value name = nullptr;
-  napi_create_string_utf8(env, "Reactor", NAPI_AUTO_LENGTH, &name);
   napi_create_reference(env, turn, 1, &turn_);
-  napi_async_init(env, nullptr, name, &async_context_);
-  napi_add_async_cleanup_hook(
-      env,
-      [](napi_async_cleanup_hook_handle, void* data) { static_cast<Reactor*>(data)->Close(); },
-      this, &cleanup_);
+  napi_async_init(env, nullptr, FromText(env, "Reactor"), &async_context_);
+  auto close = [](napi_async_cleanup_hook_handle, void* reactor) {
+    static_cast<Reactor*>(reactor)->Close();
+  };
+  napi_add_async_cleanup_hook(env, close, this, &cleanup_);
+  memory_->reactor = this;
   return 0;
+}
+
+bool Reactor::AddArrays(napi_value object) {
+  const auto add = [&](const char* name, void* block, napi_typedarray_type type, size_t length) {
+    napi_value array = memory_->ToArray(env_, block, type, length);
+    if (array != nullptr) SetProperty(env_, object, name, array);
+    return array != nullptr;
+  };
+  return add("arena", arena_, napi_uint8_array, sizes_.arena_bytes + sizes_.scratch_bytes) &&
+         add("events", events_, napi_int32_array, 4 * sizes_.events_max) &&
+         add("operations", operations_, napi_int32_array, 4 * sizes_.operations_max) &&
+         add("pending", pending_, napi_int32_array, sizes_.connections_max + 1) &&
+         add("credit", credit_, napi_int32_array, sizes_.connections_max + 1);
 }
 
 // A thread waits in the set of its first reactor, with libuv's set inside: the other way round, a
@@ -87,19 +106,13 @@ int Reactor::JoinLoop() {
 }
 
 Reactor::~Reactor() {
-  if (handle_ != nullptr) LeaveHandle(handle_);
-  if (memory_ != nullptr) memory_->Release();
-  if (bio_method_ != nullptr) BIO_meth_free(bio_method_);
-  for (size_t i = 0; i < spare_stage_count_; ++i) free(spare_stages_[i]);
-  free(slots_);
-  free(received_);
-  free(encrypted_);
+  if (memory_ != nullptr) memory_->Leave();
 }
 
 void Reactor::Close() {
   if (closed_) return;
   closed_ = true;
-  handle_->reactor = nullptr;
+  memory_->reactor = nullptr;
   for (uint32_t slot = 1; slot <= slots_used_; ++slot) {
     if (Connection* connection = slots_[slot].connection) {
       Close(connection);
@@ -114,10 +127,6 @@ void Reactor::Close() {
   }
   // A batch that is running still stands on them.
   if (!in_batch_) DropReferences();
-}
-
-void Reactor::LeaveHandle(Handle* handle) {
-  if (--handle->owners == 0) delete handle;
 }
 
 void Reactor::LetGo(uv_handle_t* handle) {

@@ -4,6 +4,7 @@
 
 #include <node_api.h>
 #include <sys/epoll.h>
+#include <sys/uio.h>
 #include <uv.h>
 
 #include <cstdint>
@@ -12,13 +13,14 @@
 #include "address.h"
 #include "functions.h"
 #include "reactor_connection.h"
+#include "owned.h"
 #include "shared_memory.h"
-#include "tls_contexts.h"
+#include "tls_context.h"
 #include "unique_fd.h"
 
 namespace ztunnel {
 
-struct ReactorOptions {
+struct ReactorSizes {
   size_t arena_bytes, scratch_bytes, events_max, operations_max, connections_max;
   size_t plain_read_bytes, cipher_read_bytes, cipher_send_bytes, accepts_per_turn;
   size_t queue_bytes_max, rekey_bytes;
@@ -27,17 +29,9 @@ struct ReactorOptions {
 class Reactor {
  public:
   // Returns nullptr with an exception on failure.
-  static Reactor* Make(napi_env env, const ReactorOptions& options, napi_value turn);
-  // What JavaScript's functions are made with; outlives the reactor.
-  struct Handle {
-    Reactor* reactor;
-    size_t owners;
-  };
-  Handle* JoinHandle() {
-    ++handle_->owners;
-    return handle_;
-  }
-  static void LeaveHandle(Handle* handle);
+  static Reactor* Make(napi_env env, const ReactorSizes& sizes, napi_value turn);
+  // Sets what JavaScript sees of its memory. Returns false with an exception.
+  bool AddArrays(napi_value object);
   // Closes everything; deletes the reactor when libuv has let go of it.
   void Close();
 
@@ -51,15 +45,9 @@ class Reactor {
   void Perform(uint32_t operation_count);
   // To be called when JavaScript called, not the loop: failures are told in the next batch.
   void WakeUp();
-  // From the next batch on.
-  void LimitBatches(size_t bytes) { batch_bytes_max_ = bytes; }
 
-  TlsContexts& Contexts() { return contexts_; }
   SharedMemory* Memory() const { return memory_; }
-  const ReactorOptions& Options() const { return options_; }
-  uint64_t StaleOperations() const { return stale_operations_; }
-
-  enum Block { kArena, kEvents, kOperations, kPending, kCredit };
+  const ReactorSizes& Sizes() const { return sizes_; }
 
  private:
   struct Slot {
@@ -72,7 +60,7 @@ class Reactor {
   ~Reactor();
 
   // reactor.cc
-  int Prepare(napi_env env, const ReactorOptions& options, napi_value turn);
+  int Prepare(napi_env env, const ReactorSizes& sizes, napi_value turn);
   int JoinLoop();
   void LetGo(uv_handle_t* handle);
   void DropReferences();
@@ -88,7 +76,6 @@ class Reactor {
   void Occupy(size_t end);
   void Emit(Event kind, int32_t id, int64_t a = 0, int64_t b = 0);
   void Deliver();
-  bool ReadCount(napi_value result, uint32_t* count);
   void ReportFailures();
 
   // reactor_connection.cc
@@ -102,7 +89,7 @@ class Reactor {
   void Fail(Connection* connection, int failure, int detail = 0, const std::string& words = "");
   void Close(Connection* connection);
   void Forget(Connection* connection);
-  void Enqueue(Connection* connection, const uint8_t* bytes, size_t count);
+  void Send(Connection* connection, iovec* pieces, size_t piece_count);
   void FlushQueue(Connection* connection);
   void FinishEnding(Connection* connection);
   void TellPending(const Connection& connection);
@@ -152,10 +139,15 @@ class Reactor {
   int open_handles_ = 0;
   UniqueFd epoll_;
 
-  ReactorOptions options_ = {};
-  Handle* handle_ = nullptr;
+  ReactorSizes sizes_ = {};
   SharedMemory* memory_ = nullptr;
-  size_t batch_bytes_max_ = 0;
+  // Blocks of it. The place of nobody, slot 0, has a use of its own: in `pending_` it counts the
+  // operations that were ignored, in `credit_` it tells what a batch may read.
+  int32_t* events_ = nullptr;
+  int32_t* operations_ = nullptr;
+  int32_t* pending_ = nullptr;
+  int32_t* credit_ = nullptr;
+  uint8_t* arena_ = nullptr;
   // What each read of this batch takes at most, within the options.
   size_t read_bytes_max_ = 0;
   size_t arena_used_ = 0;
@@ -163,27 +155,25 @@ class Reactor {
   bool in_batch_ = false;
   bool closed_ = false;
 
-  Slot* slots_ = nullptr;
+  Block<Slot> slots_;
   uint16_t free_slot_ = 0;
   uint32_t slots_used_ = 0;
   Connection* dirty_ = nullptr;
   Connection* failed_ = nullptr;
-  uint64_t stale_operations_ = 0;
 
-  TlsContexts contexts_;
-  BIO_METHOD* bio_method_ = nullptr;
+  Owned<BIO_METHOD, BIO_meth_free> bio_method_;
   // Ciphertext just received, and whose it is; read by OpenSSL within the same call.
-  uint8_t* received_ = nullptr;
+  Block<uint8_t> received_;
   size_t received_start_ = 0;
   size_t received_end_ = 0;
   Connection* receiver_ = nullptr;
   // Ciphertext about to be sent, and whose it is.
-  uint8_t* encrypted_ = nullptr;
+  Block<uint8_t> encrypted_;
   size_t encrypted_bytes_ = 0;
   Connection* sender_ = nullptr;
   // Stages that no tunnel uses at the moment.
   static constexpr size_t kSpareStagesMax = 64;
-  uint8_t* spare_stages_[kSpareStagesMax] = {};
+  Block<uint8_t> spare_stages_[kSpareStagesMax];
   size_t spare_stage_count_ = 0;
 };
 

@@ -1,5 +1,6 @@
 // The table of connections, and what plain ones and tunnels have in common.
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -33,7 +34,7 @@ Connection* Reactor::Find(int32_t id) const {
 }
 
 bool Reactor::HasRoom() const {
-  return free_slot_ != 0 || slots_used_ < options_.connections_max;
+  return free_slot_ != 0 || slots_used_ < sizes_.connections_max;
 }
 
 // Takes the descriptor on success; otherwise returns nullptr with errno.
@@ -58,8 +59,8 @@ Connection* Reactor::Add(int fd, unsigned flags) {
   connection->fd = fd;
   connection->flags = static_cast<uint16_t>(flags);
   connection->id = (slots_[slot].generation & kGenerationMask) << kSlotBits | slot;
-  memory_->Numbers(kPending)[slot] = 0;
-  memory_->Numbers(kCredit)[slot] = 0;
+  pending_[slot] = 0;
+  credit_[slot] = 0;
   return connection;
 }
 
@@ -88,7 +89,7 @@ bool Reactor::WantsRead(const Connection& connection) const {
     return false;
   }
   return connection.ssl != nullptr || connection.Is(Connection::kListener) ||
-         memory_->Numbers(kCredit)[connection.id & kSlotMask] > 0;
+         credit_[connection.id & kSlotMask] > 0;
 }
 
 uint32_t Reactor::WantedEvents(const Connection& connection) const {
@@ -126,7 +127,7 @@ void Reactor::Fail(Connection* connection, int failure, int detail, const std::s
   connection->flags |= Connection::kFailed;
   connection->failure = failure;
   connection->failure_detail = detail;
-  if (!words.empty()) connection->words = strdup(words.c_str());
+  if (!words.empty()) connection->words.reset(strdup(words.c_str()));
   connection->queue.Clear();
   TellPending(*connection);
   LeaveSet(connection);
@@ -145,10 +146,6 @@ void Reactor::Forget(Connection* connection) {
     sender_ = nullptr;
     encrypted_bytes_ = 0;
   }
-  if (connection->ssl != nullptr) SSL_free(connection->ssl);
-  free(connection->stage);
-  free(connection->words);
-
   const auto slot = static_cast<uint16_t>(connection->id & kSlotMask);
   slots_[slot].connection = nullptr;
   ++slots_[slot].generation;
@@ -163,11 +160,27 @@ void Reactor::Close(Connection* connection) {
   Forget(connection);
 }
 
-void Reactor::Enqueue(Connection* connection, const uint8_t* bytes, size_t count) {
-  if (count > options_.queue_bytes_max - connection->queue.Size()) {
-    return Fail(connection, ENOBUFS);
+// Gives bytes to the kernel; what it does not take waits behind what is waiting. Uses up the pieces.
+void Reactor::Send(Connection* connection, iovec* pieces, size_t piece_count) {
+  ByteQueue& queue = connection->queue;
+  size_t sent = 0;
+  if (queue.Size() == 0 && !connection->Is(Connection::kConnecting)) {
+    msghdr message = {};
+    message.msg_iov = pieces;
+    message.msg_iovlen = piece_count;
+    const ssize_t taken = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (taken < 0 && errno != EAGAIN && errno != EINTR) return Fail(connection, errno);
+    sent = static_cast<size_t>(std::max(taken, ssize_t{0}));
   }
-  if (!connection->queue.Append(bytes, count)) return Fail(connection, ENOMEM);
+  for (const iovec* piece = pieces; piece < pieces + piece_count; ++piece) {
+    const size_t skipped = std::min(sent, piece->iov_len), left = piece->iov_len - skipped;
+    sent -= skipped;
+    if (left == 0) continue;
+    if (left > sizes_.queue_bytes_max - queue.Size()) return Fail(connection, ENOBUFS);
+    if (!queue.Append(static_cast<uint8_t*>(piece->iov_base) + skipped, left)) {
+      return Fail(connection, ENOMEM);
+    }
+  }
   TellPending(*connection);
 }
 
@@ -194,8 +207,7 @@ void Reactor::FinishEnding(Connection* connection) {
 }
 
 void Reactor::TellPending(const Connection& connection) {
-  memory_->Numbers(kPending)[connection.id & kSlotMask] =
-      static_cast<int32_t>(connection.queue.Size());
+  pending_[connection.id & kSlotMask] = static_cast<int32_t>(connection.queue.Size());
 }
 
 }  // namespace ztunnel

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "byte_queue.h"
 #include "openssl_abi.h"
+#include "owned.h"
 
 namespace ztunnel {
 
@@ -52,16 +52,16 @@ struct Connection {
   ByteQueue queue;
 
   // Tunnels: small writes of this batch, which share a record, and bytes under the current key.
-  SSL* ssl = nullptr;
-  uint8_t* stage = nullptr;
+  Owned<SSL, SSL_free> ssl;
+  Block<uint8_t> stage;
   size_t staged_bytes = 0;
   uint64_t key_bytes = 0;
   Connection* next_dirty = nullptr;
 
-  // What ERROR tells; `words` is malloc'ed, nullptr for an errno.
+  // What ERROR tells; no words for an errno.
   int32_t failure = 0;
   int32_t failure_detail = 0;
-  char* words = nullptr;
+  Block<char> words;
   Connection* next_failed = nullptr;
 };
 

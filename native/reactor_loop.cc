@@ -36,7 +36,7 @@ void Reactor::RunBatches() {
 bool Reactor::RunBatch(int timeout_ms) {
   epoll_event ready[kReadyMax];
   const int count = epoll_wait(epoll_.Get(), ready, kReadyMax, timeout_ms);
-  read_bytes_max_ = std::max(batch_bytes_max_ / static_cast<size_t>(std::max(count, 1)),
+  read_bytes_max_ = std::max(static_cast<size_t>(std::max(credit_[0] / std::max(count, 1), 0)),
                              kSharedReadBytesMin);
   bool libuv_is_ready = false;
   in_batch_ = true;
@@ -88,18 +88,18 @@ void Reactor::Dispatch(const epoll_event& ready) {
 }
 
 void Reactor::Reserve(size_t arena_bytes) {
-  if (options_.arena_bytes - arena_used_ < arena_bytes ||
-      options_.events_max - event_count_ < kEventsPerStep) {
+  if (sizes_.arena_bytes - arena_used_ < arena_bytes ||
+      sizes_.events_max - event_count_ < kEventsPerStep) {
     Deliver();
   }
 }
 
 void Reactor::Occupy(size_t end) {
-  arena_used_ = std::min((end + 15) & ~size_t{15}, options_.arena_bytes);
+  arena_used_ = std::min((end + 15) & ~size_t{15}, sizes_.arena_bytes);
 }
 
 void Reactor::Emit(Event kind, int32_t id, int64_t a, int64_t b) {
-  int32_t* entry = memory_->Numbers(kEvents) + 4 * event_count_++;
+  int32_t* entry = events_ + 4 * event_count_++;
   entry[0] = kind;
   entry[1] = id;
   entry[2] = static_cast<int32_t>(a);
@@ -125,10 +125,10 @@ void Reactor::Deliver() {
   // may already fill the list anew and flush it.
   napi_callback_scope callback = nullptr;
   if (napi_open_callback_scope(env, receiver, async_context_, &callback) == napi_ok) {
-    uint32_t operations = 0;
-    if (napi_call_function(env, receiver, turn, 1, &argument, &result) == napi_ok &&
-        ReadCount(result, &operations) && !closed_) {
-      Perform(operations);
+    if (napi_call_function(env, receiver, turn, 1, &argument, &result) == napi_ok) {
+      auto operations = RequireInteger(env, result, "the number of operations",
+                                       static_cast<int64_t>(sizes_.operations_max));
+      if (operations && !closed_) Perform(static_cast<uint32_t>(*operations));
     }
     arena_used_ = 0;
     if (Pending(env)) {
@@ -139,13 +139,6 @@ void Reactor::Deliver() {
     napi_close_callback_scope(env, callback);
   }
   napi_close_handle_scope(env, scope);
-}
-
-bool Reactor::ReadCount(napi_value result, uint32_t* count) {
-  std::optional<int64_t> given = RequireInteger(env_, result, "the number of operations",
-                                                static_cast<int64_t>(options_.operations_max));
-  if (given) *count = static_cast<uint32_t>(*given);
-  return given.has_value();
 }
 
 void Reactor::ReportFailures() {

@@ -10,18 +10,18 @@ namespace ztunnel {
 bool Reactor::InArena(int32_t offset, int32_t length) const {
   return offset >= 0 && length >= 0 &&
          static_cast<size_t>(offset) + static_cast<size_t>(length) <=
-             options_.arena_bytes + options_.scratch_bytes;
+             sizes_.arena_bytes + sizes_.scratch_bytes;
 }
 
 void Reactor::Perform(uint32_t operation_count) {
   for (uint32_t index = 0; index < operation_count;) {
-    const int32_t* operation = memory_->Numbers(kOperations) + 4 * index;
+    const int32_t* operation = operations_ + 4 * index;
     Connection* connection = Find(operation[1]);
     if (connection != nullptr && operation[0] == kWrite && connection->ssl == nullptr) {
       index = WritePlain(connection, index, operation_count);
       continue;
     }
-    if (connection == nullptr || !PerformOne(connection, operation)) ++stale_operations_;
+    if (connection == nullptr || !PerformOne(connection, operation)) ++pending_[0];
     ++index;
   }
   FlushDirty();
@@ -32,8 +32,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
   const int32_t a = operation[2], b = operation[3];
   switch (operation[0]) {
     case kWrite:
-      return InArena(a, b) && WriteTunnel(connection, memory_->Bytes(kArena) + a,
-                                          static_cast<size_t>(b));
+      return InArena(a, b) && WriteTunnel(connection, arena_ + a, static_cast<size_t>(b));
     case kEnd:
       if (connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed)) {
         return false;
@@ -66,7 +65,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       if (connection->ssl != nullptr) {
         FlushTunnel(connection);
         // What the peer sent meanwhile must not turn our last words into an RST.
-        recv(connection->fd, nullptr, options_.cipher_read_bytes, MSG_TRUNC | MSG_DONTWAIT);
+        recv(connection->fd, nullptr, sizes_.cipher_read_bytes, MSG_TRUNC | MSG_DONTWAIT);
       }
       Close(connection);
       return true;

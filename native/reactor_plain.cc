@@ -1,7 +1,7 @@
 // Plain TCP: accept, connect, read, write.
-#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "reactor.h"
@@ -14,28 +14,16 @@ constexpr size_t kPiecesMax = 64;
 
 // The connection that waited is gone or broken; the next one may be fine (accept(2)).
 bool IsOfOneConnection(int error) {
-  switch (error) {
-    case EINTR:
-    case ECONNABORTED:
-    case ENETDOWN:
-    case EPROTO:
-    case ENOPROTOOPT:
-    case EHOSTDOWN:
-    case ENONET:
-    case EHOSTUNREACH:
-    case EOPNOTSUPP:
-    case ENETUNREACH:
-      return true;
-    default:
-      return false;
-  }
+  constexpr int kErrors[] = {EINTR,     ECONNABORTED, ENETDOWN,     EPROTO,     ENOPROTOOPT,
+                             EHOSTDOWN, ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
+  return std::find(std::begin(kErrors), std::end(kErrors), error) != std::end(kErrors);
 }
 
 }  // namespace
 
 void Reactor::Accept(Connection* listener) {
   const int32_t id = listener->id;
-  for (size_t i = 0; i < options_.accepts_per_turn; ++i) {
+  for (size_t i = 0; i < sizes_.accepts_per_turn; ++i) {
     Reserve(0);
     listener = Find(id);
     if (listener == nullptr || listener->Is(Connection::kPaused)) return;
@@ -88,16 +76,16 @@ void Reactor::FinishConnect(Connection* connection) {
 
 void Reactor::ReadPlain(Connection* connection) {
   const int32_t id = connection->id;
-  const int32_t* credit = memory_->Numbers(kCredit) + (id & 0xffff);
-  const size_t most = std::min(options_.plain_read_bytes, read_bytes_max_);
+  const int32_t* credit = credit_ + (id & 0xffff);
+  const size_t most = std::min(sizes_.plain_read_bytes, read_bytes_max_);
   Reserve(kHeadroomBytes + std::min(static_cast<size_t>(*credit), most));
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
   // A turn in between may have raised it beyond what is reserved.
   const size_t offset = arena_used_ + kHeadroomBytes;
   const size_t wanted =
-      std::min({static_cast<size_t>(*credit), most, options_.arena_bytes - offset});
-  ssize_t count = recv(connection->fd, memory_->Bytes(kArena) + offset, wanted, MSG_DONTWAIT);
+      std::min({static_cast<size_t>(*credit), most, sizes_.arena_bytes - offset});
+  ssize_t count = recv(connection->fd, arena_ + offset, wanted, MSG_DONTWAIT);
   if (count > 0) {
     Emit(kData, id, static_cast<int64_t>(offset), count);
     Occupy(offset + static_cast<size_t>(count));
@@ -117,37 +105,18 @@ uint32_t Reactor::WritePlain(Connection* connection, uint32_t first, uint32_t op
   bool takes = !connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed);
   uint32_t index = first;
   for (; index < operation_count && piece_count < kPiecesMax; ++index) {
-    const int32_t* operation = memory_->Numbers(kOperations) + 4 * index;
+    const int32_t* operation = operations_ + 4 * index;
     const int32_t offset = operation[2], length = operation[3];
     if (operation[0] != kWrite || operation[1] != connection->id) break;
     if (!takes || !InArena(offset, length)) {
-      ++stale_operations_;
+      ++pending_[0];
       continue;
     }
-    pieces[piece_count++] = {memory_->Bytes(kArena) + offset, static_cast<size_t>(length)};
+    pieces[piece_count++] = {arena_ + offset, static_cast<size_t>(length)};
     total += static_cast<size_t>(length);
   }
   if (total == 0) return index;
-
-  size_t sent = 0;
-  if (connection->queue.Size() == 0 && !connection->Is(Connection::kConnecting)) {
-    msghdr message = {};
-    message.msg_iov = pieces;
-    message.msg_iovlen = piece_count;
-    ssize_t count = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (count < 0 && errno != EAGAIN && errno != EINTR) {
-      Fail(connection, errno);
-      return index;
-    }
-    if (count > 0) sent = static_cast<size_t>(count);
-  }
-  for (size_t i = 0; i < piece_count && !connection->Is(Connection::kFailed); ++i) {
-    size_t skipped = std::min(sent, pieces[i].iov_len);
-    sent -= skipped;
-    if (skipped == pieces[i].iov_len) continue;
-    Enqueue(connection, static_cast<uint8_t*>(pieces[i].iov_base) + skipped,
-            pieces[i].iov_len - skipped);
-  }
+  Send(connection, pieces, piece_count);
   UpdateInterest(connection);
   return index;
 }

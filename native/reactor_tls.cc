@@ -4,26 +4,12 @@
 // both buffers belong to the thread, so an idle tunnel has none. It never waits: what is not there
 // yet is asked for again, and whatever it writes is taken.
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "reactor.h"
 
 namespace ztunnel {
-namespace {
-
-// "no application protocol" and "unknown CA" as RFC 8446 spells them.
-std::string AlertName(int alert) {
-  // OpenSSL keeps the names of the alerts that came with TLS 1.3 to itself.
-  if (alert == 109) return "missing_extension";
-  if (alert == 116) return "certificate_required";
-  std::string name = SSL_alert_desc_string_long(alert);
-  for (char& letter : name) letter = letter == ' ' ? '_' : static_cast<char>(tolower(letter));
-  return name == "unknown" ? std::to_string(alert) : name;
-}
-
-}  // namespace
-
 int Reactor::ReadCipher(BIO* bio, char* into, int count) {
   auto* connection = static_cast<Connection*>(BIO_get_data(bio));
   Reactor* reactor = connection->reactor;
@@ -36,7 +22,7 @@ int Reactor::ReadCipher(BIO* bio, char* into, int count) {
     return -1;
   }
   size_t taken = std::min(left, static_cast<size_t>(count));
-  memcpy(into, reactor->received_ + reactor->received_start_, taken);
+  memcpy(into, reactor->received_.get() + reactor->received_start_, taken);
   reactor->received_start_ += taken;
   return static_cast<int>(taken);
 }
@@ -47,17 +33,14 @@ long Reactor::ControlCipher(BIO*, int command, long, void*) {
 
 bool Reactor::StartTls(Connection* connection, SSL_CTX* context, bool server) {
   ERR_clear_error();
-  SSL* ssl = SSL_new(context);
-  BIO* bio = ssl == nullptr ? nullptr : BIO_new(bio_method_);
-  if (bio == nullptr) {
-    if (ssl != nullptr) SSL_free(ssl);
-    return false;
-  }
+  Owned<SSL, SSL_free> ssl(SSL_new(context));
+  BIO* bio = ssl == nullptr ? nullptr : BIO_new(bio_method_.get());
+  if (bio == nullptr) return false;
   BIO_set_data(bio, connection);
   BIO_set_init(bio, 1);
-  SSL_set_bio(ssl, bio, bio);
-  server ? SSL_set_accept_state(ssl) : SSL_set_connect_state(ssl);
-  connection->ssl = ssl;
+  SSL_set_bio(ssl.get(), bio, bio);
+  server ? SSL_set_accept_state(ssl.get()) : SSL_set_connect_state(ssl.get());
+  connection->ssl = std::move(ssl);
   connection->flags |= static_cast<uint16_t>(Connection::kHandshake | (server ? Connection::kServer : 0));
   if (!server && !connection->Is(Connection::kConnecting)) {
     Handshake(connection);
@@ -70,11 +53,11 @@ bool Reactor::StartTls(Connection* connection, SSL_CTX* context, bool server) {
 // Goes on with the handshake; tells OPEN when it is done. The caller has reserved and sends.
 void Reactor::Handshake(Connection* connection) {
   ERR_clear_error();
-  int result = SSL_do_handshake(connection->ssl);
+  int result = SSL_do_handshake(connection->ssl.get());
   if (result == 1) {
     connection->flags &= static_cast<uint16_t>(~Connection::kHandshake);
     Emit(kOpen, connection->id);
-  } else if (SSL_get_error(connection->ssl, result) != SSL_ERROR_WANT_READ) {
+  } else if (SSL_get_error(connection->ssl.get(), result) != SSL_ERROR_WANT_READ) {
     FailTls(connection);
   }
 }
@@ -82,11 +65,11 @@ void Reactor::Handshake(Connection* connection) {
 void Reactor::ReadTunnel(Connection* connection) {
   const int32_t id = connection->id;
   // All that can come out: this read, and a record of which all but the end came earlier.
-  const size_t most = std::min(options_.cipher_read_bytes, read_bytes_max_);
+  const size_t most = std::min(sizes_.cipher_read_bytes, read_bytes_max_);
   Reserve(most + kRecordBytes);
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
-  ssize_t count = recv(connection->fd, received_, most, MSG_DONTWAIT);
+  ssize_t count = recv(connection->fd, received_.get(), most, MSG_DONTWAIT);
   if (count < 0) {
     if (errno != EAGAIN && errno != EINTR) Fail(connection, errno);
     return;
@@ -114,8 +97,8 @@ void Reactor::Decrypt(Connection* connection) {
   // taken is a part of a record at most, not worth asking for.
   while (result == 1 && received_start_ < received_end_) {
     size_t count = 0;
-    result = SSL_read_ex(connection->ssl, memory_->Bytes(kArena) + arena_used_,
-                         options_.arena_bytes - arena_used_, &count);
+    result = SSL_read_ex(connection->ssl.get(), arena_ + arena_used_,
+                         sizes_.arena_bytes - arena_used_, &count);
     arena_used_ += count;
   }
   if (arena_used_ > start) {
@@ -123,7 +106,7 @@ void Reactor::Decrypt(Connection* connection) {
          static_cast<int64_t>(arena_used_ - start));
     Occupy(arena_used_);
   }
-  switch (SSL_get_error(connection->ssl, result)) {
+  switch (SSL_get_error(connection->ssl.get(), result)) {
     case SSL_ERROR_NONE:
     case SSL_ERROR_WANT_READ:
       return;
@@ -139,16 +122,14 @@ void Reactor::Decrypt(Connection* connection) {
 // Says why OpenSSL gave up on the peer, after its last words to it are out.
 void Reactor::FailTls(Connection* connection) {
   const unsigned long error = ERR_peek_error();
-  const int reason = ERR_GET_REASON(error);
+  const bool is_tls = ERR_GET_LIB(error) == ERR_LIB_SSL;
+  const int reason = ERR_GET_REASON(error), alert = reason - SSL_AD_REASON_OFFSET;
   const std::string words = TakeOpenSslError();
   if (sender_ == connection) FlushCipher();
-  if (ERR_GET_LIB(error) != ERR_LIB_SSL) {
-    Fail(connection, kProtocol, reason, words);
-  } else if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + UINT8_MAX) {
-    const int alert = reason - SSL_AD_REASON_OFFSET;
-    Fail(connection, kAlertReceived, alert, "alert " + AlertName(alert));
-  } else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-    const long verdict = SSL_get_verify_result(connection->ssl);
+  if (is_tls && alert > 0 && alert <= UINT8_MAX) {
+    Fail(connection, kAlertReceived, alert, words);
+  } else if (is_tls && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+    const long verdict = SSL_get_verify_result(connection->ssl.get());
     Fail(connection, kUntrusted, static_cast<int>(verdict),
          words + ": " + X509_verify_cert_error_string(verdict));
   } else {

@@ -1,7 +1,7 @@
 // Tunnels: from plaintext in the arena to ciphertext on its way.
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "reactor.h"
 
@@ -35,11 +35,11 @@ bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t c
 // Returns false when there is no memory.
 bool Reactor::Stage(Connection* connection, const uint8_t* bytes, size_t count) {
   if (connection->stage == nullptr) {
-    connection->stage = spare_stage_count_ > 0 ? spare_stages_[--spare_stage_count_]
-                                               : static_cast<uint8_t*>(malloc(kRecordBytes));
+    connection->stage = spare_stage_count_ > 0 ? std::move(spare_stages_[--spare_stage_count_])
+                                               : Allocate<uint8_t>(kRecordBytes);
     if (connection->stage == nullptr) return false;
   }
-  memcpy(connection->stage + connection->staged_bytes, bytes, count);
+  memcpy(connection->stage.get() + connection->staged_bytes, bytes, count);
   connection->staged_bytes += count;
   return true;
 }
@@ -48,20 +48,20 @@ void Reactor::Encrypt(Connection* connection, const uint8_t* bytes, size_t count
   if (connection->Is(Connection::kFailed)) return;
   ERR_clear_error();
   connection->key_bytes += count;
-  if (connection->key_bytes > options_.rekey_bytes &&
-      SSL_version(connection->ssl) >= TLS1_3_VERSION &&
-      SSL_key_update(connection->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1) {
+  if (connection->key_bytes > sizes_.rekey_bytes &&
+      SSL_version(connection->ssl.get()) >= TLS1_3_VERSION &&
+      SSL_key_update(connection->ssl.get(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1) {
     connection->key_bytes = count;
   }
   size_t written = 0;
-  if (SSL_write_ex(connection->ssl, bytes, count, &written) != 1) FailTls(connection);
+  if (SSL_write_ex(connection->ssl.get(), bytes, count, &written) != 1) FailTls(connection);
 }
 
 void Reactor::EndTunnel(Connection* connection) {
   FlushStage(connection);
   ERR_clear_error();
   // An unfinished handshake has no close_notify to send.
-  if (!connection->Is(Connection::kHandshake | Connection::kFailed)) SSL_shutdown(connection->ssl);
+  if (!connection->Is(Connection::kHandshake | Connection::kFailed)) SSL_shutdown(connection->ssl.get());
   FlushTunnel(connection);
 }
 
@@ -69,9 +69,9 @@ void Reactor::AlertTunnel(Connection* connection, int alert) {
   FlushStage(connection);
   ERR_clear_error();
   if (&ssl3_send_alert != nullptr) {
-    ssl3_send_alert(connection->ssl, SSL3_AL_FATAL, alert);
+    ssl3_send_alert(connection->ssl.get(), SSL3_AL_FATAL, alert);
   } else {
-    SSL_shutdown(connection->ssl);
+    SSL_shutdown(connection->ssl.get());
   }
 }
 
@@ -99,30 +99,17 @@ void Reactor::FlushTunnel(Connection* connection) {
 
 void Reactor::FlushStage(Connection* connection) {
   if (connection->stage == nullptr) return;
-  uint8_t* stage = connection->stage;
-  Encrypt(connection, stage, connection->staged_bytes);
-  connection->stage = nullptr;
-  connection->staged_bytes = 0;
-  if (spare_stage_count_ < kSpareStagesMax) {
-    spare_stages_[spare_stage_count_++] = stage;
-  } else {
-    free(stage);
-  }
+  Block<uint8_t> stage = std::move(connection->stage);
+  Encrypt(connection, stage.get(), std::exchange(connection->staged_bytes, 0));
+  if (spare_stage_count_ < kSpareStagesMax) spare_stages_[spare_stage_count_++] = std::move(stage);
 }
 
 void Reactor::FlushCipher() {
-  Connection* connection = sender_;
-  const size_t count = encrypted_bytes_;
-  sender_ = nullptr;
-  encrypted_bytes_ = 0;
-  if (connection == nullptr || count == 0 || connection->failure > 0) return;
-  size_t sent = 0;
-  if (connection->queue.Size() == 0 && !connection->Is(Connection::kConnecting)) {
-    ssize_t taken = send(connection->fd, encrypted_, count, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (taken < 0 && errno != EAGAIN && errno != EINTR) return Fail(connection, errno);
-    if (taken > 0) sent = static_cast<size_t>(taken);
-  }
-  if (sent < count) Enqueue(connection, encrypted_ + sent, count - sent);
+  Connection* connection = std::exchange(sender_, nullptr);
+  iovec piece = {encrypted_.get(), std::exchange(encrypted_bytes_, 0)};
+  // An errno: the socket is broken.
+  if (connection == nullptr || piece.iov_len == 0 || connection->failure > 0) return;
+  Send(connection, &piece, 1);
 }
 
 int Reactor::WriteCipher(BIO* bio, const char* bytes, int count) {
@@ -134,14 +121,14 @@ int Reactor::WriteCipher(BIO* bio, const char* bytes, int count) {
     reactor->sender_ = connection;
   }
   // A record goes out whole; what a send takes stays in the cache of the processor.
-  const size_t most = std::max(reactor->options_.cipher_send_bytes, kCipherRecordBytes);
+  const size_t most = std::max(reactor->sizes_.cipher_send_bytes, kCipherRecordBytes);
   for (size_t done = 0, all = static_cast<size_t>(std::max(count, 0)); done < all;) {
     size_t taken = std::min(all - done, most);
     if (reactor->encrypted_bytes_ + taken > most) {
       reactor->FlushCipher();
       reactor->sender_ = connection;
     }
-    memcpy(reactor->encrypted_ + reactor->encrypted_bytes_, bytes + done, taken);
+    memcpy(reactor->encrypted_.get() + reactor->encrypted_bytes_, bytes + done, taken);
     reactor->encrypted_bytes_ += taken;
     done += taken;
   }

@@ -6,39 +6,38 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 
 namespace ztunnel {
 
-// Blocks of zeroed whole pages, each followed by a page that nobody may touch. Lives until its maker
-// and every array that was made of it have let go, so a view kept by JavaScript is never a dangling
-// one.
+class Reactor;
+
+// Blocks of zeroed whole pages, each followed by a page that nobody may touch. Lives until its maker,
+// every array and every method that was made of it have let go, so a view kept by JavaScript is never
+// a dangling one.
 class SharedMemory {
  public:
   static constexpr size_t kBlocksMax = 5;
 
-  // Returns nullptr when there is no memory. The caller must Release() it.
-  static SharedMemory* Map(std::initializer_list<size_t> block_bytes);
-  void Release();
+  // For blocks of so many bytes together. Returns nullptr when there is no memory. The caller must
+  // Leave() it.
+  static SharedMemory* Map(size_t bytes);
+  void Join() { ++owners_; }
+  void Leave();
 
-  uint8_t* Bytes(size_t block) const { return blocks_[block].data; }
-  int32_t* Numbers(size_t block) const { return reinterpret_cast<int32_t*>(blocks_[block].data); }
-
+  // The next block; nullptr when there is no memory.
+  void* Take(size_t bytes);
   // A typed array over a block; once for each. Returns nullptr with an exception on failure.
-  napi_value ToArray(napi_env env, size_t block, napi_typedarray_type type);
+  napi_value ToArray(napi_env env, void* block, napi_typedarray_type type, size_t length);
+
+  // Whose methods find it here; nullptr when it is closed.
+  Reactor* reactor = nullptr;
 
  private:
-  struct Block {
-    uint8_t* data;
-    size_t bytes;
-  };
-
   SharedMemory() = default;
 
   std::atomic<int> owners_{1};
-  void* start_ = nullptr;
   size_t total_bytes_ = 0;
-  Block blocks_[kBlocksMax] = {};
+  uint8_t* next_ = nullptr;
 };
 
 }  // namespace ztunnel

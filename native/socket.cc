@@ -133,14 +133,16 @@ bool BecomeTransparent(napi_env env, int fd, int family, napi_value options) {
 
 void Bind(napi_env env, int fd, int family, napi_value to) {
   if (TypeOf(env, to) == napi_undefined || !RequireObject(env, to, "bind")) return;
-  std::optional<std::string> ip = RequireText(env, Property(env, to, "ip"), "bind.ip");
-  auto port = RequireInteger(env, Property(env, to, "port"), "bind.port", UINT16_MAX);
-  if (!ip || !port) return;
-  Address address;
-  if (!ParseAddress(family, *ip, static_cast<uint16_t>(*port), &address)) {
+  napi_value ip = Property(env, to, "ip");
+  auto address = RequireAddress(env, ip, Property(env, to, "port"), "bind.");
+  if (!address) return;
+  if (address->storage.ss_family != family) {
     ThrowType(env, "bind.ip", "an address of the socket's family");
-  } else if (bind(fd, address.Raw(), address.length) != 0) {
-    ThrowErrno(env, errno, "bind", *ip + " port " + std::to_string(*port), "CAP_NET_BIND_SERVICE");
+  } else if (bind(fd, address->Raw(), address->length) != 0) {
+    const int error = errno;
+    const int port = ntohs(reinterpret_cast<sockaddr_in*>(address->Raw())->sin_port);
+    ThrowErrno(env, error, "bind", *ReadText(env, ip, "ip") + " port " + std::to_string(port),
+               "CAP_NET_BIND_SERVICE");
   }
 }
 

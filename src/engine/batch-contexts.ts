@@ -3,7 +3,7 @@
  * because parsing keys and roots costs half a handshake.
  */
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { Reactor } from "../net/reactor.ts";
+import type { Reactor, TlsContext } from "../net/reactor.ts";
 import type { TlsOptions } from "./engine.ts";
 
 /** In the order of the original's hello; only the first comes with a key share. */
@@ -14,20 +14,15 @@ const POST_QUANTUM_GROUPS = "X25519MLKEM768";
 
 export class BatchContexts {
   readonly #reactor: Reactor;
-  readonly #known = new WeakMap<WorkloadCertificate, Map<string, number>>();
-  /** Frees what belongs to certificates that nobody holds any more. */
-  readonly #forgotten: FinalizationRegistry<number>;
-  #isClosed = false;
+  /** By certificate, then by what else a context depends on; goes with the certificate. */
+  readonly #known = new WeakMap<WorkloadCertificate, Map<string, TlsContext>>();
 
   constructor(reactor: Reactor) {
     this.#reactor = reactor;
-    this.#forgotten = new FinalizationRegistry((context) => {
-      if (!this.#isClosed) reactor.freeContext(context);
-    });
   }
 
   /** For both roles. @throws Error of OpenSSL when the certificate can't be used. */
-  context(tls: TlsOptions): number {
+  context(tls: TlsOptions): TlsContext {
     const { certificate } = tls;
     let variants = this.#known.get(certificate);
     if (variants === undefined) {
@@ -45,12 +40,6 @@ export class BatchContexts {
       groups: tls.postQuantumOnly ? POST_QUANTUM_GROUPS : GROUPS,
     });
     variants.set(variant, made);
-    this.#forgotten.register(certificate, made);
     return made;
-  }
-
-  /** The reactor is closed and with it all that was made. */
-  close(): void {
-    this.#isClosed = true;
   }
 }

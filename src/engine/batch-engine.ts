@@ -136,10 +136,9 @@ export class BatchEngine implements Engine {
   }
 
   close(): void {
-    const { open, halfClosed, contexts, loop } = this.#deps;
+    const { open, halfClosed, loop } = this.#deps;
     destroyAll(open);
     halfClosed.close();
-    contexts.close();
     loop.destroy();
   }
 }

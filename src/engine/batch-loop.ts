@@ -55,6 +55,9 @@ const ENTRY_LENGTH = 4;
 /** The low bits of an id tell its place in the tables, the others its generation. */
 const SLOT_MASK = 0xffff;
 
+/** Where the credits tell what a batch may read. */
+const BATCH_SLOT = 0;
+
 /**
  * What is read in a turn while somebody waits for turns: 0.1 to 0.3 ms of work, where eight bulk
  * transfers without limit make turns of 5 ms.
@@ -228,7 +231,7 @@ export class BatchLoop {
   #setShared(sharesTurns: boolean): void {
     this.#sharesTurns = sharesTurns;
     if (this.#isClosed) return;
-    this.reactor.limitBatches(sharesTurns ? SHARED_BATCH_BYTES : this.#batchBytesMax);
+    this.credit[BATCH_SLOT] = sharesTurns ? SHARED_BATCH_BYTES : this.#batchBytesMax;
   }
 
   #deliver(kind: number, id: number, a: number, b: number): void {

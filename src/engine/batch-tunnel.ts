@@ -176,12 +176,13 @@ export class BatchTunnel implements Watcher, StreamTunnel {
 
   opened(): void {
     const { tls } = this.#options;
-    if (tls.isRevoked?.(this.loop.reactor.peerChain(this.id))) {
+    const chainDer = this.loop.reactor.peerChain(this.id);
+    if (tls.isRevoked?.(chainDer)) {
       this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_REVOKED);
       this.#done(revokedPeer(this.#options.role));
       return;
     }
-    const leafDer = this.loop.reactor.peerLeaf(this.id);
+    const leafDer = firstDer(chainDer);
     const refusal = tls.verifyPeer({ leafDer });
     if (refusal !== undefined) {
       this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_UNKNOWN);
@@ -377,6 +378,15 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       this.#sayGoodbye();
     } else this.destroy();
   }
+}
+
+/** The first of the certificates that follow each other: X.690, tag, length, content. */
+function firstDer(chain: Uint8Array): Uint8Array {
+  const first = chain[1] ?? 0;
+  if (first < 0x80) return chain.subarray(0, 2 + first);
+  const start = 2 + (first & 0x7f);
+  const length = chain.subarray(2, start).reduce((sum, byte) => sum * 256 + byte, 0);
+  return chain.subarray(0, start + length);
 }
 
 /** The reasons of OpenSSL for first bytes that are another protocol's. */

@@ -83,6 +83,8 @@ export interface Native {
   localAddress(fd: number): NativeAddress;
   /** ENOTCONN when the peer has reset the connection. */
   peerAddress(fd: number): NativeAddress;
+  /** Of getsockopt(), in host order; at most 512 bytes. */
+  socketOption(fd: number, level: number, name: number): Uint8Array;
   /** SOCK_SEQPACKET over a Unix path. */
   connectSeqpacket(path: string): number;
   listenSeqpacket(path: string, backlog: number): number;

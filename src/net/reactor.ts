@@ -114,29 +114,8 @@ export interface ReactorTlsOptions {
   readonly groups: string;
 }
 
-/**
- * What the kernel knows about one TCP connection, up to this socket's peer (tcp(7), TCP_INFO). Older
- * kernels leave at 0 what they do not count.
- */
-export interface TcpInfo {
-  /** Smoothed; 0 before the first acknowledgement (RFC 6298). */
-  readonly roundTripUs: number;
-  readonly roundTripVariationUs: number;
-  /** The shortest of the last minutes. */
-  readonly roundTripMinUs: number;
-  /** Congestion window: how many segments may be under way. */
-  readonly windowSegments: number;
-  /** Payload of a full segment. */
-  readonly segmentBytes: number;
-  /** Under way now. */
-  readonly unackedSegments: number;
-  /** Of those under way, taken for lost. */
-  readonly lostSegments: number;
-  /** Since the connection began, also those sent again for nothing. */
-  readonly retransmittedSegments: number;
-  readonly ackedBytes: number;
-  readonly receivedBytes: number;
-}
+/** A certificate with its key, and whom it trusts; lives as long as somebody holds it. */
+export type TlsContext = object;
 
 /**
  * Methods throw a TypeError for arguments of the wrong kind, ids that are dead and a reactor that is
@@ -147,11 +126,17 @@ export interface Reactor {
   readonly arena: Uint8Array;
   readonly events: Int32Array;
   readonly operations: Int32Array;
-  /** By slot, the low 16 bits of an id: bytes written that the kernel has not taken. */
+  /**
+   * By slot, the low 16 bits of an id: bytes written that the kernel has not taken. Slot 0, which is
+   * no connection's, counts the operations that were ignored because their id was dead, their range
+   * not in the arena or their moment wrong.
+   */
   readonly pending: Int32Array;
   /**
    * By slot: how many bytes the next read of a plain connection may take; 0 stops reading. Set by
-   * JavaScript only, 0 for a new connection. Each read is told before the next one begins.
+   * JavaScript only, 0 for a new connection. Each read is told before the next one begins. Slot 0
+   * tells what a batch may read, about: those that are ready share it, each read may take at least
+   * 32 KiB and at most `plainReadBytes` or `cipherReadBytes`. At first `arenaBytes`.
    */
   readonly credit: Int32Array;
   /** Takes a listening socket. Connections inherit its options, TCP_NODELAY and keep-alive too. */
@@ -159,37 +144,24 @@ export interface Reactor {
   /**
    * Takes an unconnected socket and connects it: OPEN or ERROR follows.
    *
-   * @param ip of the socket's family.
+   * @param ip of the socket's family, or ERROR `EAFNOSUPPORT` follows.
    */
   connect(fd: number, ip: string, port: number): number;
   /** For questions to the kernel; the descriptor stays the reactor's. */
   fdOf(id: number): number;
   /** Makes a tunnel of a plain connection that nothing was written to. */
-  startTls(id: number, context: number, server: boolean): void;
+  startTls(id: number, context: TlsContext, server: boolean): void;
   /** @throws Error naming the option and what OpenSSL says about it. */
-  makeContext(options: ReactorTlsOptions): number;
-  /** Tunnels keep theirs as long as they live. */
-  freeContext(context: number): void;
-  /** DER; empty before OPEN. */
-  peerLeaf(id: number): Uint8Array;
+  makeContext(options: ReactorTlsOptions): TlsContext;
   /** What the peer's leaf was found to chain to: leaf to root, DER one after the other; empty before OPEN. */
   peerChain(id: number): Uint8Array;
-  /** @throws an error of the system. */
-  tcpInfo(id: number): TcpInfo;
   /**
-   * What ERROR was about: `ECONNRESET`, `alert certificate_unknown`, `wrong version number`,
+   * What ERROR was about: `ECONNRESET`, `tlsv1 alert unknown ca`, `wrong version number`,
    * `certificate verify failed: certificate has expired`. Empty before.
    */
   errorText(id: number): string;
   /** Performs operations now: when the list is full, or outside of a turn. */
   flush(operationCount: number): void;
-  /**
-   * What a batch may read from now on, about: those that are ready share it, each read may take at
-   * least 32 KiB and at most `plainReadBytes` or `cipherReadBytes`. At first `arenaBytes`.
-   */
-  limitBatches(bytes: number): void;
-  /** How many were ignored because their id was dead, their range not in the arena or their moment wrong. */
-  staleOperations(): number;
   /** Closes every connection and stops keeping the thread running. Idempotent. */
   close(): void;
 }

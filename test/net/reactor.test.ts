@@ -13,6 +13,7 @@ import {
   OPERATION,
   type ReactorOptions,
 } from "../../src/net/reactor.ts";
+import { readTcpInfo } from "../../src/net/tcp-info.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
 
@@ -111,7 +112,8 @@ describe("what the kernel knows of a connection", () => {
     lab.allow(far);
     lab.write(near, pattern(100_000));
     await lab.read(far, 100_000);
-    const [sender, receiver] = [lab.reactor.tcpInfo(near), lab.reactor.tcpInfo(far)];
+    const [sender, receiver] = [near, far].map((id) => readTcpInfo(native, lab.reactor.fdOf(id)));
+    assert(sender !== undefined && receiver !== undefined);
     assert.equal(receiver.receivedBytes, 100_000);
     // The SYN counts as one.
     assert(sender.ackedBytes > 0 && sender.ackedBytes <= 100_001, `${sender.ackedBytes} bytes`);
@@ -121,10 +123,13 @@ describe("what the kernel knows of a connection", () => {
     assert.deepEqual([sender.lostSegments, sender.retransmittedSegments], [0, 0]);
   });
 
-  test("is nothing for a dead id", async () => {
-    const { near } = await lab.pair(lab.listen());
-    lab.perform("CLOSE", near);
-    assert.throws(() => lab.reactor.tcpInfo(near), TypeError);
+  test("is nothing for what is no TCP", () => {
+    const file = openSync("/dev/null", "r");
+    try {
+      assert.throws(() => readTcpInfo(native, file), { code: "ENOTSOCK" });
+    } finally {
+      closeSync(file);
+    }
   });
 });
 
@@ -207,9 +212,9 @@ describe("failures", () => {
     lab.write(near, "x");
     assert.deepEqual(lab.unseen(near), []);
     assert.match((await lab.expect(near, "ERROR")).text, /^(EPIPE|ECONNRESET)$/);
-    const stale = lab.reactor.staleOperations();
+    const stale = lab.reactor.pending[0] ?? 0;
     lab.write(near, "y");
-    assert.equal(lab.reactor.staleOperations(), stale + 1);
+    assert.equal(lab.reactor.pending[0], stale + 1);
   });
 
   test("a queue that grows beyond its limit fails its connection", async () => {
@@ -333,19 +338,21 @@ describe("a limited batch", () => {
     [0, 32 * 1024],
   ] as const) {
     test(`of ${limit} bytes reads no more than ${most} of a connection`, async () => {
-      lab.reactor.limitBatches(limit);
-      assert.equal(Math.max(...(await readLengths(1))), most);
+      lab.reactor.credit[0] = limit;
+      const longest = Math.max(...(await readLengths(1)));
+      // Less when something else of this thread was ready, too, and had its share.
+      assert(longest <= most && longest >= 32 * 1024, `${longest} bytes`);
     });
   }
 
   test("is shared by those that are ready", async () => {
-    lab.reactor.limitBatches(100_000);
+    lab.reactor.credit[0] = 100_000;
     assert(Math.max(...(await readLengths(2))) <= 50_000);
   });
 
   test("is as large as the arena when the limit is lifted", async () => {
-    lab.reactor.limitBatches(0);
-    lab.reactor.limitBatches(LAB_OPTIONS.arenaBytes);
+    lab.reactor.credit[0] = 0;
+    lab.reactor.credit[0] = LAB_OPTIONS.arenaBytes;
     assert(Math.max(...(await readLengths(1))) > 32 * 1024);
   });
 
@@ -422,7 +429,7 @@ describe("what JavaScript passes is checked:", () => {
     assert.equal(again & 0xffff, near & 0xffff, "the slot is used again");
     assert.notEqual(again, near);
     for (const id of [near, 0, -1, 0x7fff_ffff, far + 0x10000]) lab.perform("CLOSE", id);
-    assert.equal(lab.reactor.staleOperations(), 5);
+    assert.equal(lab.reactor.pending[0], 5);
     await lab.expect(again, "OPEN");
     assert.throws(() => lab.reactor.fdOf(near), {
       message: "id must be that of a connection that is not closed",
@@ -444,7 +451,7 @@ describe("what JavaScript passes is checked:", () => {
     ] as const) {
       lab.perform("WRITE", near, offset, length);
     }
-    assert.equal(lab.reactor.staleOperations(), 7);
+    assert.equal(lab.reactor.pending[0], 7);
     lab.write(near, "good");
     assert.equal((await lab.read(far, 4)).toString(), "good");
   });
@@ -458,7 +465,7 @@ describe("what JavaScript passes is checked:", () => {
     lab.perform("ALERT", near, 42);
     lab.perform("END", listener.id);
     lab.perform(99, near);
-    assert.equal(lab.reactor.staleOperations(), 5);
+    assert.equal(lab.reactor.pending[0], 5);
   });
 
   test("more operations than the list holds are refused", () => {
@@ -474,7 +481,7 @@ describe("what JavaScript passes is checked:", () => {
     const file = openSync("/dev/null", "r");
     try {
       assert.throws(() => lab.reactor.listen(file), { code: "EPERM" });
-      assert.throws(() => lab.reactor.connect(file, "127.0.0.1", 1), { code: "ENOTSOCK" });
+      assert.throws(() => lab.reactor.connect(file, "127.0.0.1", 1), { code: "EPERM" });
     } finally {
       closeSync(file);
     }

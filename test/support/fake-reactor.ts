@@ -26,8 +26,6 @@ export class FakeReactor implements Reactor {
   readonly credit: Int32Array = new Int32Array(65_536);
   /** One array for each time that operations were performed. */
   readonly performed: string[][] = [];
-  /** In the order in which they were set. */
-  readonly batchLimits: number[] = [];
   isClosed = false;
   readonly #turn: (eventCount: number) => number;
 
@@ -76,30 +74,12 @@ export class FakeReactor implements Reactor {
     throw new Error("there is no TLS");
   }
 
-  makeContext(): number {
+  makeContext(): never {
     throw new Error("there is no TLS");
-  }
-
-  freeContext(): void {}
-
-  peerLeaf(): Uint8Array {
-    return new Uint8Array();
   }
 
   peerChain(): Uint8Array {
     return new Uint8Array();
-  }
-
-  tcpInfo(): never {
-    throw new Error("there is no TCP");
-  }
-
-  limitBatches(bytes: number): void {
-    this.batchLimits.push(bytes);
-  }
-
-  staleOperations(): number {
-    return 0;
   }
 
   #perform(count: number): void {

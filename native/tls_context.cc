@@ -1,9 +1,11 @@
-#include "tls_contexts.h"
-
-#include <cstdlib>
+#include "tls_context.h"
 
 namespace ztunnel {
 namespace {
+
+using Bio = Owned<BIO, BIO_free>;
+using Certificate = Owned<X509, X509_free>;
+using Key = Owned<EVP_PKEY, EVP_PKEY_free>;
 
 constexpr char kSuites13[] = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
 constexpr char kSuites12[] =
@@ -25,51 +27,40 @@ int ChooseAlpn(SSL*, const unsigned char** chosen, unsigned char* chosen_bytes,
 // An encrypted key is refused; OpenSSL would ask on the terminal.
 int NoPassword(char*, int, int, void*) { return -1; }
 
-class PemReader {
- public:
-  explicit PemReader(const std::string& pem)
-      : bio_(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))) {}
-  ~PemReader() { BIO_free(bio_); }
+Bio ReadFrom(const std::string& pem) {
+  return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+}
 
-  X509* Certificate() {
-    return bio_ == nullptr ? nullptr : PEM_read_bio_X509(bio_, nullptr, NoPassword, nullptr);
-  }
-  EVP_PKEY* Key() {
-    return bio_ == nullptr ? nullptr : PEM_read_bio_PrivateKey(bio_, nullptr, NoPassword, nullptr);
-  }
-  // Tells that Certificate() found no further block, as opposed to a broken one; clears the errors.
-  static bool AtEnd() {
-    bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-    if (at_end) ERR_clear_error();
-    return at_end;
-  }
+// One after the other; none at the end, and where the text is broken.
+Certificate NextCertificate(const Bio& bio) {
+  return Certificate(bio == nullptr ? nullptr
+                                    : PEM_read_bio_X509(bio.get(), nullptr, NoPassword, nullptr));
+}
 
- private:
-  BIO* bio_;
-};
+// Tells that NextCertificate() found no further block, as opposed to a broken one; clears the errors.
+bool IsAtEnd() {
+  const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+  if (at_end) ERR_clear_error();
+  return at_end;
+}
 
 // Leaf first. Returns false with OpenSSL's errors.
 bool UseChain(SSL_CTX* context, const std::string& pem) {
-  PemReader reader(pem);
-  X509* leaf = reader.Certificate();
-  if (leaf == nullptr) return false;
-  bool good = SSL_CTX_use_certificate(context, leaf) == 1;
-  X509_free(leaf);
-  while (good) {
-    X509* issuer = reader.Certificate();
-    if (issuer == nullptr) return PemReader::AtEnd();
-    good = SSL_CTX_add1_chain_cert(context, issuer) == 1;
-    X509_free(issuer);
+  const Bio bio = ReadFrom(pem);
+  const Certificate leaf = NextCertificate(bio);
+  if (leaf == nullptr || SSL_CTX_use_certificate(context, leaf.get()) != 1) return false;
+  while (const Certificate issuer = NextCertificate(bio)) {
+    if (SSL_CTX_add1_chain_cert(context, issuer.get()) != 1) return false;
   }
-  return false;
+  return IsAtEnd();
 }
 
 bool UseKey(SSL_CTX* context, const std::string& pem) {
-  EVP_PKEY* key = PemReader(pem).Key();
-  if (key == nullptr) return false;
-  bool good = SSL_CTX_use_PrivateKey(context, key) == 1;
-  EVP_PKEY_free(key);
-  return good && SSL_CTX_check_private_key(context) == 1;
+  const Bio bio = ReadFrom(pem);
+  if (bio == nullptr) return false;
+  const Key key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassword, nullptr));
+  return key != nullptr && SSL_CTX_use_PrivateKey(context, key.get()) == 1 &&
+         SSL_CTX_check_private_key(context) == 1;
 }
 
 // Also names them to clients, as a hint which certificate to show.
@@ -79,20 +70,19 @@ bool TrustRoots(SSL_CTX* context, const std::string& pem) {
   X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
   // Without roots nobody is trusted, which a handshake tells better than its preparation.
   if (pem.empty()) return true;
-  PemReader reader(pem);
-  for (bool any = false;; any = true) {
-    X509* root = reader.Certificate();
-    if (root == nullptr) return any && PemReader::AtEnd();
-    bool good = X509_STORE_add_cert(store, root) == 1 && SSL_CTX_add_client_CA(context, root) == 1;
-    X509_free(root);
-    if (!good) return false;
+  const Bio bio = ReadFrom(pem);
+  bool any = false;
+  for (; const Certificate root = NextCertificate(bio); any = true) {
+    if (X509_STORE_add_cert(store, root.get()) != 1) return false;
+    if (SSL_CTX_add_client_CA(context, root.get()) != 1) return false;
   }
+  return any && IsAtEnd();
 }
 
 // Before OpenSSL 3.3 there are no optional groups, and none of those that came later.
 bool OfferGroups(SSL_CTX* context, const std::string& groups) {
   if (SSL_CTX_set1_groups_list(context, groups.c_str()) == 1) return true;
-  size_t optional = groups.find(":?");
+  const size_t optional = groups.find(":?");
   if (optional == std::string::npos) return false;
   ERR_clear_error();
   return SSL_CTX_set1_groups_list(context, groups.substr(0, optional).c_str()) == 1;
@@ -123,49 +113,13 @@ const char* Configure(SSL_CTX* context, const TlsContextOptions& options) {
 
 }  // namespace
 
-TlsContexts::~TlsContexts() {
-  for (size_t i = 0; i < count_; ++i) SSL_CTX_free(entries_[i].context);
-  free(entries_);
-}
-
-uint32_t TlsContexts::Make(const TlsContextOptions& options, std::string* problem) {
-  if (count_ == capacity_) {
-    size_t capacity = capacity_ * 2 + 16;
-    void* grown = realloc(entries_, capacity * sizeof(Entry));
-    if (grown == nullptr) {
-      *problem = "out of memory";
-      return 0;
-    }
-    entries_ = static_cast<Entry*>(grown);
-    capacity_ = capacity;
-  }
+TlsContext MakeTlsContext(const TlsContextOptions& options, std::string* problem) {
   ERR_clear_error();
-  SSL_CTX* context = SSL_CTX_new(TLS_method());
-  const char* option = context == nullptr ? "TLS" : Configure(context, options);
-  if (option != nullptr) {
-    *problem = std::string(option) + ": " + TakeOpenSslError();
-    if (context != nullptr) SSL_CTX_free(context);
-    return 0;
-  }
-  entries_[count_++] = {++last_number_, context};
-  return last_number_;
-}
-
-SSL_CTX* TlsContexts::Find(uint32_t number) const {
-  for (size_t i = 0; i < count_; ++i) {
-    if (entries_[i].number == number) return entries_[i].context;
-  }
+  TlsContext context(SSL_CTX_new(TLS_method()));
+  const char* option = context == nullptr ? "TLS" : Configure(context.get(), options);
+  if (option == nullptr) return context;
+  *problem = std::string(option) + ": " + TakeOpenSslError();
   return nullptr;
-}
-
-bool TlsContexts::Free(uint32_t number) {
-  for (size_t i = 0; i < count_; ++i) {
-    if (entries_[i].number != number) continue;
-    SSL_CTX_free(entries_[i].context);
-    entries_[i] = entries_[--count_];
-    return true;
-  }
-  return false;
 }
 
 }  // namespace ztunnel
