@@ -23,6 +23,22 @@ const HALF_OPEN_MS_MAX = 45_000;
 const BACK_MS_MAX = 25_000;
 const PUSH_MS_MAX = 10_000;
 const CONNECT_MS = 1000;
+const FIRST_ANSWER_MS = 3000;
+
+const CROWD_SIZE = 500;
+const CROWD = Array.from(
+  { length: CROWD_SIZE },
+  (_, i) => `  - uid: two-nodes//Pod/default/crowd-${i}
+    name: crowd-${i}
+    namespace: default
+    serviceAccount: crowd
+    trustDomain: cluster.local
+    workloadIps: ["10.67.${i >> 8}.${i & 255}"]
+    protocol: HBONE
+    node: node-c
+    services: {}
+`,
+).join("");
 
 const OPEN_MESH = TWO_NODES_MESH.replace("authorizationPolicies: [default/friends]", "");
 
@@ -31,7 +47,12 @@ describe("a mesh that is learnt from a control plane", { skip: requireNetns("ipt
   const servers: LabServer[] = [];
 
   before(async () => {
-    lab = await startTwoNodes({ environment: { XDS_CONNECT_TIMEOUT: `${CONNECT_MS}ms` } });
+    lab = await startTwoNodes({
+      environment: {
+        XDS_CONNECT_TIMEOUT: `${CONNECT_MS}ms`,
+        XDS_FIRST_ANSWER_TIMEOUT: `${FIRST_ANSWER_MS}ms`,
+      },
+    });
     for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
   });
 
@@ -113,6 +134,60 @@ describe("a mesh that is learnt from a control plane", { skip: requireNetns("ipt
     await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
     change(TWO_NODES_MESH);
     await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
+  });
+
+  test("one that drips is given up, while traffic goes on", { timeout: 60_000 }, async () => {
+    const { host } = lab.node("node-b");
+    /** @param limit of what node-b takes from the control plane a second, and at once. */
+    const drip = (action: "-I" | "-D", limit: string): void => {
+      const above = ["--hashlimit-above", `${limit}/s`, "--hashlimit-burst", limit];
+      const match = ["-m", "hashlimit", "--hashlimit-name", `drip${limit}`, ...above];
+      const rule = ["INPUT", "-p", "tcp", "--sport", "15012", ...match, "-j", "DROP"];
+      lab.net.exec(host, "iptables", action, ...rule);
+    };
+    const workloads = async (node: string): Promise<number> =>
+      JSON.parse(await lab.node(node).get(15000, "/config_dump")).workloads.length;
+    const saysNodeB = async (text: string): Promise<void> => {
+      const { length } = lab.node("node-b").lines;
+      await waitUntil(
+        () =>
+          lab
+            .node("node-b")
+            .lines.slice(length)
+            .some((line) => line.includes(text)),
+        `node-b never said ${text}`,
+        BACK_MS_MAX,
+      );
+    };
+    const ended = once(lab.controlPlane, "exit");
+    lab.controlPlane.kill("SIGTERM");
+    await ended;
+    // A first answer of some 100 kB.
+    writeFileSync(lab.meshFile, TWO_NODES_MESH.replace("services:\n  - name: echo", `${CROWD}$&`));
+    drip("-I", "8kb");
+    await lab.startControlPlane();
+    await waitUntil(
+      async () => (await workloads("node-a")) > CROWD_SIZE,
+      "node-a never learnt",
+      BACK_MS_MAX,
+    );
+    await saysNodeB(`no answer within ${FIRST_ANSWER_MS / 1000}s`);
+    drip("-D", "8kb");
+    drip("-I", "1kb");
+    await saysNodeB(`not connected within ${CONNECT_MS} ms`);
+    assert.equal(await workloads("node-b"), 4);
+    assert.deepEqual(
+      [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+      [true, false],
+    );
+    drip("-D", "1kb");
+    await waitUntil(
+      async () => (await workloads("node-b")) > CROWD_SIZE,
+      "node-b never learnt",
+      BACK_MS_MAX,
+    );
+    change(TWO_NODES_MESH);
+    await waitUntil(async () => (await workloads("node-b")) === 4, "never back", PUSH_MS_MAX);
   });
 
   test("one that all packets to and from are lost of is noticed, while traffic goes on", {
