@@ -106,7 +106,8 @@ class Daemon implements App {
       (task, afterMs, pending) => this.#reportReady(task, afterMs, pending),
     );
     this.#readiness.await("state manager");
-    this.#readiness.await("proxy");
+    if (config.proxyEnabled) this.#readiness.await("proxy");
+    if (config.dns !== undefined) this.#readiness.await("dns proxy");
     this.#mesh = new DaemonMesh(
       {
         committed: (commit) => this.#committed(commit),
@@ -157,6 +158,7 @@ class Daemon implements App {
     await this.#mode.prepare();
     this.#running = this.#run();
     this.#readiness.complete("proxy");
+    this.#readiness.complete("dns proxy");
     void this.#ready.promise.then(() =>
       this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory()),
     );
@@ -236,6 +238,8 @@ class Daemon implements App {
       onDemand: config.mesh.discovery?.onDemand ?? false,
       proxy: config.proxy,
       ...(queueMigrationFd === undefined ? {} : { queueMigrationFd }),
+      proxyEnabled: config.proxyEnabled,
+      dns: config.dns,
     };
     if (openInline !== undefined) {
       return openInline(

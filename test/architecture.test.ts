@@ -28,7 +28,13 @@ const DOORS: readonly {
   readonly rooms: readonly string[];
   readonly why: string;
 }[] = [
-  { module: /^node:net$/, rooms: ["embedded"], why: "bytes go through the reactor" },
+  {
+    module: /^node:net$/,
+    rooms: ["dns", "embedded"],
+    why: "bytes go through the reactor, but for DNS, which is read and not relayed",
+  },
+  { module: /^node:dgram$/, rooms: ["dns"], why: "the mesh carries TCP; DNS alone comes by UDP" },
+  { module: /^dns-packet$/, rooms: ["wire"], why: "bytes become values in one room" },
   {
     module: /^node:tls$/,
     rooms: ["tls", "embedded"],

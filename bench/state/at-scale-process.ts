@@ -55,7 +55,7 @@ const dataPlane = new WorkerDataPlane(
   {
     threadCount: 2,
     mesh: memory.buffer,
-    options: { onDemand: false, proxy },
+    options: { onDemand: false, proxy, proxyEnabled: true, dns: undefined },
     log: { format: "plain", filter: "info" },
   },
 );

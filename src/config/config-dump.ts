@@ -4,9 +4,10 @@
  *
  * @see spec control-plane 7.2
  */
+import type { DnsOptions } from "../dns/dns-options.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
-import { formatHostPort } from "../mesh/socket-address.ts";
+import { formatHostPort, formatSocketAddress } from "../mesh/socket-address.ts";
 import {
   ILLEGAL_PORTS,
   INBOUND_HBONE_PORT,
@@ -29,7 +30,7 @@ const SECRET_HEADER = /auth|cookie|token|secret|key/;
 
 /** @returns plain data; the keys are sorted when it is printed. */
 export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
-  const { mesh, identity, proxy, mode, admin } = config;
+  const { mesh, identity, proxy, dns, mode, admin } = config;
   const { discovery } = mesh;
   const self = mode.kind === "shared" ? mode.self : undefined;
   const only = mode.kind === "dedicated" ? mode.workload : undefined;
@@ -41,12 +42,13 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     caAddress: formatServer(identity.authority),
     caHeaders: dumpHeaders(identity.headers),
     caRootCert: dumpRoots(identity.authority.roots),
-    clusterDomain: null,
+    clusterDomain: dns?.clusterDomain ?? null,
     clusterId: identity.clusterId,
     connectionWindowSize: proxy.clientTunnel.connectionWindowBytes,
     crlPath: identity.revocationPath ?? null,
-    dnsProxy: false,
-    dnsProxyAddr: null,
+    dnsProxy: dns !== undefined,
+    dnsProxyAddr: dns === undefined ? null : dumpDnsAddress(dns),
+    // Read again by each workload's server.
     dnsResolverCfg: null,
     dnsResolverOpts: null,
     enableEnhancedBaggage: proxy.responseBaggage,
@@ -67,8 +69,8 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     packetMark: proxy.mark ?? null,
     poolMaxStreamsPerConn: proxy.pool.streamsPerConnectionMax,
     poolUnusedReleaseTimeout: dumpDuration(proxy.pool.unusedReleaseMs),
-    preferedServiceNamespace: null,
-    proxy: true,
+    preferedServiceNamespace: dns?.preferredNamespace ?? null,
+    proxy: config.proxyEnabled,
     proxyArgs: "proxy",
     proxyMetadata: dumpMetadata(discovery?.node.metadata ?? {}),
     proxyMode: mode.kind === "shared" ? "Shared" : "Dedicated",
@@ -99,6 +101,12 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
 
 function dumpWorkload({ name, namespace, serviceAccount }: EnrolledWorkload): unknown {
   return { name, namespace, serviceAccount };
+}
+
+function dumpDnsAddress({ listen, ipv6 }: DnsOptions): unknown {
+  return "localhost" in listen
+    ? { Localhost: [ipv6, listen.localhost] }
+    : { SocketAddr: formatSocketAddress(listen) };
 }
 
 function formatServer({ host, port }: ServerConfig): string {

@@ -185,6 +185,36 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "service account of the daemon's own pod",
   },
   {
+    name: "ENABLE_PROXY",
+    type: "flag",
+    fallback: "true",
+    why: "false leaves connections alone: only DNS is served",
+  },
+  {
+    name: "ISTIO_META_DNS_CAPTURE",
+    type: "text",
+    fallback: "true",
+    why: "answer DNS in pods; anything but true turns it off, as XDS_ON_DEMAND demands",
+  },
+  {
+    name: "ISTIO_META_DNS_PROXY_ADDR",
+    type: "localhost:port or IP:port",
+    fallback: "localhost:15053",
+    why: "where DNS is answered in each pod; localhost is 127.0.0.1, and ::1 where loopback has it",
+  },
+  {
+    name: "CLUSTER_DOMAIN",
+    type: "domain",
+    fallback: "what follows svc. in the search list of /etc/resolv.conf, else cluster.local",
+    why: "names of Kubernetes services end in .svc. and this",
+  },
+  {
+    name: "PREFERED_SERVICE_NAMESPACE",
+    type: "text",
+    fallback: "-",
+    why: "its services answer for a host name that several namespaces claim, unless the client's own or a canonical one does",
+  },
+  {
     name: "INPOD_PORT_REUSE",
     type: "flag",
     fallback: "true",

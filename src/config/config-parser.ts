@@ -3,7 +3,7 @@
  *
  * @see spec control-plane 6; config-option.ts lists what is read.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { KeepAliveOptions } from "../engine/engine.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
@@ -12,6 +12,7 @@ import { parsePort } from "../mesh/socket-address.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { LogFilter } from "../telemetry/log-filter.ts";
+import { parseSearchRules } from "../wire/resolver-file.ts";
 import type { NodeDescription } from "../xds/delta-client.ts";
 import type {
   Config,
@@ -22,6 +23,7 @@ import type {
   TokenSource,
 } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
+import { RESOLV_CONF_PATH, readDns } from "./dns-config.ts";
 import { type Environment, EnvironmentReader } from "./environment-reader.ts";
 import { readLimit } from "./limits.ts";
 import { type ProxyConfig, readProxyConfig } from "./proxy-config.ts";
@@ -51,6 +53,8 @@ const DURATION_MS_MAX = 3650 * DAY_MS;
 export interface Host {
   readonly cpuCount: number;
   fileExists(path: string): boolean;
+  /** @throws what the system says. */
+  readText(path: string): string;
 }
 
 const machine: Host = {
@@ -58,6 +62,7 @@ const machine: Host = {
     return availableParallelism();
   },
   fileExists: existsSync,
+  readText: (path) => readFileSync(path, "utf8"),
 };
 
 /**
@@ -74,10 +79,19 @@ export function parseConfig(
   const mode = readMode(reader);
   const ipv6 = reader.flag("IPV6_ENABLED", true);
   const dataThreadCount = chooseThreadCount(reader, proxyConfig.concurrency, host.cpuCount);
+  const proxy = readProxy(reader, { mode: mode.kind, ipv6, dataThreadCount });
   const config: Config = {
     mesh: readMesh(reader, proxyConfig),
     identity: readIdentity(reader, host),
-    proxy: readProxy(reader, { mode: mode.kind, ipv6, dataThreadCount }),
+    proxy,
+    proxyEnabled: reader.flag("ENABLE_PROXY", true),
+    dns: readDns(reader, {
+      ...proxy,
+      proxyConfig,
+      mode: mode.kind,
+      ipv6,
+      searchDomains: readSearchDomains(host),
+    }),
     hosts: {
       namesMax: readLimit(reader, "hostAnswers"),
       timeoutMs: readLimit(reader, "hostLookup"),
@@ -98,8 +112,25 @@ export function parseConfig(
     const reason = `${dataThreadCount} data threads share ports, needs ZTUNNEL_WORKER_THREADS=1`;
     reader.invalid("INPOD_PORT_REUSE", reason);
   }
+  if (!config.proxyEnabled && config.dns === undefined) {
+    reader.mistake("error parsing proxy config: ztunnel run without any servers enabled");
+  }
+  if (config.dns !== undefined && config.mesh.discovery?.onDemand === true) {
+    reader.mistake(
+      "error parsing proxy config: DNS proxy does not currently support on-demand mode",
+    );
+  }
   if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
   return config;
+}
+
+/** Where there is no such file, nobody searches. */
+function readSearchDomains(host: Host): readonly string[] {
+  try {
+    return parseSearchRules(host.readText(RESOLV_CONF_PATH)).search;
+  } catch {
+    return [];
+  }
 }
 
 function readMode(reader: EnvironmentReader): Config["mode"] {

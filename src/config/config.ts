@@ -1,5 +1,6 @@
 /** What an operator may change, and the numbers that nobody has to: all in one value. */
 import type { HttpLimits } from "../admin/http-listener.ts";
+import type { DnsOptions } from "../dns/dns-options.ts";
 import type { HostAddressesOptions } from "../dns/host-addresses.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
@@ -11,6 +12,10 @@ export interface Config {
   readonly identity: IdentityConfig;
   /** Of every workload's proxy. */
   readonly proxy: ProxyOptions;
+  /** False: connections are left alone (`ENABLE_PROXY`). */
+  readonly proxyEnabled: boolean;
+  /** Of every workload's DNS server; `undefined`: none is run. */
+  readonly dns: DnsOptions | undefined;
   /** Of workloads that are known by their host name only. */
   readonly hosts: HostsConfig;
   /** Whose connections are carried. */

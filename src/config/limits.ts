@@ -38,7 +38,11 @@ export type LimitName =
   | "discoveryDemand"
   | "discoveryOffer"
   | "stateSave"
-  | "stateAge";
+  | "stateAge"
+  | "dnsQueries"
+  | "dnsConnections"
+  | "dnsResolverTimeout"
+  | "dnsIdleTimeout";
 
 /** Defaults with their reasons. */
 export const LIMITS: Readonly<Record<LimitName, Limit>> = {
@@ -191,6 +195,30 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 86_400_000,
     unit: "ms",
     why: "a kept mesh that is older is not served: its addresses belong to other pods by then",
+  },
+  dnsQueries: {
+    variable: "DNS_MAX_QUERIES",
+    value: 1000,
+    unit: "queries per workload",
+    why: "that wait for an answer, each forwarded one with a socket; more are answered SERVFAIL at once",
+  },
+  dnsConnections: {
+    variable: "DNS_MAX_CONNECTIONS",
+    value: 256,
+    unit: "connections per workload",
+    why: "DNS over TCP, which clients use for single long answers",
+  },
+  dnsResolverTimeout: {
+    variable: "DNS_RESOLVER_TIMEOUT",
+    value: 5000,
+    unit: "ms",
+    why: "one resolver's answer; options of /etc/resolv.conf may say less; the original's number",
+  },
+  dnsIdleTimeout: {
+    variable: "DNS_IDLE_TIMEOUT",
+    value: 5000,
+    unit: "ms",
+    why: "a client's TCP connection without queries; the original's number",
   },
   discoveryOffer: {
     variable: "XDS_OFFERED_VERSIONS_SIZE",

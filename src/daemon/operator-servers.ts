@@ -8,6 +8,7 @@ import { listenReadiness } from "../admin/readiness-server.ts";
 import type { Config } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
 import { makeLoopDelayFamily, setLoopDelays } from "../dataplane/metrics.ts";
+import { makeDnsFamilies, mergeDns } from "../dns/metrics.ts";
 import { registerClockSkew } from "../identity/metrics.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
@@ -163,10 +164,12 @@ export class OperatorServers {
     registerClockSkew(registry, () => certificates.skewSeconds);
     registerBuildMetric(registry, this.#config.istioVersion);
     const families = makeTrafficFamilies(registry);
+    const dnsFamilies = makeDnsFamilies(registry);
     const loopDelays = makeLoopDelayFamily(registry);
     return async () => {
       const samples = await dataPlane.collect();
       mergeTraffic(families, samples);
+      for (const { dns } of samples) mergeDns(dnsFamilies, dns);
       setLoopDelays(
         loopDelays,
         samples.map(({ loopDelay }) => loopDelay),

@@ -4,6 +4,7 @@
  * word of its changes and certificates down, log lines and counter deltas up.
  */
 
+import type { DnsDelta } from "../dns/dns-metrics.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
@@ -20,7 +21,7 @@ export interface DataPlane {
   /** Tells every thread that the memory of the mesh was changed; they could read it before. */
   meshChanged(change: MeshChange): void;
   /**
-   * Binds a workload's listeners in its network namespace on every thread.
+   * Binds a workload's listeners in its network namespace on every thread, and its DNS server on one.
    *
    * @param netnsFd open until {@link stopWorkload} has settled.
    * @throws Error with the text of the bind failure; nothing stays bound then.
@@ -65,6 +66,7 @@ export interface DataPlane {
 /** What changed in a thread's counters, and how late it was. Survives `structuredClone`. */
 export interface ThreadSample extends TrafficSample {
   readonly loopDelay: LoopDelay;
+  readonly dns: readonly DnsDelta[];
 }
 
 /** Where data threads get the certificates that they serve and dial with. */

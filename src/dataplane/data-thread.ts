@@ -1,18 +1,20 @@
 /**
- * The data path of one thread: an engine, a view of the mesh, and a proxy for each enrolled
+ * The data path of one thread: an engine, a view of the mesh, and the servers of each enrolled
  * workload. The same class runs on a worker and on the main thread.
  */
+import { DnsMetrics } from "../dns/dns-metrics.ts";
+import type { DnsOptions } from "../dns/dns-options.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
 import { RevocationGuard } from "../proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
-import { WorkloadProxy } from "../proxy/workload-proxy.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
+import { WorkloadServers, type WorkloadServersDeps } from "./workload-servers.ts";
 
 export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations"> {
   /** How late this thread was since the last call. */
@@ -29,15 +31,20 @@ export interface DataThreadOptions {
    */
   readonly queueMigrationFd?: number;
   readonly proxy: ProxyOptions;
+  /** False: connections are left alone. */
+  readonly proxyEnabled: boolean;
+  /** `undefined`: no DNS is served. */
+  readonly dns: DnsOptions | undefined;
 }
 
 export class DataThread {
   readonly #deps: ProxyDeps;
   readonly #loopDelay: () => LoopDelay;
-  readonly #options: ProxyOptions;
+  readonly #options: DataThreadOptions;
   readonly #traffic: TrafficMetrics;
+  readonly #dnsMetrics = new DnsMetrics();
   /** Key is the uid. */
-  readonly #proxies = new Map<string, WorkloadProxy>();
+  readonly #servers = new Map<string, WorkloadServers>();
 
   constructor(deps: DataThreadDeps, options: DataThreadOptions) {
     this.#traffic = new TrafficMetrics();
@@ -45,7 +52,7 @@ export class DataThread {
     const revocations = new RevocationGuard(this.#traffic);
     this.#deps = { ...rest, traffic: this.#traffic, revocations };
     this.#loopDelay = loopDelay;
-    this.#options = options.proxy;
+    this.#options = options;
   }
 
   /** What the memory of the mesh holds was changed; proxies look again. */
@@ -57,15 +64,21 @@ export class DataThread {
     this.#deps.revocations.update(lists);
   }
 
-  /** @throws ProxyError when a port can't be bound; nothing stays bound then. */
-  startWorkload(workload: EnrolledWorkload, netnsFd: number): void {
-    invariant(!this.#proxies.has(workload.uid), `workload ${workload.uid} runs already`);
+  /**
+   * @param withDns answer its queries, too, where that is wanted at all.
+   * @throws ProxyError when a port can't be bound, DnsError when no resolver is known; nothing stays
+   *   bound then.
+   */
+  startWorkload(workload: EnrolledWorkload, netnsFd: number, withDns: boolean): void {
+    invariant(!this.#servers.has(workload.uid), `workload ${workload.uid} runs already`);
+    const { proxy, dns } = this.#options;
     this.#run(
-      new WorkloadProxy(this.#deps, {
-        ...this.#options,
+      new WorkloadServers(this.#serversDeps(), {
         workload,
         role: "pod",
         netns: { fd: netnsFd },
+        proxy,
+        dns: withDns ? dns : undefined,
       }),
       workload.uid,
     );
@@ -78,15 +91,14 @@ export class DataThread {
    * @throws ProxyError when the port can't be bound.
    */
   startSelf(workload: EnrolledWorkload): void {
+    const { proxy } = this.#options;
     this.#run(
-      new WorkloadProxy(this.#deps, {
-        ...this.#options,
-        mark: undefined,
-        reusePort: false,
-        originalSource: "off",
+      new WorkloadServers(this.#serversDeps(), {
         workload,
         role: "self",
         netns: undefined,
+        proxy: { ...proxy, mark: undefined, reusePort: false, originalSource: "off" },
+        dns: undefined,
       }),
       workload.uid,
     );
@@ -95,50 +107,61 @@ export class DataThread {
   /**
    * Binds the ports of the only workload in the daemon's own namespace.
    *
-   * @throws ProxyError when a port can't be bound; nothing stays bound then.
+   * @param withDns as for {@link startWorkload}.
+   * @throws ProxyError when a port can't be bound, DnsError when no resolver is known; nothing stays
+   *   bound then.
    */
-  listenDedicated(workload: EnrolledWorkload): void {
-    const proxy = new WorkloadProxy(this.#deps, {
-      ...this.#options,
+  listenDedicated(workload: EnrolledWorkload, withDns: boolean): void {
+    const { proxy, dns } = this.#options;
+    const servers = new WorkloadServers(this.#serversDeps(), {
       workload,
       role: "pod",
       netns: undefined,
+      proxy,
+      dns: withDns ? dns : undefined,
     });
-    proxy.listen();
-    this.#proxies.set(workload.uid, proxy);
+    servers.listen();
+    this.#servers.set(workload.uid, servers);
   }
 
   /** Begins to take connections of the only workload. Once. */
   serveDedicated(): void {
-    for (const proxy of this.#proxies.values()) proxy.start();
+    for (const servers of this.#servers.values()) servers.start();
   }
 
-  #run(proxy: WorkloadProxy, uid: string): void {
-    proxy.listen();
-    proxy.start();
-    this.#proxies.set(uid, proxy);
+  #serversDeps(): WorkloadServersDeps {
+    const deps = this.#deps;
+    const proxy = this.#options.proxyEnabled ? deps : undefined;
+    return { proxy, dns: deps, dnsMetrics: this.#dnsMetrics };
+  }
+
+  #run(servers: WorkloadServers, uid: string): void {
+    servers.listen();
+    servers.start();
+    this.#servers.set(uid, servers);
   }
 
   async stopWorkload(uid: string): Promise<void> {
-    const proxy = this.#proxies.get(uid);
-    this.#proxies.delete(uid);
-    await proxy?.close();
+    const servers = this.#servers.get(uid);
+    this.#servers.delete(uid);
+    await servers?.close();
   }
 
   connections(uid: string): LiveConnections {
-    return this.#proxies.get(uid)?.connections() ?? { inbound: [], outbound: [] };
+    return this.#servers.get(uid)?.connections() ?? { inbound: [], outbound: [] };
   }
 
   collect(): ThreadSample {
-    return { ...this.#traffic.collect(), loopDelay: this.#loopDelay() };
+    const dns = this.#dnsMetrics.collect();
+    return { ...this.#traffic.collect(), dns, loopDelay: this.#loopDelay() };
   }
 
   async drain(deadlineMs: number): Promise<void> {
-    await Promise.all([...this.#proxies.values()].map((proxy) => proxy.drain(deadlineMs)));
+    await Promise.all([...this.#servers.values()].map((servers) => servers.drain(deadlineMs)));
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#proxies.keys()].map((uid) => this.stopWorkload(uid)));
+    await Promise.all([...this.#servers.keys()].map((uid) => this.stopWorkload(uid)));
     this.#deps.engine.close();
   }
 }

@@ -103,12 +103,15 @@ function run(start: ThreadStart): void {
       case "start-workload":
         return void settle(
           command.call,
-          (async () => thread.startWorkload(command.workload, command.netnsFd))(),
+          (async () => thread.startWorkload(command.workload, command.netnsFd, command.withDns))(),
         );
       case "start-self":
         return void settle(command.call, (async () => thread.startSelf(command.workload))());
       case "listen-dedicated":
-        return void settle(command.call, (async () => thread.listenDedicated(command.workload))());
+        return void settle(
+          command.call,
+          (async () => thread.listenDedicated(command.workload, command.withDns))(),
+        );
       case "serve-dedicated":
         return void settle(command.call, (async () => thread.serveDedicated())());
       case "stop-workload":

@@ -45,7 +45,7 @@ export class InlineDataPlane implements DataPlane {
   }
 
   async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {
-    this.#thread.startWorkload(workload, netnsFd);
+    this.#thread.startWorkload(workload, netnsFd, true);
   }
 
   async startSelf(workload: EnrolledWorkload): Promise<void> {
@@ -53,7 +53,7 @@ export class InlineDataPlane implements DataPlane {
   }
 
   async listenDedicated(workload: EnrolledWorkload): Promise<void> {
-    this.#thread.listenDedicated(workload);
+    this.#thread.listenDedicated(workload, true);
   }
 
   async serveDedicated(): Promise<void> {

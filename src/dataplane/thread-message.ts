@@ -20,12 +20,15 @@ export type ThreadCommand =
       readonly call: number;
       readonly workload: EnrolledWorkload;
       readonly netnsFd: number;
+      /** Answer its DNS queries, too. */
+      readonly withDns: boolean;
     }
   | { readonly kind: "start-self"; readonly call: number; readonly workload: EnrolledWorkload }
   | {
       readonly kind: "listen-dedicated";
       readonly call: number;
       readonly workload: EnrolledWorkload;
+      readonly withDns: boolean;
     }
   | { readonly kind: "serve-dedicated"; readonly call: number }
   | { readonly kind: "stop-workload"; readonly call: number; readonly uid: string }

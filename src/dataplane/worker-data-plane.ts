@@ -94,12 +94,21 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   async startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void> {
-    const threads = this.#reusePort ? this.#threads : [this.#oneThread()];
+    const threads = this.#reusePort ? this.#threads : [this.#nextOf(this.#threads)];
     this.#threadsOf.set(workload.uid, threads);
+    // One socket hears all of a workload's queries, so that equal ones are asked once.
+    const answering = this.#nextOf(threads);
     const outcomes = await Promise.allSettled(
-      threads.map((thread) =>
-        thread.call((call) => ({ kind: "start-workload", call, workload, netnsFd })),
-      ),
+      threads.map((thread) => {
+        const withDns = thread === answering;
+        return thread.call((call) => ({
+          kind: "start-workload",
+          call,
+          workload,
+          netnsFd,
+          withDns,
+        }));
+      }),
     );
     const failure = outcomes.find((outcome) => outcome.status === "rejected");
     if (failure === undefined) return;
@@ -108,12 +117,18 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   async startSelf(workload: EnrolledWorkload): Promise<void> {
-    await this.#oneThread().call((call) => ({ kind: "start-self", call, workload }));
+    await this.#nextOf(this.#threads).call((call) => ({ kind: "start-self", call, workload }));
   }
 
   async listenDedicated(workload: EnrolledWorkload): Promise<void> {
     this.#threadsOf.set(workload.uid, this.#threads);
-    await this.#callAll(this.#threads, (call) => ({ kind: "listen-dedicated", call, workload }));
+    const answering = this.#nextOf(this.#threads);
+    await Promise.all(
+      this.#threads.map((thread) => {
+        const withDns = thread === answering;
+        return thread.call((call) => ({ kind: "listen-dedicated", call, workload, withDns }));
+      }),
+    );
   }
 
   async serveDedicated(): Promise<void> {
@@ -181,8 +196,9 @@ export class WorkerDataPlane implements DataPlane {
     return Promise.all(threads.map((thread) => thread.call(command)));
   }
 
-  #oneThread(): WorkerThread {
-    return this.#threads[this.#nextThread++ % this.#threads.length] as WorkerThread;
+  /** Each in its turn. */
+  #nextOf(threads: readonly WorkerThread[]): WorkerThread {
+    return threads[this.#nextThread++ % threads.length] as WorkerThread;
   }
 }
 

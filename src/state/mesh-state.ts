@@ -49,6 +49,13 @@ export interface KnownService {
   readonly endpoints: ServiceEndpoints;
 }
 
+/** Which services of a host name are meant. */
+export interface ServiceChoice {
+  readonly accepts: (service: Service) => boolean;
+  /** Wins where neither the client's namespace nor a canonical one is among them. */
+  readonly preferredNamespace: string | undefined;
+}
+
 /** What applies to one workload. */
 export interface ApplicablePolicies {
   /** Those of its namespace, then the global ones, each by name; then those that it names itself. */
@@ -161,16 +168,19 @@ export class MeshState {
     );
   }
 
-  /** As {@link findServiceByVip} for a host name of any namespace. */
+  /** As {@link findServiceByVip} for a host name of any namespace. @param choice default: any. */
   findServiceByHostname(
     hostname: string,
     clientNamespace: string | undefined,
+    choice?: ServiceChoice,
   ): KnownService | undefined {
     const hash = hashText(hostname);
     return this.#asKnown(
       this.#memory.read(() => {
-        const isNamed = (service: Service): boolean => service.hostname === hostname;
-        return bestOf(this.#tables.services("service-by-hostname", hash, isNamed), clientNamespace);
+        const isMeant = (service: Service): boolean =>
+          service.hostname === hostname && (choice === undefined || choice.accepts(service));
+        const sharing = this.#tables.services("service-by-hostname", hash, isMeant);
+        return bestOf(sharing, clientNamespace, choice?.preferredNamespace);
       }),
     );
   }
@@ -349,6 +359,7 @@ function isVisible(service: Service, clientNamespace: string | undefined): boole
 function bestOf(
   sharing: readonly CachedRecord<Service>[],
   clientNamespace: string | undefined,
+  preferredNamespace?: string,
 ): Service | undefined {
   if (sharing.length <= 1) {
     const only = sharing[0]?.value;
@@ -365,7 +376,10 @@ function bestOf(
     }
   }
   const own = clientNamespace === undefined ? undefined : winners.get(clientNamespace);
-  return (own ?? best([...winners.values()], isPreferred))?.value;
+  const winner = own ?? best([...winners.values()], isPreferred);
+  const preferred = preferredNamespace === undefined ? undefined : winners.get(preferredNamespace);
+  const isDecided = own !== undefined || winner?.value.canonical === true;
+  return (isDecided ? winner : (preferred ?? winner))?.value;
 }
 
 /** The control plane gives no order for these, so the name must decide, not the arrival. */

@@ -2,7 +2,8 @@
  * The two shapes of a log line, both as the original writes them.
  *
  * Plain: `time⇥level⇥target:span{fields}…⇥message⇥fields`, with the last tab also when there are no
- * fields. JSON: the keys level, time, scope, message, then the fields, then one object a span.
+ * fields. JSON: the keys level, time, scope, message, then the fields, then one object a span. A line
+ * of fields alone has no message, and no tab after it.
  *
  * @see spec control-plane 9.2
  */
@@ -33,7 +34,7 @@ export const plainFormat: LogFormat = (target, spans) => {
   const place = target.startsWith(OWN_TARGETS) ? target.slice(OWN_TARGETS.length) : target;
   const scope = place + spans.map(plainSpan).join("");
   return (level, time, message, fields) =>
-    `${time}\t${level}\t${scope}\t${message}\t${plainFields(fields)}\n`;
+    `${time}\t${level}\t${scope}\t${message === "" ? "" : `${message}\t`}${plainFields(fields)}\n`;
 };
 
 function plainSpan({ name, fields }: LogSpan): string {
@@ -87,7 +88,7 @@ export const jsonFormat: LogFormat = (scope, spans) => {
       level,
       time,
       scope,
-      message,
+      ...(message === "" ? {} : { message }),
     };
     for (const [name, value] of fields) line[name] = jsonValue(value);
     for (const [name, object] of spanObjects) line[name] = object;

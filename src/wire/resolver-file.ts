@@ -4,7 +4,17 @@
  */
 import { type IpAddress, parseIpAddress } from "../mesh/ip-address.ts";
 
-/** What resolv.conf says of names; which servers are asked is read by who asks them. */
+/** What resolv.conf says of those who are asked. */
+export interface ResolverRules {
+  /** In their order, each once. */
+  readonly resolvers: readonly IpAddress[];
+  /** For one resolver's answer; `undefined`: not said. */
+  readonly timeoutMs: number | undefined;
+  /** How often all resolvers are asked. */
+  readonly attempts: number;
+}
+
+/** What resolv.conf says of names. */
 export interface SearchRules {
   /** Domains that are tried behind a name, in their order, without a dot at the end. */
   readonly search: readonly string[];
@@ -15,6 +25,28 @@ export interface SearchRules {
 const DOTS_MIN = 1;
 /** The most that resolvers allow. */
 const DOTS_MIN_MAX = 15;
+const TIMEOUT_SECONDS_MAX = 30;
+const ATTEMPTS = 2;
+const ATTEMPTS_MAX = 5;
+
+export function parseResolverRules(text: string): ResolverRules {
+  const resolvers = new Set<IpAddress>();
+  let timeoutMs: number | undefined;
+  let attempts = ATTEMPTS;
+  for (const [keyword, ...values] of wordsOfLines(text, /[#;]/)) {
+    if (keyword === "nameserver") {
+      const ip = parseIpAddress(values[0] ?? "");
+      if (ip !== undefined) resolvers.add(ip);
+    } else if (keyword === "options") {
+      for (const value of values) {
+        const [, name, number] = /^(timeout|attempts):([1-9]\d*)$/.exec(value) ?? [];
+        if (name === "timeout") timeoutMs = Math.min(Number(number), TIMEOUT_SECONDS_MAX) * 1000;
+        if (name === "attempts") attempts = Math.min(Number(number), ATTEMPTS_MAX);
+      }
+    }
+  }
+  return { resolvers: [...resolvers], timeoutMs, attempts };
+}
 
 export function parseSearchRules(text: string): SearchRules {
   let search: readonly string[] = [];

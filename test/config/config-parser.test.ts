@@ -7,8 +7,8 @@ import { type Host, parseConfig } from "../../src/config/config-parser.ts";
 
 const MESH = { LOCAL_XDS_PATH: "mesh.yaml" };
 
-function host(cpuCount = 8, files: readonly string[] = []): Host {
-  return { cpuCount, fileExists: (path) => files.includes(path) };
+function host(cpuCount = 8, files: readonly string[] = [], resolvConf = ""): Host {
+  return { cpuCount, fileExists: (path) => files.includes(path), readText: () => resolvConf };
 }
 
 function parse(environment: Record<string, string>, machine = host()): Config {
@@ -607,4 +607,71 @@ test("metadata that is not JSON is named", () => {
   assert.deepEqual(mistakesOf({ ISTIO_METAJSON_X: "{" }), [
     "invalid env var ISTIO_METAJSON_X={ (is not JSON)",
   ]);
+});
+
+test("DNS is answered on 15053 of the pods' loopback unless it is turned off", () => {
+  assert.deepEqual(parse({}).dns, {
+    listen: { localhost: 15053 },
+    ipv6: true,
+    mark: 1337,
+    reusePort: true,
+    clusterDomain: "cluster.local",
+    preferredNamespace: undefined,
+    searchDomains: "pod",
+    resolvConfPath: "/etc/resolv.conf",
+    queriesMax: 1000,
+    connectionsMax: 256,
+    resolverTimeoutMs: 5000,
+    idleMs: 5000,
+  });
+  assert.notEqual(parse({ ISTIO_META_DNS_CAPTURE: "True" }).dns, undefined);
+  assert.equal(parse({ ISTIO_META_DNS_CAPTURE: "false" }).dns, undefined);
+  assert.equal(parse({ ISTIO_META_DNS_CAPTURE: "" }).dns, undefined);
+  const metadata = (more: string): string => `{proxyMetadata: {${more}}}`;
+  const off = { PROXY_CONFIG: metadata('DNS_CAPTURE: "false"') };
+  assert.equal(parse(off).dns, undefined);
+  assert.notEqual(parse({ ...off, ISTIO_META_DNS_CAPTURE: "true" }).dns, undefined);
+});
+
+const dnsAddresses: readonly [text: string, expected: unknown][] = [
+  ["localhost:53", { localhost: 53 }],
+  ["10.0.0.1:5353", { ip: "10.0.0.1", port: 5353 }],
+  ["[::1]:15053", { ip: "::1", port: 15053 }],
+];
+for (const [text, expected] of dnsAddresses) {
+  test(`DNS listens on ${text} when ISTIO_META_DNS_PROXY_ADDR says so`, () => {
+    assert.deepEqual(parse({ ISTIO_META_DNS_PROXY_ADDR: text }).dns?.listen, expected);
+  });
+}
+for (const text of ["nowhere", "localhost:", "localhost:65536", "10.0.0.1", "::1:53", ""]) {
+  test(`ISTIO_META_DNS_PROXY_ADDR=${text} is refused in the original's words`, () => {
+    assert.deepEqual(mistakesOf({ ISTIO_META_DNS_PROXY_ADDR: text }), [
+      `invalid configuration: failed to parse DNS_PROXY_ADDR: ${text} (invalid socket address syntax)`,
+    ]);
+  });
+}
+
+test("the cluster's domain is what pods search, unless CLUSTER_DOMAIN says it", () => {
+  const pod = host(8, [], "search istio-system.svc.mesh.example svc.mesh.example mesh.example\n");
+  assert.equal(parse({}, pod).dns?.clusterDomain, "mesh.example");
+  assert.equal(
+    parse({ CLUSTER_DOMAIN: "Other.Example." }, pod).dns?.clusterDomain,
+    "other.example",
+  );
+  assert.equal(parse({}, host(8, [], "search example.com\n")).dns?.clusterDomain, "cluster.local");
+  assert.deepEqual(mistakesOf({ CLUSTER_DOMAIN: "a b" }), [
+    "invalid env var CLUSTER_DOMAIN=a b (is no domain name)",
+  ]);
+});
+
+test("a daemon without any server, or with DNS of a mesh that it does not know, is refused", () => {
+  assert.deepEqual(mistakesOf({ ENABLE_PROXY: "false", ISTIO_META_DNS_CAPTURE: "false" }), [
+    "error parsing proxy config: ztunnel run without any servers enabled",
+  ]);
+  assert.equal(parse({ ENABLE_PROXY: "false" }).proxyEnabled, false);
+  const onDemand = { XDS_ADDRESS: "istiod:15012", XDS_ON_DEMAND: "true" };
+  assert.deepEqual(mistakesOf(onDemand), [
+    "error parsing proxy config: DNS proxy does not currently support on-demand mode",
+  ]);
+  assert.deepEqual(mistakesOf({ ...onDemand, ISTIO_META_DNS_CAPTURE: "false" }), []);
 });

@@ -157,7 +157,7 @@ export class DataPlaneStage {
           this.log += text;
         },
       },
-      { onDemand, proxy: { ...proxy, ...proxyOptions } },
+      { onDemand, proxy: { ...proxy, ...proxyOptions }, proxyEnabled: true, dns: undefined },
     );
     this.apply(parseLocalMesh(TWO_NODES_MESH, "mesh"));
   }

@@ -56,6 +56,8 @@ function makeLab(): Lab {
     {
       onDemand: false,
       proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
+      proxyEnabled: true,
+      dns: undefined,
     },
   );
   known.apply(WORKLOADS);
@@ -74,8 +76,8 @@ function enrolled(name: string): EnrolledWorkload {
 }
 
 function start({ thread, client, server }: Lab): void {
-  thread.startWorkload(enrolled("client"), fdOf(client));
-  thread.startWorkload(enrolled("server"), fdOf(server));
+  thread.startWorkload(enrolled("client"), fdOf(client), false);
+  thread.startWorkload(enrolled("server"), fdOf(server), false);
   server.serve(8080, echoTwice);
 }
 
@@ -103,7 +105,7 @@ test("each workload is served in its own namespace, and one is stopped without t
   assert.equal(socket.readEnd, "fin");
   await thread.stopWorkload("uid-client");
   await thread.stopWorkload("never heard of");
-  thread.startWorkload(enrolled("client"), fdOf(client));
+  thread.startWorkload(enrolled("client"), fdOf(client), false);
   assert.deepEqual(listening(client), PORTS);
 });
 
@@ -111,7 +113,7 @@ test("a workload that runs already is not started again", () => {
   const lab = makeLab();
   start(lab);
   assert.throws(
-    () => lab.thread.startWorkload(enrolled("client"), fdOf(lab.client)),
+    () => lab.thread.startWorkload(enrolled("client"), fdOf(lab.client), false),
     /workload uid-client runs already/,
   );
   assert.deepEqual(listening(lab.client), PORTS);
@@ -121,13 +123,13 @@ for (const port of PORTS) {
   test(`when ${port} is taken nothing stays bound, and the workload may be started later`, () => {
     const { thread, client } = makeLab();
     client.serve(port, () => {});
-    assert.throws(() => thread.startWorkload(enrolled("client"), fdOf(client)), {
+    assert.throws(() => thread.startWorkload(enrolled("client"), fdOf(client), false), {
       name: "ProxyError",
       message: `Bind([::]:${port}, Os { code: 98, kind: AddrInUse, message: "Address already in use" })`,
     });
     assert.deepEqual(listening(client), [port]);
     client.stopServing(port);
-    thread.startWorkload(enrolled("client"), fdOf(client));
+    thread.startWorkload(enrolled("client"), fdOf(client), false);
     assert.deepEqual(listening(client), PORTS);
   });
 }

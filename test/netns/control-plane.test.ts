@@ -288,7 +288,9 @@ describe("a mesh that is learnt on demand", { skip: requireNetns("iptables") }, 
   const servers: LabServer[] = [];
 
   before(async () => {
-    lab = await startTwoNodes({ environment: { XDS_ON_DEMAND: "true" } });
+    lab = await startTwoNodes({
+      environment: { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" },
+    });
     for (const name of ["server", "guarded", "outside"]) {
       servers.push(listenEcho(lab.host(name), APP_PORT));
     }

@@ -120,6 +120,8 @@ for (const [name, makeDataPlane] of [
 const options = {
   onDemand: false,
   proxy: parseConfig({ LOCAL_XDS: "{}" }, undefined).proxy,
+  proxyEnabled: true,
+  dns: undefined,
 };
 
 function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource): DataPlane {

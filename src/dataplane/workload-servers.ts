@@ -1,0 +1,111 @@
+/** What one thread serves for one workload: its proxy, and on one of the threads its DNS. */
+import { DnsError } from "../dns/dns-error.ts";
+import type { DnsMetrics } from "../dns/dns-metrics.ts";
+import type { DnsOptions } from "../dns/dns-options.ts";
+import { DnsServer } from "../dns/dns-server.ts";
+import { readResolvConf } from "../dns/resolv-conf.ts";
+import { ResolverExchange } from "../dns/resolver-exchange.ts";
+import type { NetnsFd } from "../engine/engine.ts";
+import { systemError } from "../engine/engine-error.ts";
+import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import { parseSocketAddress } from "../mesh/socket-address.ts";
+import { native } from "../net/native.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
+import { LocalWorkload } from "../proxy/local-workload.ts";
+import { bindError } from "../proxy/proxy-error.ts";
+import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
+import { WorkloadProxy } from "../proxy/workload-proxy.ts";
+
+/** Of the resolvers that the machine names. */
+const RESOLVER_PORT = 53;
+
+export interface WorkloadServersDeps {
+  /** `undefined`: connections are left alone. */
+  readonly proxy: ProxyDeps | undefined;
+  readonly dns: Pick<ProxyDeps, "mesh" | "log" | "clock" | "random">;
+  readonly dnsMetrics: DnsMetrics;
+}
+
+export interface WorkloadServersOptions {
+  readonly workload: EnrolledWorkload;
+  readonly role: "pod" | "self";
+  /** Open until {@link WorkloadServers.close} or {@link WorkloadServers.drain} has settled. */
+  readonly netns: NetnsFd | undefined;
+  readonly proxy: ProxyOptions;
+  /** `undefined`: its DNS is not served here. */
+  readonly dns: DnsOptions | undefined;
+}
+
+export class WorkloadServers {
+  readonly #proxy: WorkloadProxy | undefined;
+  readonly #dns: DnsServer | undefined;
+
+  /** @throws DnsError `resolvers`. */
+  constructor(deps: WorkloadServersDeps, options: WorkloadServersOptions) {
+    const { workload, role, netns, proxy, dns } = options;
+    this.#proxy = deps.proxy && new WorkloadProxy(deps.proxy, { ...proxy, workload, role, netns });
+    if (dns === undefined) return;
+    const local = new LocalWorkload(deps.dns, workload, proxy.localWorkloadWaitMs);
+    this.#dns = new DnsServer(
+      {
+        ...deps.dns,
+        native,
+        resolvers: new ResolverExchange(
+          { native, clock: deps.dns.clock },
+          { netns, mark: dns.mark, port: RESOLVER_PORT },
+        ),
+        metrics: deps.dnsMetrics,
+        source: {
+          find: () => local.find(),
+          async wait() {
+            const found = await local.waitFor(() => deps.dns.log.target("ztunnel::dns::server"));
+            return found instanceof Error ? undefined : found;
+          },
+        },
+      },
+      { ...dns, workload, netns, resolvConf: readResolvConf(dns.resolvConfPath) },
+    );
+  }
+
+  /**
+   * Binds all ports; connections wait in the kernel until {@link start}, queries are answered.
+   *
+   * @throws ProxyError `bind`; nothing stays bound then.
+   */
+  listen(): void {
+    try {
+      this.#dns?.listen();
+    } catch (error) {
+      const address = error instanceof DnsError ? parseSocketAddress(error.message) : undefined;
+      if (address === undefined) throw error;
+      throw bindError(address, systemError((error as DnsError).cause));
+    }
+    try {
+      this.#proxy?.listen();
+    } catch (error) {
+      this.#dns?.close();
+      throw error;
+    }
+  }
+
+  /** Begins to accept. Call once, after {@link listen}. */
+  start(): void {
+    this.#proxy?.start();
+  }
+
+  connections(): LiveConnections {
+    return this.#proxy?.connections() ?? { inbound: [], outbound: [] };
+  }
+
+  /** Settles when everything has ended, at the latest so many milliseconds from now. */
+  async drain(deadlineMs: number): Promise<void> {
+    await Promise.all([this.#proxy?.drain(deadlineMs), this.#dns?.drain(deadlineMs)]);
+  }
+
+  /** Closes the listeners before it returns. Idempotent. */
+  async close(): Promise<void> {
+    const closing = this.#proxy?.close();
+    this.#dns?.close();
+    await closing;
+  }
+}

@@ -1,0 +1,214 @@
+/**
+ * One query to one resolver and back, over a socket of its own: an unpredictable source port, and the
+ * kernel passes nobody else's datagrams. Sockets are made in the pod's namespace with the mark by which
+ * the redirect rules leave them alone.
+ */
+import { createSocket } from "node:dgram";
+import { Socket } from "node:net";
+import type { NetnsFd } from "../engine/engine.ts";
+import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
+import type { Native } from "../net/native.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
+import { isDnsReply } from "../wire/dns-message.ts";
+import { DnsError } from "./dns-error.ts";
+import { framed, MessageStream } from "./message-stream.ts";
+
+export interface ExchangeOptions {
+  readonly resolver: IpAddress;
+  readonly transport: "udp" | "tcp";
+  /** From the socket to the answer. */
+  readonly timeoutMs: number;
+  /**
+   * TCP: takes what comes after the first reply, until nothing has come for the time-out or the
+   * resolver closes. A zone is transferred in many messages.
+   */
+  readonly more?: ZoneTransfer | undefined;
+}
+
+export interface ZoneTransfer {
+  readonly message: (reply: Uint8Array) => void;
+  /** The one who asked has left. */
+  readonly signal: AbortSignal;
+}
+
+export interface ResolverExchangeOptions {
+  readonly netns: NetnsFd | undefined;
+  readonly mark: number | undefined;
+  /** Of the resolvers. */
+  readonly port: number;
+}
+
+/** A datagram may be lost: it is sent again after these parts of the time-out. */
+const RESEND_AFTER = [0.2, 0.6];
+const WILDCARD = { 4: "0.0.0.0", 6: "::" } as const;
+
+/** Ends an exchange that is under way. */
+type Stop = (error: DnsError) => void;
+
+export class ResolverExchange {
+  readonly #native: Native;
+  readonly #clock: Clock;
+  readonly #options: ResolverExchangeOptions;
+  /** By where they come from, see {@link sourceKey}. */
+  readonly #open = new Map<string, Stop>();
+
+  constructor(
+    deps: { readonly native: Native; readonly clock: Clock },
+    options: ResolverExchangeOptions,
+  ) {
+    this.#native = deps.native;
+    this.#clock = deps.clock;
+    this.#options = options;
+  }
+
+  /**
+   * The reply as it came.
+   *
+   * @throws DnsError `timeout`, `unreachable` or `closed`.
+   */
+  readonly ask = (query: Uint8Array, options: ExchangeOptions): Promise<Uint8Array> =>
+    new Promise((resolve, reject) => {
+      try {
+        if (options.transport === "udp") this.#askByDatagram(query, options, resolve, reject);
+        else this.#askByStream(query, options, resolve, reject);
+      } catch (cause) {
+        reject(unreachable(options.resolver, cause));
+      }
+    });
+
+  /** Whether we are the ones who have sent something from there: nobody else has the port meanwhile. */
+  isOwn(transport: "udp" | "tcp", peer: SocketAddress): boolean {
+    return this.#open.has(sourceKey(transport, ipFamily(peer.ip), peer.port));
+  }
+
+  /** Ends what is under way. Idempotent. */
+  close(): void {
+    for (const stop of this.#open.values()) stop(new DnsError("closed", "the server is closed"));
+  }
+
+  #askByDatagram(
+    query: Uint8Array,
+    { resolver, timeoutMs }: ExchangeOptions,
+    resolve: (reply: Uint8Array) => void,
+    reject: (error: DnsError) => void,
+  ): void {
+    const { fd, key } = this.#makeSocket(resolver, "udp");
+    const type = ipFamily(resolver) === 4 ? "udp4" : "udp6";
+    const socket = createSocket({ type, lookup: literal });
+    const timers: Timer[] = [];
+    const end = (): void => {
+      for (const timer of timers) timer.cancel();
+      this.#open.delete(key);
+      socket.removeAllListeners();
+      // Closed anyhow; what it says of it is of no interest.
+      socket.on("error", ignore);
+      socket.close();
+    };
+    const fail = (error: DnsError): void => {
+      end();
+      reject(error);
+    };
+    this.#open.set(key, fail);
+    socket.on("error", (cause) => fail(unreachable(resolver, cause)));
+    socket.on("message", (reply) => {
+      if (!isDnsReply(reply, query)) return;
+      end();
+      resolve(reply);
+    });
+    socket.bind({ fd });
+    const send = (): void =>
+      socket.send(query, (cause) => {
+        if (cause) fail(unreachable(resolver, cause));
+      });
+    socket.connect(this.#options.port, resolver, send);
+    for (const part of RESEND_AFTER) timers.push(this.#clock.after(timeoutMs * part, send));
+    timers.push(this.#clock.after(timeoutMs, () => fail(timeout(resolver))));
+  }
+
+  #askByStream(
+    query: Uint8Array,
+    { resolver, timeoutMs, more }: ExchangeOptions,
+    resolve: (reply: Uint8Array) => void,
+    reject: (error: DnsError) => void,
+  ): void {
+    const { fd, key } = this.#makeSocket(resolver, "tcp");
+    const socket = new Socket({ fd });
+    const stream = new MessageStream();
+    let timer: Timer | undefined;
+    let isAnswered = false;
+    const fail = (error: DnsError): void => {
+      timer?.cancel();
+      this.#open.delete(key);
+      more?.signal.removeEventListener("abort", gone);
+      socket.destroy();
+      reject(error);
+    };
+    const gone = (): void => fail(new DnsError("closed", "the client has left"));
+    const arm = (): void => {
+      timer?.cancel();
+      timer = this.#clock.after(timeoutMs, () => fail(timeout(resolver)));
+    };
+    this.#open.set(key, fail);
+    more?.signal.addEventListener("abort", gone);
+    socket.on("error", (cause) => fail(unreachable(resolver, cause)));
+    socket.on("close", () => fail(unreachable(resolver, new Error("connection closed"))));
+    socket.on("data", (chunk: Buffer) => {
+      for (const message of stream.take(chunk)) {
+        if (!isDnsReply(message, query)) continue;
+        if (isAnswered) more?.message(message);
+        else resolve(message);
+        isAnswered = true;
+        if (more !== undefined) arm();
+        else {
+          socket.destroy();
+          return;
+        }
+      }
+    });
+    socket.connect({ host: resolver, port: this.#options.port, lookup: literal });
+    socket.write(framed(query));
+    arm();
+  }
+
+  /** Bound, so that {@link isOwn} knows it before anything is sent. @throws what the system says. */
+  #makeSocket(
+    resolver: IpAddress,
+    transport: "udp" | "tcp",
+  ): { readonly fd: number; readonly key: string } {
+    const { netns, mark } = this.#options;
+    const family = ipFamily(resolver);
+    const { fd } = this.#native.socketInNamespace({
+      family: family === 4 ? "ipv4" : "ipv6",
+      type: transport === "udp" ? "dgram" : "stream",
+      ...(netns === undefined ? {} : { netnsFd: netns.fd }),
+      ...(mark === undefined ? {} : { mark }),
+      bind: { ip: WILDCARD[family], port: 0 },
+    });
+    return { fd, key: sourceKey(transport, family, this.#native.localAddress(fd).port) };
+  }
+}
+
+function sourceKey(transport: "udp" | "tcp", family: 4 | 6, port: number): string {
+  return `${transport}${family}:${port}`;
+}
+
+function timeout(resolver: IpAddress): DnsError {
+  return new DnsError("timeout", `request to ${resolver} timed out`);
+}
+
+function unreachable(resolver: IpAddress, cause: unknown): DnsError {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return new DnsError("unreachable", `resolver ${resolver}: ${text}`, cause);
+}
+
+function ignore(): void {}
+
+/** Resolvers are addresses: nobody is asked for them. */
+export function literal(
+  address: string,
+  _options: unknown,
+  callback: (error: null, address: string, family: number) => void,
+): void {
+  callback(null, address, address.includes(":") ? 6 : 4);
+}

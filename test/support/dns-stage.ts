@@ -1,0 +1,111 @@
+/** A DNS server on loopback, with a scripted resolver behind it. */
+
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { type DnsDelta, DnsMetrics } from "../../src/dns/dns-metrics.ts";
+import type { DnsOptions } from "../../src/dns/dns-options.ts";
+import { DnsServer, type QuerySource } from "../../src/dns/dns-server.ts";
+import type { Ask } from "../../src/dns/forwarder.ts";
+import type { SocketAddress } from "../../src/mesh/socket-address.ts";
+import type { Workload } from "../../src/mesh/workload.ts";
+import { native } from "../../src/net/native.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { systemRandom } from "../../src/runtime/random.ts";
+import type { MeshState } from "../../src/state/mesh-state.ts";
+import { encodeDnsError, RCODE, readDnsQuery } from "../../src/wire/dns-message.ts";
+import { CapturedLog, formatFields } from "./captured-log.ts";
+import { ip } from "./mesh-fixture.ts";
+
+export interface DnsStageOptions {
+  readonly state: MeshState;
+  /** Whose server it is; a function is asked each time. */
+  readonly source: Workload | QuerySource;
+  readonly options?: Partial<DnsOptions>;
+  /** Default: refuses everything. */
+  readonly ask?: Ask;
+  readonly isOwn?: (transport: "udp" | "tcp", peer: SocketAddress) => boolean;
+}
+
+export interface DnsStage {
+  readonly server: SocketAddress;
+  readonly dns: DnsServer;
+  /** What the resolver was asked. */
+  readonly forwarded: readonly Uint8Array[];
+  readonly log: CapturedLog;
+  /** The log's fields, line by line. */
+  lines(): readonly string[];
+  metrics(): readonly DnsDelta[];
+  close(): Promise<void>;
+}
+
+export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> {
+  const { state, source, options = {}, ask = refuse, isOwn = () => false } = stage;
+  const server = { ip: ip("127.0.0.1"), port: await freePort() };
+  const forwarded: Uint8Array[] = [];
+  const log = new CapturedLog("debug");
+  const metrics = new DnsMetrics();
+  const dns = new DnsServer(
+    {
+      native,
+      resolvers: {
+        ask(query, how) {
+          forwarded.push(query);
+          return ask(query, how);
+        },
+        isOwn,
+        close: () => {},
+      },
+      mesh: state,
+      source: "find" in source ? source : { find: () => source, wait: async () => source },
+      metrics,
+      log: log.root,
+      clock: systemClock,
+      random: systemRandom(),
+    },
+    {
+      listen: server,
+      ipv6: true,
+      mark: undefined,
+      reusePort: false,
+      clusterDomain: "cluster.local",
+      preferredNamespace: undefined,
+      searchDomains: "pod",
+      resolvConfPath: "",
+      queriesMax: 1000,
+      connectionsMax: 100,
+      resolverTimeoutMs: 5000,
+      idleMs: 5000,
+      ...options,
+      workload: { uid: "1", name: "client", namespace: "ns1", serviceAccount: "client" },
+      netns: undefined,
+      resolvConf: {
+        resolvers: [ip("192.0.2.53")],
+        searchDomains: [],
+        timeoutMs: undefined,
+        attempts: 1,
+      },
+    },
+  );
+  dns.listen();
+  return {
+    server,
+    dns,
+    forwarded,
+    log,
+    lines: () => log.of("dns").map(({ fields }) => formatFields(fields)),
+    metrics: () => metrics.collect(),
+    close: async () => dns.close(),
+  };
+}
+
+const refuse: Ask = async (query) => encodeDnsError(query, readDnsQuery(query), RCODE.refused);
+
+/** Of TCP; nobody else takes the same of UDP meanwhile. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
