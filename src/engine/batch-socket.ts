@@ -120,7 +120,11 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   finish(): void {
     this.#isFinishing = true;
     if (this.#isGone) return;
-    this.#deps.loop.push(OPERATION.END, this.id, 0, 0);
+    // The last word of a connection that says nothing more: closing it tells the peer, too.
+    const isOver = this.#hasEnded && this.#reading?.end === "fin";
+    if (!isOver || this.#awaitsFlush || this.backlogBytes > 0) {
+      this.#deps.loop.push(OPERATION.END, this.id, 0, 0);
+    }
     this.#awaitFlush();
   }
 

@@ -7,11 +7,12 @@
 import type { HeaderFields } from "../engine/engine.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
-import { type Baggage, formatBaggage } from "../wire/baggage.ts";
+import { formatBaggage } from "../wire/baggage.ts";
 import { formatForwarded } from "../wire/forwarded.ts";
 
 export interface ConnectRequest {
-  readonly source: Workload;
+  /** Of the source; see {@link workloadBaggage}. */
+  readonly baggage: string;
   /** Where the application's connection came from. */
   readonly client: SocketAddress;
   /** Host name of the service that was asked for. */
@@ -22,15 +23,15 @@ export interface ConnectRequest {
 /** `baggage`, `forwarded` and `traceparent`, in this order on the wire. */
 export function connectHeaders(request: ConnectRequest): HeaderFields {
   return [
-    ["baggage", formatBaggage(workloadBaggage(request.source))],
+    ["baggage", request.baggage],
     ["forwarded", formatForwarded(request.client, request.serviceHostname)],
     ["traceparent", request.traceparent],
   ];
 }
 
 /** What a peer is told about a workload of ours, as source or as destination. */
-export function workloadBaggage(workload: Workload): Baggage {
-  return {
+export function workloadBaggage(workload: Workload): string {
+  return formatBaggage({
     clusterId: workload.clusterId,
     namespace: workload.namespace,
     workloadType: workload.workloadType,
@@ -39,5 +40,5 @@ export function workloadBaggage(workload: Workload): Baggage {
     canonicalRevision: workload.canonicalRevision,
     region: workload.locality.region,
     zone: workload.locality.zone,
-  };
+  });
 }

@@ -75,6 +75,8 @@ export class HbonePool {
   readonly #pooled = new Map<string, SharedTunnel>();
   /** By key, the requests that wait for a dial. Never the key of a pooled tunnel. */
   readonly #dialling = new Map<string, WaitingRequest[]>();
+  /** By whom the peer may be; connections mostly go where the last one went. */
+  readonly #keys = new WeakMap<readonly Identity[], KnownKey>();
   /** Every tunnel that is not gone. */
   readonly #tunnels = new Set<SharedTunnel>();
   #closed = false;
@@ -92,7 +94,7 @@ export class HbonePool {
    */
   open(target: HboneTarget, authority: string, headers: HeaderFields): Promise<PooledStream> {
     if (this.#closed) return Promise.reject(poolClosedError());
-    const key = poolKey(target);
+    const key = this.#keyOf(target);
     const waiting = this.#dialling.get(key);
     if (waiting === undefined) {
       const shared = this.#checkOut(key);
@@ -148,6 +150,23 @@ export class HbonePool {
       waiting.splice(0, served);
     }
     this.#dialling.delete(key);
+  }
+
+  #keyOf(target: HboneTarget): string {
+    const { source, sourceIp, expected, remote } = target;
+    const known = this.#keys.get(expected);
+    if (
+      known !== undefined &&
+      known.target.source === source &&
+      known.target.sourceIp === sourceIp &&
+      known.target.remote.ip === remote.ip &&
+      known.target.remote.port === remote.port
+    ) {
+      return known.key;
+    }
+    const key = poolKey(target);
+    this.#keys.set(expected, { target, key });
+    return key;
   }
 
   #adopt(key: string, tunnel: ClientTunnel): SharedTunnel {
@@ -252,6 +271,11 @@ interface SharedTunnel {
   usedAt: number;
   /** Runs while the tunnel is pooled. */
   unusedTimer: Timer | undefined;
+}
+
+interface KnownKey {
+  readonly target: HboneTarget;
+  readonly key: string;
 }
 
 interface WaitingRequest {

@@ -4,12 +4,12 @@
  * @see spec data-path 10.2 for the lines, 10.3 and 4.8 for the labels.
  */
 import type { Relay } from "../engine/engine.ts";
-import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import { formatSpiffeId, type Identity, sameIdentity } from "../mesh/identity.ts";
 import type { Service } from "../mesh/service.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { Clock } from "../runtime/clock.ts";
-import type { Logger, LogValue } from "../telemetry/logger.ts";
+import { type LogField, LogFieldGroup, type Logger } from "../telemetry/logger.ts";
 import type { Baggage } from "../wire/baggage.ts";
 import { type ProxyError, responseFlag } from "./proxy-error.ts";
 import type { CountedConnection, Reporter, TrafficMetrics } from "./traffic-metrics.ts";
@@ -47,7 +47,16 @@ export interface ConnectionDescription extends Omit<ConnectionSummary, "protocol
   readonly mutualTls: boolean;
 }
 
-type Fields = [name: string, value: LogValue][];
+/** What the lines and counters of all connections between two workloads say alike. */
+interface Parties
+  extends Pick<
+    ConnectionDescription,
+    "reporter" | "sourceIdentity" | "destinationService" | "mutualTls"
+  > {
+  readonly labels: readonly string[];
+  readonly source: LogFieldGroup | undefined;
+  readonly destination: LogFieldGroup;
+}
 
 export interface ConnectionReporterDeps {
   readonly log: Logger;
@@ -58,8 +67,8 @@ export interface ConnectionReporterDeps {
 /** Writes the reports of one workload's connections. */
 export class ConnectionReporter {
   readonly #deps: ConnectionReporterDeps;
-  /** Source → destination → labels of the last connection between them. */
-  readonly #labels = new WeakMap<Workload, WeakMap<Workload, KnownLabels>>();
+  /** Source → destination → what was said of the last connection between them. */
+  readonly #parties = new WeakMap<Workload, WeakMap<Workload, Parties>>();
 
   constructor({ log, traffic, clock }: ConnectionReporterDeps) {
     this.#deps = { log: log.target("access"), traffic, clock };
@@ -68,9 +77,12 @@ export class ConnectionReporter {
   /** @param startedAt monotonic milliseconds of the accept or the request. */
   opened(description: ConnectionDescription, startedAt: number): ConnectionReport {
     const { log, traffic } = this.#deps;
-    if (log.enabled("debug")) log.write("debug", "connection opened", describe(description));
-    const counted = traffic.opened(this.#labelsOf(description));
-    return new ConnectionReport(this.#deps, description, startedAt, counted);
+    const parties = this.#partiesOf(description);
+    if (log.enabled("debug")) {
+      log.write("debug", "connection opened", describe(description, parties));
+    }
+    const counted = traffic.opened(parties.labels);
+    return new ConnectionReport(this.#deps, description, parties, startedAt, counted);
   }
 
   /**
@@ -80,40 +92,28 @@ export class ConnectionReporter {
    */
   retried(report: ConnectionReport, description: ConnectionDescription, error: ProxyError): void {
     const { log } = this.#deps;
-    report.retried(description, this.#labelsOf(description), error);
-    if (log.enabled("debug")) log.write("debug", "connection opened", describe(description));
+    const parties = this.#partiesOf(description);
+    report.retried(description, parties, error);
+    if (log.enabled("debug")) {
+      log.write("debug", "connection opened", describe(description, parties));
+    }
   }
 
-  /** Connections between the same workloads mostly have the same. */
-  #labelsOf(connection: ConnectionDescription): readonly string[] {
+  #partiesOf(connection: ConnectionDescription): Parties {
     const { sourceWorkload, destinationWorkload } = connection;
     if (sourceWorkload === undefined || destinationWorkload === undefined) {
-      return trafficLabels(connection);
+      return describeParties(connection);
     }
-    let bySource = this.#labels.get(sourceWorkload);
+    let bySource = this.#parties.get(sourceWorkload);
     if (bySource === undefined) {
       bySource = new WeakMap();
-      this.#labels.set(sourceWorkload, bySource);
+      this.#parties.set(sourceWorkload, bySource);
     }
-    const { reporter, sourceIdentity, destinationService, mutualTls } = connection;
     const known = bySource.get(destinationWorkload);
-    if (
-      known?.reporter === reporter &&
-      known.sourceIdentity === sourceIdentity &&
-      known.destinationService === destinationService &&
-      known.mutualTls === mutualTls
-    ) {
-      return known.labels;
-    }
-    const labels = trafficLabels(connection);
-    bySource.set(destinationWorkload, {
-      reporter,
-      sourceIdentity,
-      destinationService,
-      mutualTls,
-      labels,
-    });
-    return labels;
+    if (known !== undefined && isBetween(known, connection)) return known;
+    const parties = describeParties(connection);
+    bySource.set(destinationWorkload, parties);
+    return parties;
   }
 
   /** Refused before anything was known about it: one line, no metrics. */
@@ -134,20 +134,12 @@ export class ConnectionReporter {
   }
 }
 
-/** Labels with what they follow from beside both workloads. */
-interface KnownLabels
-  extends Pick<
-    ConnectionDescription,
-    "reporter" | "sourceIdentity" | "destinationService" | "mutualTls"
-  > {
-  readonly labels: readonly string[];
-}
-
 /** One open connection. Made by {@link ConnectionReporter.opened}. */
 export class ConnectionReport {
   readonly #deps: ConnectionReporterDeps;
   readonly #startedAt: number;
   #description: ConnectionDescription;
+  #parties: Parties;
   #counted: CountedConnection;
   #retries = 0;
   /** Of the last endpoint that could not be reached. */
@@ -156,11 +148,13 @@ export class ConnectionReport {
   constructor(
     deps: ConnectionReporterDeps,
     description: ConnectionDescription,
+    parties: Parties,
     startedAt: number,
     counted: CountedConnection,
   ) {
     this.#deps = deps;
     this.#description = description;
+    this.#parties = parties;
     this.#startedAt = startedAt;
     this.#counted = counted;
   }
@@ -172,12 +166,13 @@ export class ConnectionReport {
   }
 
   /** The counters of each endpoint balance: the failure counts there, the rest at the new one. */
-  retried(description: ConnectionDescription, labels: readonly string[], error: ProxyError): void {
+  retried(description: ConnectionDescription, parties: Parties, error: ProxyError): void {
     const { traffic } = this.#deps;
     this.#retries++;
     this.#retryError = `${formatSocketAddress(this.#description.destination)}: ${error.message}`;
-    this.#counted = traffic.retried(this.#counted, responseFlag(error), labels);
+    this.#counted = traffic.retried(this.#counted, responseFlag(error), parties.labels);
     this.#description = description;
+    this.#parties = parties;
   }
 
   /** From now on the relay's bytes count. */
@@ -195,7 +190,7 @@ export class ConnectionReport {
     const upstreamBytes = relay?.bytesSent ?? 0;
     const downstreamBytes = relay?.bytesReceived ?? 0;
     const outbound = this.#description.reporter === "source";
-    const fields = describe(this.#description);
+    const fields = describe(this.#description, this.#parties);
     fields.push(
       ["bytes_sent", outbound ? upstreamBytes : downstreamBytes],
       ["bytes_recv", outbound ? downstreamBytes : upstreamBytes],
@@ -210,29 +205,73 @@ export class ConnectionReport {
 }
 
 /** The fields that are known from the start; what is not known is left out. */
-function describe(connection: ConnectionDescription): Fields {
-  const { sourceWorkload, sourceBaggage, destinationWorkload, mutualTls } = connection;
-  const fields: Fields = [];
-  const add = (name: string, value: string | undefined): void => {
-    if (value !== undefined && value !== "") fields.push([name, value]);
-  };
+function describe(
+  connection: ConnectionDescription,
+  parties: Parties,
+): (LogField | LogFieldGroup)[] {
+  const fields: (LogField | LogFieldGroup)[] = [];
   fields.push(["src.addr", { bare: formatSocketAddress(connection.source) }]);
-  add("src.workload", sourceWorkload?.name ?? baggageName(sourceBaggage));
-  add("src.namespace", sourceWorkload?.namespace ?? sourceBaggage?.namespace);
-  if (mutualTls) add("src.identity", spiffe(connection.sourceIdentity));
-  add("src.cluster", sourceWorkload?.clusterId ?? sourceBaggage?.clusterId);
+  if (parties.source !== undefined) fields.push(parties.source);
   fields.push(["dst.addr", { bare: formatSocketAddress(connection.destination) }]);
   if (connection.hboneAuthority !== undefined) {
     fields.push(["dst.hbone_addr", { bare: connection.hboneAuthority }]);
   }
-  add("dst.service", connection.destinationService?.hostname);
-  add("dst.workload", destinationWorkload?.name);
-  add("dst.namespace", destinationWorkload?.namespace);
-  if (mutualTls && destinationWorkload !== undefined) {
-    add("dst.identity", formatSpiffeId(workloadIdentity(destinationWorkload)));
+  fields.push(parties.destination);
+  return fields;
+}
+
+function isBetween(parties: Parties, connection: ConnectionDescription): boolean {
+  const { sourceIdentity } = parties;
+  const isSameSource =
+    sourceIdentity === connection.sourceIdentity ||
+    (sourceIdentity !== undefined &&
+      connection.sourceIdentity !== undefined &&
+      sameIdentity(sourceIdentity, connection.sourceIdentity));
+  return (
+    isSameSource &&
+    parties.reporter === connection.reporter &&
+    parties.destinationService === connection.destinationService &&
+    parties.mutualTls === connection.mutualTls
+  );
+}
+
+function describeParties(connection: ConnectionDescription): Parties {
+  const { reporter, sourceIdentity, destinationService, mutualTls } = connection;
+  const { sourceWorkload, sourceBaggage, destinationWorkload } = connection;
+  const source = fieldsOf([
+    ["src.workload", sourceWorkload?.name ?? baggageName(sourceBaggage)],
+    ["src.namespace", sourceWorkload?.namespace ?? sourceBaggage?.namespace],
+    ["src.identity", mutualTls ? spiffe(sourceIdentity) : undefined],
+    ["src.cluster", sourceWorkload?.clusterId ?? sourceBaggage?.clusterId],
+  ]);
+  const provesIdentity = mutualTls && destinationWorkload !== undefined;
+  const destination = fieldsOf([
+    ["dst.service", destinationService?.hostname],
+    ["dst.workload", destinationWorkload?.name],
+    ["dst.namespace", destinationWorkload?.namespace],
+    ["dst.identity", provesIdentity ? spiffe(workloadIdentity(destinationWorkload)) : undefined],
+    ["dst.cluster", destinationWorkload?.clusterId],
+    ["direction", reporter === "source" ? "outbound" : "inbound"],
+  ]);
+  return {
+    reporter,
+    sourceIdentity,
+    destinationService,
+    mutualTls,
+    labels: trafficLabels(connection),
+    source: source.length === 0 ? undefined : new LogFieldGroup(source),
+    destination: new LogFieldGroup(destination),
+  };
+}
+
+/** Without those that are not known. */
+function fieldsOf(
+  pairs: readonly (readonly [name: string, value: string | undefined])[],
+): readonly LogField[] {
+  const fields: LogField[] = [];
+  for (const [name, value] of pairs) {
+    if (value !== undefined && value !== "") fields.push([name, value]);
   }
-  add("dst.cluster", destinationWorkload?.clusterId);
-  fields.push(["direction", connection.reporter === "source" ? "outbound" : "inbound"]);
   return fields;
 }
 

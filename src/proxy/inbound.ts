@@ -13,7 +13,6 @@ import type {
   TunnelRequest,
 } from "../engine/engine.ts";
 import type { EngineError } from "../engine/engine-error.ts";
-import { workloadBaggage } from "../hbone/connect-request.ts";
 import type { RbacConnection } from "../mesh/authorization.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
@@ -23,7 +22,7 @@ import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { Timer } from "../runtime/clock.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { expectTrustDomain, peerIdentities } from "../tls/spiffe-verifier.ts";
-import { formatBaggage, parseBaggage } from "../wire/baggage.ts";
+import { parseBaggage } from "../wire/baggage.ts";
 import { parseForwardedHost } from "../wire/forwarded.ts";
 import { encodeProxyHeader } from "../wire/proxy-header.ts";
 import { makeTraceparent, parseTraceparent } from "../wire/traceparent.ts";
@@ -292,7 +291,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
       const upstream = await this.#connect(target, client);
       if (connection.ended) return upstream.close();
       const baggage = this.#options.responseBaggage
-        ? ([["baggage", formatBaggage(workloadBaggage(workload))]] as const)
+        ? ([["baggage", local.baggage(workload)]] as const)
         : [];
       connection.relay(engine, request.accept(baggage), upstream);
     } catch (error) {

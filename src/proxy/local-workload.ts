@@ -1,4 +1,5 @@
 /** The mesh's picture of the workload that a proxy stands for. It may come after the pod itself. */
+import { workloadBaggage } from "../hbone/connect-request.ts";
 import { type EnrolledWorkload, formatEnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { Workload } from "../mesh/workload.ts";
@@ -14,6 +15,7 @@ export class LocalWorkload {
   readonly #waitMs: number;
   /** One object for all connections. */
   #identity: Identity | undefined;
+  #described: { readonly workload: Workload; readonly baggage: string } | undefined;
 
   constructor(
     deps: { readonly mesh: MeshState; readonly clock: Clock },
@@ -38,6 +40,14 @@ export class LocalWorkload {
       this.#identity = { trustDomain, namespace, serviceAccount };
     }
     return this.#identity;
+  }
+
+  /** The workload as peers are told of it; made once for each of its states. */
+  baggage(workload: Workload): string {
+    if (this.#described?.workload !== workload) {
+      this.#described = { workload, baggage: workloadBaggage(workload) };
+    }
+    return this.#described.baggage;
   }
 
   /**

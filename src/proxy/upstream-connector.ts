@@ -88,7 +88,12 @@ export class UpstreamConnector {
         remote: route.remote,
       },
       route.authority,
-      connectHeaders({ source, client, serviceHostname: route.service?.hostname, traceparent }),
+      connectHeaders({
+        baggage: this.#deps.local.baggage(source),
+        client,
+        serviceHostname: route.service?.hostname,
+        traceparent,
+      }),
     );
     const { answer, tunnel, lease } = stream;
     if (answer.end === undefined) throw httpStatusError(answer.status);

@@ -117,6 +117,11 @@ export class MeshMemory {
     }
   }
 
+  /** Another number after each change. Odd while one is under way. */
+  get version(): number {
+    return Atomics.load(this.#sequence, SEQUENCE);
+  }
+
   /** In an attempt: gives it up if what was read so far may be nonsense. */
   check(): void {
     if (this.#current() !== this.#started) throw MOVED;

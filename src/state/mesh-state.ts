@@ -17,9 +17,11 @@ import type { AuthorizationPolicy } from "../mesh/authorization.ts";
 import { policyKey } from "../mesh/authorization.ts";
 import { cidrContainsBytes } from "../mesh/cidr.ts";
 import type { NamespacedHostname } from "../mesh/gateway-address.ts";
+import { type Identity, parseSpiffeId } from "../mesh/identity.ts";
 import { type IpAddress, ipAddressToBytes } from "../mesh/ip-address.ts";
 import type { Service } from "../mesh/service.ts";
-import type { Workload } from "../mesh/workload.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
+import { MeshAnswers } from "./mesh-answers.ts";
 import {
   addressHash,
   hashText,
@@ -67,6 +69,23 @@ export interface ApplicablePolicies {
   readonly unknown: readonly string[];
 }
 
+/** What is recalled of an address, for the one that asked last. */
+interface FoundWorkload {
+  readonly network: string;
+  readonly workload: Workload | undefined;
+}
+
+interface FoundService {
+  readonly network: string;
+  readonly clientNamespace: string | undefined;
+  readonly known: KnownService | undefined;
+}
+
+interface AcceptedIdentities {
+  readonly known: KnownService | undefined;
+  readonly identities: readonly Identity[];
+}
+
 export class MeshState {
   readonly #memory: MeshMemory;
   readonly #tables: MeshTables;
@@ -76,9 +95,20 @@ export class MeshState {
   /** By namespace, under `undefined` the global ones; as of the version that follows. */
   readonly #scopes = new Map<string | undefined, ApplicablePolicies>();
   #scopesVersion = 0;
+  readonly #identities = new WeakMap<Workload, AcceptedIdentities>();
+  readonly #byAddress: MeshAnswers<IpAddress, FoundWorkload>;
+  readonly #byVip: MeshAnswers<IpAddress, FoundService>;
+  readonly #local: MeshAnswers<LocalWorkloadKey, Workload>;
+  readonly #services: MeshAnswers<Workload, readonly KnownService[]>;
+  readonly #applicable: MeshAnswers<Workload, ApplicablePolicies>;
 
   constructor(memory: MeshMemory) {
     this.#memory = memory;
+    this.#byAddress = new MeshAnswers(memory);
+    this.#byVip = new MeshAnswers(memory);
+    this.#local = new MeshAnswers(memory);
+    this.#services = new MeshAnswers(memory);
+    this.#applicable = new MeshAnswers(memory);
     this.#tables = new MeshTables(memory);
   }
 
@@ -99,8 +129,10 @@ export class MeshState {
 
   /** Never a host-network workload. */
   findWorkloadByAddress(network: string, ip: IpAddress): Workload | undefined {
+    const recalled = this.#byAddress.recall(ip);
+    if (recalled?.network === network) return recalled.workload;
     const hash = addressHash(network, ip);
-    return this.#memory.read(() => {
+    const workload = this.#memory.read(() => {
       const sharing = this.#tables.workloads(
         "workload-by-address",
         hash,
@@ -111,6 +143,8 @@ export class MeshState {
         return rank === 0 ? a.serial > b.serial : rank > 0;
       })?.value;
     });
+    this.#byAddress.keep(ip, { network, workload });
+    return workload;
   }
 
   findWorkloadByHostname(namespace: string, hostname: string): Workload | undefined {
@@ -125,11 +159,17 @@ export class MeshState {
     });
   }
 
-  /** The workload of a pod of this node; the trust domain is not compared. */
+  /**
+   * The workload of a pod of this node; the trust domain is not compared.
+   *
+   * @param key the same object each time is the fastest.
+   */
   findLocalWorkload(key: LocalWorkloadKey): Workload | undefined {
+    const recalled = this.#local.recall(key);
+    if (recalled !== undefined) return recalled;
     const { name, namespace, serviceAccount } = key;
     const hash = localWorkloadHash(key);
-    return this.#memory.read(() => {
+    const workload = this.#memory.read(() => {
       const same = this.#tables.workloads(
         "local-workload",
         hash,
@@ -140,6 +180,8 @@ export class MeshState {
       );
       return best(same, (a, b) => a.since < b.since)?.value;
     });
+    if (workload !== undefined) this.#local.keep(key, workload);
+    return workload;
   }
 
   /** The service of exactly this name. */
@@ -157,8 +199,12 @@ export class MeshState {
     ip: IpAddress,
     clientNamespace: string | undefined,
   ): KnownService | undefined {
+    const recalled = this.#byVip.recall(ip);
+    if (recalled?.network === network && recalled.clientNamespace === clientNamespace) {
+      return recalled.known;
+    }
     const hash = addressHash(network, ip);
-    return this.#asKnown(
+    const known = this.#asKnown(
       this.#memory.read(() => {
         const sharing = this.#tables.services("service-by-vip", hash, ({ vips }) =>
           vips.some((vip) => vip.ip === ip && vip.network === network),
@@ -166,6 +212,8 @@ export class MeshState {
         return bestOf(sharing, clientNamespace) ?? this.#bestRange(network, ip, clientNamespace);
       }),
     );
+    this.#byVip.keep(ip, { network, clientNamespace, known });
+    return known;
   }
 
   /** As {@link findServiceByVip} for a host name of any namespace. @param choice default: any. */
@@ -187,16 +235,21 @@ export class MeshState {
 
   /** The known services that the workload lists, in its order. */
   servicesOf(workload: Workload): readonly KnownService[] {
+    const recalled = this.#services.recall(workload);
+    if (recalled !== undefined) return recalled;
     const known: KnownService[] = [];
     for (const key of workload.services.keys()) {
       const service = this.#findByKey(key);
       if (service !== undefined) known.push(service);
     }
+    this.#services.keep(workload, known);
     return known;
   }
 
   policiesFor(workload: Workload): ApplicablePolicies {
-    return this.#memory.read(() => {
+    const recalled = this.#applicable.recall(workload);
+    if (recalled !== undefined) return recalled;
+    const applicable = this.#memory.read(() => {
       const inNamespace = this.#policiesOf(workload.namespace);
       const everywhere = this.#policiesOf(undefined);
       const policies = [...inNamespace.policies, ...everywhere.policies];
@@ -208,6 +261,27 @@ export class MeshState {
       }
       return { policies, unknown };
     });
+    this.#applicable.keep(workload, applicable);
+    return applicable;
+  }
+
+  /**
+   * Whom a peer may prove to be: the service's names, then the workload itself. Names that are no
+   * SPIFFE identity can't be proven by a peer, so they are left out.
+   *
+   * @returns one list as long as workload and service are the same as last time.
+   */
+  identitiesOf(workload: Workload, known: KnownService | undefined): readonly Identity[] {
+    const last = this.#identities.get(workload);
+    if (last !== undefined && last.known === known) return last.identities;
+    const identities: Identity[] = [];
+    for (const name of known?.service.subjectAltNames ?? []) {
+      const identity = parseSpiffeId(name);
+      if (identity !== undefined) identities.push(identity);
+    }
+    identities.push(workloadIdentity(workload));
+    this.#identities.set(workload, { known, identities });
+    return identities;
   }
 
   /** Of all workloads, in no order. */

@@ -3,11 +3,11 @@
  *
  * @see spec data-path 2.3 and control-plane 3.5.
  */
-import { type Identity, parseSpiffeId } from "../mesh/identity.ts";
+import type { Identity } from "../mesh/identity.ts";
 import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
 import type { IpFamilies } from "../mesh/service.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
-import { type Workload, workloadIdentity } from "../mesh/workload.ts";
+import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
 import { chooseEndpoint, type EndpointQuery, type UpstreamMode } from "./load-balancer.ts";
 import type { KnownService, MeshState } from "./mesh-state.ts";
@@ -54,15 +54,20 @@ export function findUpstream(
   const known = state.findServiceByVip(network, target.ip, source.namespace);
   if (known !== undefined) {
     if (known.service.loadBalancer?.mode === "Passthrough") return { kind: "original-destination" };
-    return findServiceUpstream({ known, source, target, port: target.port, mode, avoid }, random);
+    return findServiceUpstream(
+      state,
+      { known, source, target, port: target.port, mode, avoid },
+      random,
+    );
   }
   const workload = state.findWorkloadByAddress(network, target.ip);
   if (workload === undefined) return { kind: "none" };
-  return reachWorkload({ workload, port: target.port, service: undefined, target });
+  return reachWorkload(state, { workload, port: target.port, service: undefined, target });
 }
 
 /** Chooses an endpoint of a service that is already known. */
 export function findServiceUpstream(
+  state: MeshState,
   query: {
     readonly known: KnownService;
     readonly source: Workload;
@@ -78,16 +83,19 @@ export function findServiceUpstream(
   const { known, target } = query;
   const chosen = chooseEndpoint(known, query, random);
   if (chosen === undefined) return { kind: "none" };
-  return reachWorkload({ ...chosen, service: known, target });
+  return reachWorkload(state, { ...chosen, service: known, target });
 }
 
 /** The workload at the address that suits the target best. */
-export function reachWorkload(reached: {
-  readonly workload: Workload;
-  readonly port: number;
-  readonly service: KnownService | undefined;
-  readonly target: SocketAddress;
-}): UpstreamLookup {
+export function reachWorkload(
+  state: MeshState,
+  reached: {
+    readonly workload: Workload;
+    readonly port: number;
+    readonly service: KnownService | undefined;
+    readonly target: SocketAddress;
+  },
+): UpstreamLookup {
   const { workload, port, service, target } = reached;
   const family = ipFamily(target.ip);
   const families = service?.service.ipFamilies ?? "Automatic";
@@ -97,7 +105,7 @@ export function reachWorkload(reached: {
   const isRoutable =
     ip !== undefined || workload.hostname !== "" || workload.networkGateway !== undefined;
   if (!isRoutable) return { kind: "unroutable", workload };
-  const identities = acceptedIdentities(workload, service);
+  const identities = state.identitiesOf(workload, service);
   return { kind: "found", upstream: { workload, port, ip, family, service, identities } };
 }
 
@@ -126,15 +134,4 @@ function allowsFamily(families: IpFamilies, family: 4 | 6): boolean {
     case "IPv6":
       return family === 6;
   }
-}
-
-/** Names of a service that are no SPIFFE identity can't be proven by a peer, so they are left out. */
-function acceptedIdentities(workload: Workload, known: KnownService | undefined): Identity[] {
-  const identities: Identity[] = [];
-  for (const name of known?.service.subjectAltNames ?? []) {
-    const identity = parseSpiffeId(name);
-    if (identity !== undefined) identities.push(identity);
-  }
-  identities.push(workloadIdentity(workload));
-  return identities;
 }

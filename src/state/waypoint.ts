@@ -146,11 +146,15 @@ function findByHostname(
   const { host, port, source, target, avoid } = query;
   const known = state.findService(host.namespace, host.hostname);
   if (known !== undefined) {
-    return findServiceUpstream({ known, source, target, port, mode: "waypoint", avoid }, random);
+    return findServiceUpstream(
+      state,
+      { known, source, target, port, mode: "waypoint", avoid },
+      random,
+    );
   }
   const workload = state.findWorkloadByHostname(host.namespace, host.hostname);
   if (workload === undefined) return { kind: "none" };
-  return reachWorkload({ workload, port, service: undefined, target });
+  return reachWorkload(state, { workload, port, service: undefined, target });
 }
 
 function gatewayName({ destination, hboneMtlsPort }: GatewayAddress): string {

@@ -7,7 +7,13 @@
  *
  * @see spec control-plane 9.2
  */
-import type { LogFields, LogLevel, LogValue } from "./logger.ts";
+import {
+  eachField,
+  LogFieldGroup,
+  type LogFields,
+  type LogLevel,
+  type LogValue,
+} from "./logger.ts";
 
 /** Makes one line, with its newline. `time` is RFC 3339 text. */
 export type LineFormatter = (
@@ -43,9 +49,10 @@ function plainSpan({ name, fields }: LogSpan): string {
 
 function plainFields(fields: LogFields): string {
   let text = "";
-  for (const [name, value] of fields) {
+  for (const field of fields) {
     if (text !== "") text += " ";
-    text += `${name}=${plainValue(value)}`;
+    if (field instanceof LogFieldGroup) text += field.plain ??= plainFields(field.fields);
+    else text += `${field[0]}=${plainValue(field[1])}`;
   }
   return text;
 }
@@ -90,14 +97,14 @@ export const jsonFormat: LogFormat = (scope, spans) => {
       scope,
       ...(message === "" ? {} : { message }),
     };
-    for (const [name, value] of fields) line[name] = jsonValue(value);
+    for (const [name, value] of eachField(fields)) line[name] = jsonValue(value);
     for (const [name, object] of spanObjects) line[name] = object;
     return `${JSON.stringify(line)}\n`;
   };
 };
 
 function jsonObject(fields: LogFields): Record<string, JsonValue> {
-  return Object.fromEntries(fields.map(([name, value]) => [name, jsonValue(value)]));
+  return Object.fromEntries(eachField(fields).map(([name, value]) => [name, jsonValue(value)]));
 }
 
 function jsonValue(value: LogValue): JsonValue {

@@ -5,8 +5,26 @@ export type LogLevel = "error" | "warn" | "info" | "debug" | "trace";
 /** Numbers stay numbers, strings are quoted in the plain format, `bare` values are not. */
 export type LogValue = string | number | boolean | { readonly bare: string };
 
+export type LogField = readonly [name: string, value: LogValue];
+
 /** In the order in which they are written. */
-export type LogFields = readonly (readonly [name: string, value: LogValue])[];
+export type LogFields = readonly (LogField | LogFieldGroup)[];
+
+/** Fields that many lines share: their text is made once. */
+export class LogFieldGroup {
+  readonly fields: readonly LogField[];
+  /** As the plain format writes them; the format's own. */
+  plain: string | undefined = undefined;
+
+  constructor(fields: readonly LogField[]) {
+    this.fields = fields;
+  }
+}
+
+/** Those of groups one by one. */
+export function eachField(fields: LogFields): readonly LogField[] {
+  return fields.flatMap((field) => (field instanceof LogFieldGroup ? field.fields : [field]));
+}
 
 export interface Logger {
   /** Ask before building fields. */

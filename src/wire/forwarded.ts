@@ -19,7 +19,7 @@ export function formatForwarded(client: SocketAddress, host?: string): string {
 
 /** The first `host=` part without its quotes; `undefined` when it is missing or empty. */
 export function parseForwardedHost(header: string): string | undefined {
-  if (!isHeaderText(header)) return undefined;
+  if (!header.includes("host=") || !isHeaderText(header)) return undefined;
   for (const part of header.split(";")) {
     const trimmed = part.trim();
     if (!trimmed.startsWith("host=")) continue;

@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import { connectHeaders, workloadBaggage } from "../../src/hbone/connect-request.ts";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
+import { parseBaggage } from "../../src/wire/baggage.ts";
 
 const client1: Workload = {
   uid: "cluster1//v1/Pod/default/client1",
@@ -36,7 +37,7 @@ describe("the headers of a CONNECT", () => {
   test("are those of the original, in its order", () => {
     assert.deepEqual(
       connectHeaders({
-        source: client1,
+        baggage: workloadBaggage(client1),
         client: { ip: "10.77.0.11" as IpAddress, port: 42152 },
         serviceHostname: undefined,
         traceparent: "00-a8d04109924644e61a70fa51a6c26c3f-6be57aab08e5058f-00",
@@ -63,7 +64,7 @@ describe("the headers of a CONNECT", () => {
     };
     assert.deepEqual(
       connectHeaders({
-        source: nobody,
+        baggage: workloadBaggage(nobody),
         client: { ip: "::1" as IpAddress, port: 80 },
         serviceHostname: "echo.default.svc.cluster.local",
         traceparent: "t",
@@ -79,6 +80,6 @@ describe("the headers of a CONNECT", () => {
 
 test("a workload's baggage has its region and zone, not its subzone", () => {
   const locality = { region: "r1", zone: "z1", subzone: "rack1" };
-  const { region, zone } = workloadBaggage({ ...client1, locality });
+  const { region, zone } = parseBaggage(workloadBaggage({ ...client1, locality }));
   assert.deepEqual([region, zone], ["r1", "z1"]);
 });

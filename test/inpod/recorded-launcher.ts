@@ -6,7 +6,13 @@ import {
 } from "../../src/inpod/workload-reconciler.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { Readiness } from "../../src/runtime/readiness.ts";
-import type { LogFields, Logger, LogLevel, LogValue } from "../../src/telemetry/logger.ts";
+import {
+  eachField,
+  type LogFields,
+  type Logger,
+  type LogLevel,
+  type LogValue,
+} from "../../src/telemetry/logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
 export class RecordedLauncher implements WorkloadLauncher {
@@ -50,7 +56,9 @@ export function capturedLog(): { log: Logger; lines: string[] } {
   const logger = (target: string): Logger => ({
     enabled: () => true,
     write(level: LogLevel, message: string, fields: LogFields = []) {
-      const tail = fields.map(([name, value]) => ` ${name}=${valueText(value)}`).join("");
+      const tail = eachField(fields)
+        .map(([name, value]) => ` ${name}=${valueText(value)}`)
+        .join("");
       lines.push(`${target} ${level} ${message}${tail}`);
     },
     target: (name) => logger(name.replace(/^ztunnel::/, "")),

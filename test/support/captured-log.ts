@@ -1,5 +1,12 @@
 /** A logger that keeps what is written, so that tests read it. */
-import type { LogFields, Logger, LogLevel, LogValue } from "../../src/telemetry/logger.ts";
+import {
+  eachField,
+  type LogField,
+  type LogFields,
+  type Logger,
+  type LogLevel,
+  type LogValue,
+} from "../../src/telemetry/logger.ts";
 
 const LEVELS: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
 
@@ -9,7 +16,7 @@ export interface CapturedLine {
   /** `proxy{wl=default/client1}`, outermost first. */
   readonly spans: readonly string[];
   readonly message: string;
-  readonly fields: LogFields;
+  readonly fields: readonly LogField[];
 }
 
 export class CapturedLog {
@@ -39,7 +46,7 @@ export class CapturedLog {
       enabled: (level) => LEVELS.indexOf(level) <= LEVELS.indexOf(this.#level),
       write: (level, message, fields = []) => {
         if (LEVELS.indexOf(level) > LEVELS.indexOf(this.#level)) return;
-        this.lines.push({ level, target, spans, message, fields });
+        this.lines.push({ level, target, spans, message, fields: eachField(fields) });
       },
       target: (other) => this.#logger(other, spans),
       span: (name, fields) => this.#logger(target, [...spans, `${name}{${formatFields(fields)}}`]),
@@ -49,7 +56,9 @@ export class CapturedLog {
 
 /** As the plain format writes them: bare values bare, strings quoted. */
 export function formatFields(fields: LogFields): string {
-  return fields.map(([name, value]) => `${name}=${formatValue(value)}`).join(" ");
+  return eachField(fields)
+    .map(([name, value]) => `${name}=${formatValue(value)}`)
+    .join(" ");
 }
 
 function formatValue(value: LogValue): string {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { LogFields } from "../../src/telemetry/logger.ts";
+import { LogFieldGroup, type LogFields } from "../../src/telemetry/logger.ts";
 import { createRootLogger, type RootLogger } from "../../src/telemetry/root-logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
@@ -41,6 +41,25 @@ test("a JSON line has the keys level, time, scope, message, then the fields with
   assert.deepEqual(lines, [
     '{"level":"info","time":"2026-11-23T01:51:51.046648Z","scope":"access","message":"connection complete","src.addr":"10.77.0.11:25140","src.workload":"client1","dst.addr":"10.77.0.21:15008","direction":"outbound","bytes_sent":11,"bytes_recv":22,"duration":"15ms"}\n',
   ]);
+});
+
+test("fields of a group are written as if they stood there, in every line anew", () => {
+  const group = new LogFieldGroup([
+    ["src.workload", 'client"1'],
+    ["dst.addr", { bare: "10.77.0.21:15008" }],
+  ]);
+  const expected = {
+    plain: 'bytes_sent=1 src.workload="client\\"1" dst.addr=10.77.0.21:15008 bytes_recv=2\n',
+    json: '"bytes_sent":1,"src.workload":"client\\"1","dst.addr":"10.77.0.21:15008","bytes_recv":2}\n',
+  };
+  for (const format of ["plain", "json"] as const) {
+    const { logger, lines } = recordingLogger(format, "info");
+    for (let i = 0; i < 2; i++) {
+      logger.root.write("info", "done", [["bytes_sent", 1], group, ["bytes_recv", 2]]);
+    }
+    for (const line of lines) assert.equal(line.slice(-expected[format].length), expected[format]);
+    assert.equal(lines.length, 2);
+  }
 });
 
 test("a plain line without fields keeps the tab after the message, and its target loses ztunnel::", () => {
