@@ -21,6 +21,7 @@ import { systemResolver } from "./dns/system-resolver.ts";
 import { native } from "./net/native.ts";
 import type { AddressesOf } from "./proxy/proxy-options.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { errorText } from "./runtime/error-text.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
 import type { MeshCommit } from "./state/mesh-writer.ts";
@@ -277,7 +278,7 @@ class Daemon implements App {
     try {
       return native.loadQueueMigration();
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.#log.write(
         "info",
         `connections that wait to be accepted when this process ends will be reset, a successor can't have them: ${reason}`,

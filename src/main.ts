@@ -4,6 +4,7 @@
  * process. Each command loads its own code, so the daemon never carries the demo in its memory.
  */
 import { existsSync, readFileSync } from "node:fs";
+import { errorText } from "./runtime/error-text.ts";
 
 /** The mesh configuration that Istio's images mount, relative to the working directory. */
 const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
@@ -71,9 +72,4 @@ async function runUntilSignal(command: (signal: AbortSignal) => Promise<void>): 
 function fail(error: unknown): never {
   for (const line of errorText(error).split("\n")) console.error(`ztunnel: ${line}`);
   process.exit(1);
-}
-
-/** Of an Error its message, of anything else its text. */
-function errorText(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -16,6 +16,7 @@ import { pipeline } from "node:stream/promises";
 import { getSystemErrorMessage } from "node:util";
 import { formatHostPort } from "../mesh/socket-address.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { AdminError } from "./admin-error.ts";
 
@@ -145,7 +146,7 @@ export class HttpListener {
     try {
       answer = await this.#answer(questionOf(request));
     } catch (error) {
-      answer = { status: 500, body: error instanceof Error ? error.message : String(error) };
+      answer = { status: 500, body: errorText(error) };
     }
     const { status, headers, body = "", sent } = answer;
     if (sent !== undefined) response.once("close", sent);
@@ -160,7 +161,7 @@ export class HttpListener {
       await pipeline(body, response);
     } catch (error) {
       // Who asked may also have gone away.
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.#log.write("debug", `an answer was not sent to its end: ${reason}`);
     }
   }

@@ -10,6 +10,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { type IpAddress, parseIpAddress } from "../mesh/ip-address.ts";
 import { parsePort } from "../mesh/socket-address.ts";
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { LogFilter } from "../telemetry/log-filter.ts";
 import { parseSearchRules } from "../wire/resolver-file.ts";
@@ -441,7 +442,7 @@ function readLogFilter(reader: EnvironmentReader): string {
   try {
     return LogFilter.parse(text).format();
   } catch (error) {
-    reader.invalid("RUST_LOG", error instanceof Error ? error.message : String(error));
+    reader.invalid("RUST_LOG", errorText(error));
     return "info";
   }
 }

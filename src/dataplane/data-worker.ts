@@ -4,6 +4,7 @@ import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { AddressesOf } from "../proxy/proxy-options.ts";
 import { systemClock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { Pace } from "../runtime/pace.ts";
@@ -85,7 +86,7 @@ function run(start: ThreadStart): void {
   };
 
   const fail = (call: number, error: unknown): void =>
-    report({ kind: "answer", call, error: error instanceof Error ? error.message : String(error) });
+    report({ kind: "answer", call, error: errorText(error) });
   const settle = async (call: number, work: Promise<void>): Promise<void> => {
     try {
       await work;

@@ -10,6 +10,7 @@ import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { AddressesOf } from "../proxy/proxy-options.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
@@ -332,10 +333,6 @@ class WorkerThread {
     this.#calls.failAll(error);
     this.#deps.threadFailed(error);
   }
-}
-
-function errorText(error: unknown): string {
-  return asError(error).message;
 }
 
 function asError(error: unknown): Error {

@@ -8,6 +8,7 @@ import type { Server } from "node:net";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { aborted } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { DemoDaemon } from "./demo-daemon.ts";
 import {
   buildDemoNetwork,
@@ -198,7 +199,7 @@ class Stage {
       const { status, body } = await fetchFrom(from.netns, target, marker);
       return { answer: `${status} ${body.trim()}` };
     } catch (error) {
-      return { error: error instanceof Error ? error.message : String(error) };
+      return { error: errorText(error) };
     }
   }
 
@@ -238,7 +239,7 @@ class Stage {
         if (await isDone()) return;
       } catch (error) {
         // Not up yet; the reason matters only if it stays so.
-        reason = `: ${error instanceof Error ? error.message : error}`;
+        reason = `: ${errorText(error)}`;
       }
       await delay(POLL_MS, undefined, { signal: this.#options.signal });
     }

@@ -10,6 +10,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Native } from "../net/native.ts";
 import { Netns, ownNetns } from "../net/netns.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { NodeAgentError } from "./node-agent-error.ts";
 import { NodeAgentJanitor } from "./node-agent-janitor.ts";
@@ -150,7 +151,7 @@ export class Attachments {
     try {
       netns = Netns.open(netnsPath);
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
+      const reason = errorText(cause);
       throw new NodeAgentError("no-netns", `can't open ${netnsPath}: ${reason}`, { cause });
     }
     const refusal = this.#refusal(netns);

@@ -1,6 +1,7 @@
 /** The node agent's control socket: small JSON over HTTP on a Unix path. The agent's end. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { text } from "node:stream/consumers";
+import { errorText } from "../runtime/error-text.ts";
 import type { AttachedWorkload, Attachments, AttachRequest } from "./node-agent-attachments.ts";
 import { NodeAgentError, type NodeAgentErrorCode } from "./node-agent-error.ts";
 
@@ -39,7 +40,7 @@ async function respond(
     body = await answer(attachments, request);
   } catch (error) {
     status = error instanceof NodeAgentError ? STATUS[error.code] : 500;
-    body = { error: error instanceof Error ? error.message : String(error) };
+    body = { error: errorText(error) };
   }
   response.writeHead(status, { "content-type": "application/json" });
   response.end(`${JSON.stringify(body)}\n`);
@@ -79,7 +80,7 @@ function parseAttachRequest(json: string): AttachRequest {
       },
     };
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorText(cause);
     throw new NodeAgentError("bad-request", `bad attach request: ${reason}`, { cause });
   }
 }

@@ -4,6 +4,7 @@
  *
  * @see spec data-path 12.2
  */
+import { errorText } from "../runtime/error-text.ts";
 import { iptablesRemoval, iptablesRules } from "./iptables-rules.ts";
 import { requireCommand } from "./netns-command.ts";
 import { NFTABLES_REMOVAL, nftablesRules } from "./nftables-rules.ts";
@@ -65,7 +66,7 @@ export async function installRedirect(
       await installIptables(netnsFd, 6, survey, { backend, options });
     } catch (cause) {
       const { ipv6Address } = survey;
-      const reason = cause instanceof Error ? cause.message : String(cause);
+      const reason = errorText(cause);
       if (ipv6Address !== undefined) {
         throw new Error(`IPv6 can't be captured, and the pod has ${ipv6Address}: ${reason}`, {
           cause,

@@ -12,6 +12,7 @@ import { SeqpacketConnection, type ZdsConnection } from "../inpod/zds-connection
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Native, NativeWatch } from "../net/native.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import {
   decodeZdsAck,
@@ -121,7 +122,7 @@ export class ZdsServer {
       await Promise.all([snapshot, ended]);
       log.write("info", "ztunnel disconnected");
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       log.write("warn", `ztunnel connection ended: ${reason}`);
     } finally {
       peer.close();

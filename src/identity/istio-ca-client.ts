@@ -10,6 +10,7 @@ import { describeStatus } from "../istiod/grpc-status.ts";
 import { IstiodLine, type IstiodLineOptions } from "../istiod/istiod-line.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { type CertificateRequest, createCertificateMethod } from "../wire/istio-ca.ts";
 import type { CertificateAuthority } from "./certificate-authority.ts";
@@ -79,7 +80,7 @@ export class IstioCaClient implements CertificateAuthority {
       return client;
     } catch (error) {
       if (current === undefined) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.#log.write("warn", `keeping the former roots of the certificate authority: ${reason}`);
       return current.client;
     }

@@ -5,6 +5,7 @@
  * @see spec control-plane 5.7.
  */
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 
 /** Identities that may wait; a node has fewer. */
@@ -57,7 +58,7 @@ export class PrefetchQueue {
         await this.#fetch(identity);
       } catch (error) {
         if (this.#closed) return;
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = errorText(error);
         this.#log.write("error", `unable to prefetch cert for "${id}", skipping, ${reason}`);
       }
     }

@@ -8,6 +8,7 @@
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Netns } from "../net/netns.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Readiness } from "../runtime/readiness.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { detailedText, InpodError } from "./inpod-error.ts";
@@ -158,7 +159,7 @@ export class WorkloadReconciler {
       try {
         await this.#start({ workload, netns });
       } catch (cause) {
-        const error = new InpodError("start", messageOf(cause), { cause });
+        const error = new InpodError("start", errorText(cause), { cause });
         this.#courseLog.write("error", `failed to start proxy: ${detailedText(error)}`, [
           ["uid", { bare: uid }],
         ]);
@@ -271,7 +272,7 @@ export class WorkloadReconciler {
         this.#pending.delete(uid);
       } catch (error) {
         // Stays pending; the line is what an operator has to see.
-        const failure = messageOf(error);
+        const failure = errorText(error);
         this.#pending.set(uid, { ...enrolment, failure });
         this.#stateLog.write("info", `retrying workload failed: ${failure}`, [["uid", uid]]);
       }
@@ -298,8 +299,4 @@ export class WorkloadReconciler {
     this.#turn = done.catch(() => {});
     return done;
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -7,6 +7,7 @@
 import { constants } from "node:os";
 import { Backoff } from "../runtime/backoff.ts";
 import { type Clock, sleep } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Random } from "../runtime/random.ts";
 import { formatDelay } from "../telemetry/delay-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -111,7 +112,7 @@ export class ZdsClient {
         this.#log.write("error", "protocol mismatch error while processing stream, shutting down");
         throw error;
       } else {
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = errorText(error);
         this.#lastError = reason;
         this.#log.write("warn", `process stream ended: ${reason}`);
       }
@@ -130,7 +131,7 @@ function ignoreAbort(signal: AbortSignal): (reason: unknown) => void {
 function dialFailure(error: unknown): string {
   const code = (error as NodeJS.ErrnoException).code;
   const text = code === undefined ? undefined : DIAL_FAILURES[code];
-  if (text === undefined) return error instanceof Error ? error.message : String(error);
+  if (text === undefined) return errorText(error);
   return osErrorText(constants.errno[code as keyof typeof constants.errno], text);
 }
 

@@ -1,5 +1,6 @@
 /** Whether this process may do what the shared mode asks of it, found out at start. */
 import { closeSync } from "node:fs";
+import { errorText } from "../runtime/error-text.ts";
 import type { Native, NativeSocketOptions } from "./native.ts";
 import { NetError } from "./net-error.ts";
 import { ownNetns } from "./netns.ts";
@@ -33,7 +34,7 @@ function tryOption(
   try {
     closeSync(native.socketInNamespace({ family: "ipv4", type: "stream", ...option }).fd);
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorText(cause);
     const message = `shared mode needs ${capability} to ${what}: ${reason}`;
     throw new NetError("missing-capability", message, { cause });
   }

@@ -8,6 +8,7 @@
  * @see spec control-plane 5.2.
  */
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { formatPem } from "./pem.ts";
 import { TlsError } from "./tls-error.ts";
 
@@ -29,7 +30,7 @@ export async function createCertificateRequest(identity: Identity): Promise<Cert
   try {
     return await createRequest(formatSpiffeId(identity));
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = errorText(error);
     throw new TlsError("request", `failed to create CSR: ${reason}`, { cause: error });
   }
 }

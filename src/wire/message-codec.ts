@@ -4,6 +4,7 @@
  * @see https://protobuf.dev/programming-guides/encoding
  */
 import { BinaryReader, type BinaryWriter } from "@bufbuild/protobuf/wire";
+import { errorText } from "../runtime/error-text.ts";
 import { WireError } from "./wire-error.ts";
 
 /** What the generator writes for each message. */
@@ -29,7 +30,7 @@ export function decodeMessage<Message>(
     return codec.decode(new BinaryReader(bytes, decodeUtf8));
   } catch (cause) {
     // Generated code throws plain errors of many kinds, all of them about the bytes.
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorText(cause);
     throw new WireError("malformed", `undecodable ${name}: ${reason}`, { cause });
   }
 }

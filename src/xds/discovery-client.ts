@@ -6,6 +6,7 @@
  */
 import { Backoff } from "../runtime/backoff.ts";
 import { type Clock, sleep, type Timer } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Random } from "../runtime/random.ts";
 import { formatDelay } from "../telemetry/delay-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -267,7 +268,7 @@ export class DiscoveryClient {
 
 function asDiscoveryError(ending: unknown): DiscoveryError {
   if (ending instanceof DiscoveryError) return ending;
-  const message = ending instanceof Error ? ending.message : String(ending);
+  const message = errorText(ending);
   return new DiscoveryError("setup", message, { cause: ending });
 }
 

@@ -13,6 +13,7 @@ import {
 } from "@grpc/grpc-js";
 import type { IstiodLine } from "../istiod/istiod-line.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import {
   type DeltaDiscoveryRequest,
   decodeDeltaResponse,
@@ -55,14 +56,14 @@ export class GrpcTransport implements DiscoveryTransport {
     try {
       channel = this.#line.openChannel(await this.#line.readRoots());
     } catch (cause) {
-      throw new DiscoveryError("setup", `TLS Error: ${messageOf(cause)}`, { cause });
+      throw new DiscoveryError("setup", `TLS Error: ${errorText(cause)}`, { cause });
     }
     try {
       metadata = await this.#line.metadata();
       await this.#connected(channel);
     } catch (cause) {
       channel.close();
-      throw new DiscoveryError("connection", messageOf(cause), { status: "Unavailable", cause });
+      throw new DiscoveryError("connection", errorText(cause), { status: "Unavailable", cause });
     }
     return new GrpcStream(channel, metadata);
   }
@@ -118,7 +119,7 @@ class GrpcStream implements DiscoveryStream {
       return done === true ? undefined : value;
     } catch (cause) {
       const { code, details } = cause as Partial<ServiceError>;
-      throw new DiscoveryError(this.#begun ? "stream" : "connection", details ?? messageOf(cause), {
+      throw new DiscoveryError(this.#begun ? "stream" : "connection", details ?? errorText(cause), {
         status: STATUS_NAMES[code ?? status.UNKNOWN] ?? "Unknown",
         cause,
       });
@@ -151,7 +152,3 @@ const STATUS_NAMES: Readonly<Record<number, string>> = Object.fromEntries(
         .join(""),
     ]),
 );
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

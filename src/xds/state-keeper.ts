@@ -5,6 +5,7 @@
  * what changed meanwhile comes again.
  */
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { MeshWriter, ResourceType } from "../state/mesh-writer.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { WireError } from "../wire/wire-error.ts";
@@ -70,7 +71,7 @@ export class StateKeeper {
       this.#log.write("info", `serving the mesh that was kept, ${age}`, [["resources", count]]);
       return kept.takenAt;
     } catch (error) {
-      this.#log.write("warn", `starting without the mesh that was kept: ${messageOf(error)}`);
+      this.#log.write("warn", `starting without the mesh that was kept: ${errorText(error)}`);
       return undefined;
     }
   }
@@ -94,7 +95,7 @@ export class StateKeeper {
       try {
         await writeStateFile(folder, this.#deps.clock.now(), this.#resources());
       } catch (error) {
-        this.#log.write("warn", `can't keep the mesh in ${folder}: ${messageOf(error)}`);
+        this.#log.write("warn", `can't keep the mesh in ${folder}: ${errorText(error)}`);
       }
     });
   }
@@ -121,8 +122,4 @@ export class StateKeeper {
       this.#log.write("warn", `${name} of the mesh that was kept: ${error.message}`);
     }
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
