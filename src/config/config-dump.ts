@@ -9,10 +9,11 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
 import { formatHostPort, formatSocketAddress } from "../mesh/socket-address.ts";
 import {
-  ILLEGAL_PORTS,
   INBOUND_HBONE_PORT,
   INBOUND_PLAINTEXT_PORT,
+  illegalPorts,
   OUTBOUND_PORT,
+  SOCKS5_PORT,
 } from "../proxy/proxy-options.ts";
 import type { Config, IdentityConfig, RootSource, ServerConfig } from "./config.ts";
 
@@ -55,7 +56,7 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     fakeCa: false,
     fakeSelfInbound: false,
     frameSize: proxy.clientTunnel.frameBytesMax,
-    illegalPorts: [...ILLEGAL_PORTS].sort(),
+    illegalPorts: [...illegalPorts(proxy)].sort(),
     inboundAddr: port(INBOUND_HBONE_PORT),
     inboundPlaintextAddr: port(INBOUND_PLAINTEXT_PORT),
     inpodPortReuse: proxy.reusePort,
@@ -87,7 +88,7 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
       keepaliveTime: proxy.keepAlive ? dumpDuration(proxy.keepAlive.idleMs) : null,
       userTimeoutEnabled: proxy.keepAlive?.userTimeoutMs !== undefined,
     },
-    socks5Addr: null,
+    socks5Addr: proxy.socks5 ? `127.0.0.1:${SOCKS5_PORT}` : null,
     statsAddr: { SocketAddr: port(admin.statsPort) },
     windowSize: proxy.clientTunnel.streamWindowBytes,
     xdsAddress: discovery ? formatServer(discovery.server) : null,

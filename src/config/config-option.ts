@@ -239,6 +239,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "listen on [::] for both families instead of 0.0.0.0",
   },
   {
+    name: "UNSTABLE_ENABLE_SOCKS5",
+    type: "flag",
+    fallback: "false",
+    why: "also take connections by SOCKS5 on 127.0.0.1:15080 of each workload, from applications that choose the mesh themselves",
+  },
+  {
     name: "KEEPALIVE_ENABLED",
     type: "flag",
     fallback: "true",

@@ -376,6 +376,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
       }),
       connectionsMax: readLimit(reader, "poolConnections"),
     },
+    socks5: reader.flag("UNSTABLE_ENABLE_SOCKS5", false),
     tls12: reader.flag("TLS12_ENABLED", false),
     trustDomains: readList(reader, "TRUST_DOMAINS"),
     checkRevocation: Boolean(reader.text("CRL_PATH")),

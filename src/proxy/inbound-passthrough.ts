@@ -13,7 +13,7 @@ import type { LocalWorkload } from "./local-workload.ts";
 import type { PolicyEnforcer } from "./policy-enforcer.ts";
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import { ProxyError, selfCallError } from "./proxy-error.ts";
-import { ILLEGAL_PORTS, type ProxyDeps } from "./proxy-options.ts";
+import { illegalPorts, type ProxyDeps } from "./proxy-options.ts";
 
 export interface InboundPassthroughDeps
   extends Pick<ProxyDeps, "engine" | "mesh" | "traffic" | "clock"> {
@@ -28,9 +28,12 @@ export interface InboundPassthroughDeps
 export class InboundPassthrough implements ConnectionOwner {
   readonly live: LiveSet<ProxiedConnection> = new LiveSet();
   readonly #deps: InboundPassthroughDeps;
-  readonly #options: { readonly network: string };
+  readonly #options: { readonly network: string; readonly socks5: boolean };
 
-  constructor(deps: InboundPassthroughDeps, options: { readonly network: string }) {
+  constructor(
+    deps: InboundPassthroughDeps,
+    options: { readonly network: string; readonly socks5: boolean },
+  ) {
     this.#deps = deps;
     this.#options = options;
   }
@@ -61,7 +64,7 @@ export class InboundPassthrough implements ConnectionOwner {
       reporter.refused("inbound", end.peer, target, error);
       connection.fail(error);
     };
-    if (ILLEGAL_PORTS.has(target.port)) return refuse(selfCallError());
+    if (illegalPorts(this.#options).has(target.port)) return refuse(selfCallError());
     const workload = local.find() ?? (await local.waitFor(() => log.target("ztunnel::state")));
     if (connection.ended) return;
     if (workload instanceof ProxyError) return refuse(workload);

@@ -34,7 +34,7 @@ import type { LocalWorkload } from "./local-workload.ts";
 import type { PolicyEnforcer } from "./policy-enforcer.ts";
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import { handshakeError, ProxyError } from "./proxy-error.ts";
-import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
+import { illegalPorts, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
 
 /** A peer that does not take its GOAWAY by then is cut off; far above a round trip within a mesh. */
 const STOPPED_TUNNEL_MS_MAX = 100;
@@ -55,6 +55,7 @@ export interface InboundDeps
 export type InboundOptions = Pick<
   ProxyOptions,
   | "network"
+  | "socks5"
   | "serverTunnel"
   | "tls12"
   | "postQuantumOnly"
@@ -268,7 +269,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
       authority: request.authority,
       forwardedHost: host,
       network: this.#options.network,
-      illegalPorts: ILLEGAL_PORTS,
+      illegalPorts: illegalPorts(this.#options),
     });
     if (target.kind === "refuse") return refuse(target.status, target.error);
 

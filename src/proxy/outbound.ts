@@ -6,6 +6,7 @@
  */
 import type { NetnsFd, SocketEnd } from "../engine/engine.ts";
 import { isLoopback } from "../mesh/ip-address.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { makeTraceparent, parseTraceparent } from "../wire/traceparent.ts";
@@ -25,7 +26,7 @@ import {
 } from "./outbound-route.ts";
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import { isEndpointFailure, ProxyError, selfCallError } from "./proxy-error.ts";
-import { ILLEGAL_PORTS, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
+import { illegalPorts, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
 import { routeNeeds } from "./route-needs.ts";
 import { UpstreamConnector } from "./upstream-connector.ts";
 
@@ -36,10 +37,18 @@ export interface OutboundDeps extends ProxyDeps {
   readonly reporter: ConnectionReporter;
 }
 
+/** How a client tells where it wants to go. */
+export interface TargetQuestion {
+  readonly ask: () => Promise<SocketAddress | ProxyError>;
+  /** The answer was no good; not called for a connection that had ended before. */
+  readonly refused: (error: ProxyError) => void;
+}
+
 /** A connection and on whose behalf it is. */
 interface Call {
   readonly connection: ProxiedConnection;
   readonly end: SocketEnd;
+  readonly target: SocketAddress;
   readonly source: Workload;
   readonly traceparent: string;
 }
@@ -48,20 +57,24 @@ export class Outbound implements ConnectionOwner {
   readonly live: LiveSet<ProxiedConnection> = new LiveSet();
   readonly #deps: OutboundDeps;
   readonly #options: ProxyOptions & { readonly netns: NetnsFd | undefined };
+  readonly #illegalPorts: ReadonlySet<number>;
   readonly #upstreams: UpstreamConnector;
 
   constructor(deps: OutboundDeps, options: ProxyOptions & { readonly netns: NetnsFd | undefined }) {
     this.#deps = deps;
     this.#options = options;
+    this.#illegalPorts = illegalPorts(options);
     this.#upstreams = new UpstreamConnector(deps, options);
   }
 
   /** Takes the end. */
   accept(end: SocketEnd): void {
-    const connection = new ProxiedConnection(end, this);
-    this.live.add(connection);
-    this.#deps.traffic.socketOpened("source");
-    void this.#serve(connection, end);
+    void this.#serve(this.#begin(end), end, end.originalDestination);
+  }
+
+  /** Takes the end of a client that is asked where it wants to go. */
+  acceptAsking(end: SocketEnd, question: TargetQuestion): void {
+    void this.#serveAsked(this.#begin(end), end, question);
   }
 
   ended(connection: ProxiedConnection): void {
@@ -74,16 +87,39 @@ export class Outbound implements ConnectionOwner {
     this.#upstreams.close();
   }
 
-  async #serve(connection: ProxiedConnection, end: SocketEnd): Promise<void> {
+  #begin(end: SocketEnd): ProxiedConnection {
+    const connection = new ProxiedConnection(end, this);
+    this.live.add(connection);
+    this.#deps.traffic.socketOpened("source");
+    return connection;
+  }
+
+  async #serveAsked(
+    connection: ProxiedConnection,
+    end: SocketEnd,
+    { ask, refused }: TargetQuestion,
+  ): Promise<void> {
+    const target = await ask();
+    if (connection.ended) return;
+    if (target instanceof ProxyError) {
+      refused(target);
+      connection.fail(target);
+    } else await this.#serve(connection, end, target);
+  }
+
+  async #serve(
+    connection: ProxiedConnection,
+    end: SocketEnd,
+    target: SocketAddress,
+  ): Promise<void> {
     const { clock, random, mesh, learn } = this.#deps;
     const startedAt = clock.monotonic();
     const traceparent = makeTraceparent(random);
-    const target = end.originalDestination;
     const refuse = (error: ProxyError): void => {
       this.#deps.reporter.refused("outbound", end.peer, target, error);
       connection.fail(error);
     };
-    if (isLoopback(target.ip) && ILLEGAL_PORTS.has(target.port)) {
+    if (isLoopback(target.ip) && this.#illegalPorts.has(target.port)) {
       return refuse(selfCallError());
     }
     const source =
@@ -96,7 +132,7 @@ export class Outbound implements ConnectionOwner {
       await learnRoute(learn, () => routeNeeds(mesh, { source, target, network }));
       if (connection.ended) return;
     }
-    const call: Call = { connection, end, source, traceparent };
+    const call: Call = { connection, end, target, source, traceparent };
     const route = await this.#choose(call, undefined);
     if (connection.ended) return;
     if (route.kind === "refuse") return refuse(route.error);
@@ -143,7 +179,7 @@ export class Outbound implements ConnectionOwner {
   }
 
   async #choose(
-    { end, source, traceparent }: Call,
+    { end, target, source, traceparent }: Call,
     avoid: ReadonlySet<string> | undefined,
   ): Promise<ResolvedRoute> {
     const { mesh, random } = this.#deps;
@@ -152,9 +188,9 @@ export class Outbound implements ConnectionOwner {
       {
         source,
         downstream: end.peer.ip,
-        target: end.originalDestination,
+        target,
         network: this.#options.network,
-        illegalPorts: ILLEGAL_PORTS,
+        illegalPorts: this.#illegalPorts,
         avoid,
       },
       random,
@@ -162,12 +198,12 @@ export class Outbound implements ConnectionOwner {
     return chosen.kind === "unresolved" ? this.#resolve(source, chosen, traceparent) : chosen;
   }
 
-  #describe({ end, source }: Call, route: OpenRoute): ConnectionDescription {
+  #describe({ end, target, source }: Call, route: OpenRoute): ConnectionDescription {
     const hbone = route.kind === "hbone";
     return {
       reporter: "source",
       source: end.peer,
-      originalDestination: end.originalDestination,
+      originalDestination: target,
       actualDestination: route.remote,
       sourceWorkload: source,
       sourceBaggage: undefined,

@@ -21,7 +21,7 @@ export type ProxyErrorCode =
   | "local-workload"
   /** No way leads to the destination. */
   | "no-route"
-  /** The CONNECT is malformed or meant for somebody else. */
+  /** The CONNECT is malformed or meant for somebody else, or the SOCKS5 request is no good. */
   | "bad-request"
   /** Refused by policy. */
   | "policy-rejection"

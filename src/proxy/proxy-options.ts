@@ -66,6 +66,8 @@ export interface ProxyOptions {
     readonly unusedReleaseMs: number;
     readonly connectionsMax: number;
   };
+  /** Also listen for SOCKS5 on the loopback address. */
+  readonly socks5: boolean;
   /** Peers of these trust domains are taken in as well as those of the workload's own. */
   readonly trustDomains: readonly string[];
   /** Look peers up in revocation lists, and keep an eye on them. */
@@ -90,9 +92,13 @@ export const OUTBOUND_PORT = 15001;
 export const INBOUND_PLAINTEXT_PORT = 15006;
 export const INBOUND_HBONE_PORT = 15008;
 
+export const SOCKS5_PORT = 15080;
+
+const CAPTURING_PORTS = [OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, INBOUND_HBONE_PORT];
+const ILLEGAL_PORTS: ReadonlySet<number> = new Set(CAPTURING_PORTS);
+const ILLEGAL_PORTS_WITH_SOCKS5: ReadonlySet<number> = new Set([...CAPTURING_PORTS, SOCKS5_PORT]);
+
 /** A connection to one of these would come back to us. @see spec data-path 1.2 */
-export const ILLEGAL_PORTS: ReadonlySet<number> = new Set([
-  OUTBOUND_PORT,
-  INBOUND_PLAINTEXT_PORT,
-  INBOUND_HBONE_PORT,
-]);
+export function illegalPorts({ socks5 }: Pick<ProxyOptions, "socks5">): ReadonlySet<number> {
+  return socks5 ? ILLEGAL_PORTS_WITH_SOCKS5 : ILLEGAL_PORTS;
+}

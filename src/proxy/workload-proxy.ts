@@ -1,12 +1,13 @@
 /**
- * The listeners of one workload, opened and drained together: 15001 for what leaves it, 15006 and
- * 15008 for what comes in.
+ * The listeners of one workload, opened and drained together: 15001 and perhaps 15080 for what leaves
+ * it, 15006 and 15008 for what comes in.
  *
  * @see spec data-path 1 and 7
  */
 import type { Listener, NetnsFd, SocketEnd } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
 import { formatSocketAddress } from "../mesh/socket-address.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -29,7 +30,11 @@ import {
   OUTBOUND_PORT,
   type ProxyDeps,
   type ProxyOptions,
+  SOCKS5_PORT,
 } from "./proxy-options.ts";
+import { Socks5 } from "./socks5.ts";
+
+const LOOPBACK = "127.0.0.1" as IpAddress;
 
 export interface WorkloadProxyOptions extends ProxyOptions {
   readonly workload: EnrolledWorkload;
@@ -41,8 +46,9 @@ export interface WorkloadProxyOptions extends ProxyOptions {
 
 /** A set of listening socket, connections and how they are told apart in logs. */
 interface Component {
-  readonly name: "inbound" | "inbound passthrough" | "outbound";
+  readonly name: "inbound" | "inbound passthrough" | "outbound" | "socks5";
   readonly target: string;
+  readonly ip: IpAddress;
   readonly port: number;
   readonly live: LiveSet<Stoppable>;
   readonly accept: (end: SocketEnd, transparent: boolean) => void;
@@ -59,6 +65,7 @@ export class WorkloadProxy {
   readonly #inbound: Inbound;
   readonly #passthrough: InboundPassthrough;
   readonly #outbound: Outbound;
+  readonly #socks5: Socks5 | undefined;
   readonly #components: readonly Component[];
   #isClosed = false;
 
@@ -81,10 +88,19 @@ export class WorkloadProxy {
     this.#inbound = new Inbound(shared, options);
     this.#passthrough = new InboundPassthrough(shared, options);
     this.#outbound = new Outbound(shared, options);
+    const socks5 = options.socks5
+      ? new Socks5(
+          { outbound: new Outbound(shared, options), log: this.#log, clock: deps.clock },
+          { timeoutMs: options.serverTunnel.handshakeTimeoutMs },
+        )
+      : undefined;
+    this.#socks5 = socks5;
+    const { listenIp } = options;
     const components: Component[] = [
       {
         name: "inbound",
         target: "ztunnel::proxy::inbound",
+        ip: listenIp,
         port: INBOUND_HBONE_PORT,
         live: this.#inbound.live,
         accept: (end, transparent) => this.#inbound.accept(end, transparent),
@@ -94,6 +110,7 @@ export class WorkloadProxy {
       {
         name: "inbound passthrough",
         target: "ztunnel::proxy::inbound_passthrough",
+        ip: listenIp,
         port: INBOUND_PLAINTEXT_PORT,
         live: this.#passthrough.live,
         accept: (end, transparent) => this.#passthrough.accept(end, transparent),
@@ -103,6 +120,7 @@ export class WorkloadProxy {
       {
         name: "outbound",
         target: "ztunnel::proxy::outbound",
+        ip: listenIp,
         port: OUTBOUND_PORT,
         live: this.#outbound.live,
         accept: (end) => this.#outbound.accept(end),
@@ -110,6 +128,18 @@ export class WorkloadProxy {
         isDrained: false,
       },
     ];
+    if (socks5 !== undefined) {
+      components.push({
+        name: "socks5",
+        target: "ztunnel::proxy::socks5",
+        ip: LOOPBACK,
+        port: SOCKS5_PORT,
+        live: socks5.live,
+        accept: (end) => socks5.accept(end),
+        listener: undefined,
+        isDrained: false,
+      });
+    }
     this.#components = options.role === "pod" ? components : components.slice(0, 1);
   }
 
@@ -149,7 +179,7 @@ export class WorkloadProxy {
     const streams = [...this.#inbound.live].flatMap((tunnel) => [...tunnel.streams]);
     return {
       inbound: summaries([...streams, ...this.#passthrough.live]),
-      outbound: summaries(this.#outbound.live),
+      outbound: summaries([...this.#outbound.live, ...(this.#socks5?.live ?? [])]),
     };
   }
 
@@ -210,9 +240,9 @@ export class WorkloadProxy {
   }
 
   #bind(component: Component): void {
-    const { netns, listenIp, mark, reusePort, originalSource, keepAlive } = this.#options;
-    const address = { ip: listenIp, port: component.port };
-    const isTunnel = component.name === "inbound";
+    const { netns, mark, reusePort, originalSource, keepAlive } = this.#options;
+    const address = { ip: component.ip, port: component.port };
+    const isCaptured = component.name === "outbound" || component.name === "inbound passthrough";
     try {
       component.listener = this.#deps.engine.listen({
         netns,
@@ -222,9 +252,9 @@ export class WorkloadProxy {
         reusePort,
         transparent: originalSource,
         backlog: this.#options.acceptQueueMax,
-        // Tunnels have their own pings.
-        keepAlive: isTunnel ? undefined : keepAlive,
-        originalDestination: !isTunnel,
+        // Tunnels have their own pings; who uses SOCKS5 is near.
+        keepAlive: isCaptured ? keepAlive : undefined,
+        originalDestination: isCaptured,
       });
     } catch (error) {
       if (!(error instanceof EngineError)) throw error;
@@ -247,6 +277,7 @@ export class WorkloadProxy {
   #release(): void {
     this.#enforcer.close();
     this.#outbound.close();
+    this.#socks5?.close();
   }
 }
 

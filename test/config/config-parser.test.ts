@@ -70,6 +70,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     clientTunnel: { ...tunnel, headerListBytesMax: 16_384, streamsMax: 100 },
     serverTunnel: { ...tunnel, headerListBytesMax: 65_536, streamsMax: 200 },
     pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
+    socks5: false,
     tls12: false,
     trustDomains: [],
     checkRevocation: false,

@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { curl, HTTP_BODY, serveHttp } from "../support/curl.ts";
 import { httpFrom } from "../support/http-from.ts";
 import {
   connectFrom,
@@ -23,12 +24,14 @@ import { readingEnd, talk } from "../support/two-nodes.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const README = join(import.meta.dirname, "../../README.md");
-const skip = requireNetns("iptables", "setpriv");
+const skip = requireNetns("iptables", "setpriv", "curl");
 const timeout = 30_000;
 
 const CLIENT = "10.67.0.11";
 const SERVER = "10.67.0.21";
 const PLAIN = "10.67.0.13";
+const CLIENT_VIP = "10.68.0.11";
+const SERVER_VIP = "10.68.0.21";
 const OUTSIDE = "10.67.0.33";
 const APP_PORT = 8080;
 const MESH = `
@@ -40,7 +43,17 @@ ${[
 ]
   .map(
     ([name, ip]) =>
-      `- {uid: ${name}, name: ${name}, namespace: default, serviceAccount: ${name}, trustDomain: cluster.local, workloadIps: ["${ip}"], protocol: HBONE, services: {}}`,
+      `- {uid: ${name}, name: ${name}, namespace: default, serviceAccount: ${name}, trustDomain: cluster.local, workloadIps: ["${ip}"], protocol: HBONE, services: {default/${name}.default.svc.cluster.local: {80: ${APP_PORT}}}}`,
+  )
+  .join("\n")}
+services:
+${[
+  ["client", CLIENT_VIP],
+  ["server", SERVER_VIP],
+]
+  .map(
+    ([name, vip]) =>
+      `- {name: ${name}, namespace: default, hostname: ${name}.default.svc.cluster.local, vips: ["/${vip}"], ports: {80: ${APP_PORT}}}`,
   )
   .join("\n")}
 `;
@@ -59,7 +72,10 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     const environment = { LOG_FORMAT: "json", CONNECTION_TERMINATION_DEADLINE: "60s" };
     // One learns the mesh from a file, the other from the control plane.
     const pods = [
-      await lab.addDedicated({ name: "client", ip: CLIENT }, { mesh: MESH, environment }),
+      await lab.addDedicated(
+        { name: "client", ip: CLIENT },
+        { mesh: MESH, environment: { ...environment, UNSTABLE_ENABLE_SOCKS5: "true" } },
+      ),
       await lab.addDedicated({ name: "server", ip: SERVER }, { environment }),
     ];
     await Promise.all(pods.map((pod) => pod.ready()));
@@ -104,6 +120,31 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     assert.match(app.peers.join(), new RegExp(`,${OUTSIDE}:\\d+$`));
     app.close();
   });
+
+  for (const [title, target, goesTo, identity] of [
+    ["test_hbone_request", `${SERVER}:${APP_PORT}`, `${SERVER}:15008`, "server"],
+    ["test_hbone_request_local", `${CLIENT}:${APP_PORT}`, `${CLIENT}:15008`, "client"],
+    ["test_vip_request", `${SERVER_VIP}:80`, `${SERVER}:15008`, "server"],
+    ["test_vip_request_local", `${CLIENT_VIP}:80`, `${CLIENT}:15008`, "client"],
+    ["test_tcp_request", `${OUTSIDE}:${APP_PORT}`, `${OUTSIDE}:${APP_PORT}`, undefined],
+    ["test_tcp_request_local", `127.0.0.1:${APP_PORT}`, `127.0.0.1:${APP_PORT}`, undefined],
+  ] as const) {
+    test(`${title}, through SOCKS5`, { timeout }, async () => {
+      const apps = ["client", "server", "outside"].map((name) =>
+        serveHttp(lab.host(name), APP_PORT),
+      );
+      const node = lab.node("client");
+      const lineCount = node.lines.length;
+      assert.equal(await curl(lab.net, lab.host("client"), `http://${target}/`), HTTP_BODY);
+      const line = (): string | undefined =>
+        node.lines.slice(lineCount).find((one) => one.includes('"direction":"outbound"'));
+      await waitUntil(() => line() !== undefined, "no access line");
+      const fields = JSON.parse(line() ?? "");
+      assert.equal(fields["dst.addr"], goesTo);
+      assert.equal(fields["dst.identity"]?.split("/").at(-1), identity);
+      for (const app of apps) app.close();
+    });
+  }
 
   test("operators see the workload, and that there is no agent", { timeout }, async () => {
     const node = lab.node("client");

@@ -60,6 +60,7 @@ const OPTIONS: ProxyOptions = {
   clientTunnel: TUNNEL,
   serverTunnel: { ...TUNNEL, streamsMax: 200 },
   pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
+  socks5: false,
   trustDomains: [],
   checkRevocation: false,
   tls12: false,
