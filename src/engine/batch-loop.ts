@@ -79,12 +79,13 @@ export class BatchLoop {
   readonly credit: Int32Array;
   /** The most that one read brings. */
   readonly readBytesMax: number;
+  /** The most that all reads of a turn bring. */
+  readonly batchBytesMax: number;
   readonly #clock: Clock;
   readonly #unexpected: (error: unknown) => void;
   readonly #events: Int32Array;
   readonly #operations: Int32Array;
   readonly #operationsMax: number;
-  readonly #batchBytesMax: number;
   readonly #watchers: (Watcher | undefined)[] = [];
   readonly #scratchStart: number;
   #scratchAt: number;
@@ -109,7 +110,7 @@ export class BatchLoop {
     this.#events = this.reactor.events;
     this.#operations = this.reactor.operations;
     this.#operationsMax = options.operationsMax;
-    this.#batchBytesMax = options.arenaBytes;
+    this.batchBytesMax = options.arenaBytes;
     this.#scratchStart = this.arena.length - options.scratchBytes;
     this.#scratchAt = this.#scratchStart;
   }
@@ -231,7 +232,7 @@ export class BatchLoop {
   #setShared(sharesTurns: boolean): void {
     this.#sharesTurns = sharesTurns;
     if (this.#isClosed) return;
-    this.credit[BATCH_SLOT] = sharesTurns ? SHARED_BATCH_BYTES : this.#batchBytesMax;
+    this.credit[BATCH_SLOT] = sharesTurns ? SHARED_BATCH_BYTES : this.batchBytesMax;
   }
 
   #deliver(kind: number, id: number, a: number, b: number): void {

@@ -35,6 +35,8 @@ export interface BatchEnd extends End {
   readonly allowanceBytes: number;
   /** Reads on as far as the sink allows. Idempotent. */
   resume(): void;
+  /** Reads no more than this at once, nothing at 0, until it is resumed or has read. */
+  limit(byteCount: number): void;
   /** Leaves what comes unread. Idempotent. */
   hold(): void;
   /** Ends it as {@link End.reset} does, but loses nothing that it was given. Idempotent. */

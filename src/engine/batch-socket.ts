@@ -146,6 +146,12 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     this.#deps.loop.push(OPERATION.RESUME, this.id, 0, 0);
   }
 
+  limit(byteCount: number): void {
+    const { credit } = this.#deps.loop;
+    if (byteCount === 0) this.hold();
+    else if ((credit[this.#slot] as number) > byteCount) credit[this.#slot] = byteCount;
+  }
+
   hold(): void {
     if (this.#isHeld || this.#isGone) return;
     this.#isHeld = true;

@@ -23,8 +23,8 @@ export interface StreamTunnel {
   readonly connection: Http2Connection<BatchStream>;
   /** More is written than the peer takes: nothing is read towards it. */
   readonly isBlocked: boolean;
-  /** Looks at its queue when this turn's writes have been given to the kernel. */
-  awaitFlush(): void;
+  /** Looks at its queue and windows when this turn's writes have been given to the kernel. */
+  awaitFlush(writer: BatchStream): void;
 }
 
 /** How a stream that nobody answered yet went; `why` in words. */
@@ -129,7 +129,7 @@ export class BatchStream implements BatchEnd {
       sent += payloadBytes;
     }
     if (sent < length) this.#keep(loop.arena.slice(offset + sent, offset + length));
-    this.#tunnel.awaitFlush();
+    this.#tunnel.awaitFlush(this);
   }
 
   finish(): void {
@@ -154,6 +154,8 @@ export class BatchStream implements BatchEnd {
   }
 
   /** The windows are the brake of a stream. */
+  limit(): void {}
+
   hold(): void {}
 
   close(): void {
@@ -204,6 +206,11 @@ export class BatchStream implements BatchEnd {
     this.#sendStash();
     this.#endWhenSent();
     if (this.#stashBytes === 0 && !this.#isFinished) this.#writing?.source.resume();
+  }
+
+  /** So much may be read towards this stream at once. */
+  limited(byteCount: number): void {
+    this.#writing?.source.limit(byteCount);
   }
 
   /** Nothing is to be read towards this stream. */
@@ -285,7 +292,7 @@ export class BatchStream implements BatchEnd {
       if (length < bytes.length) this.#stash[0] = bytes.subarray(length);
       else this.#stash.shift();
       if (this.#stash.length === 0) this.#stash = undefined;
-      this.#tunnel.awaitFlush();
+      this.#tunnel.awaitFlush(this);
     }
   }
 

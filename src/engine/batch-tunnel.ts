@@ -33,6 +33,9 @@ const GOODBYE_MS_MAX = 1000;
 /** Bytes waiting for the kernel above which nothing more is read towards the tunnel. */
 const QUEUED_BYTES_MAX = 512 * 1024;
 
+/** One full TLS record: what is left of a window is not read in smaller pieces. */
+const SHARE_BYTES_MIN = 16 * 1024;
+
 /** RFC 8446 section 6.2. */
 const ALERT_CERTIFICATE_REVOKED = 44;
 
@@ -87,13 +90,14 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       this.#leave(this.#outcome());
     },
   };
+  /** Who wrote in this turn. */
+  readonly #writers: BatchStream[] = [];
   #connection: Http2Connection<BatchStream> | undefined;
   #timer: Timer | undefined;
   #phase: "handshake" | "running" | "goodbye" | "gone" = "handshake";
   #error: EngineError | undefined;
   #isSettled = false;
   #isBlocked = false;
-  #awaitsFlush = false;
   #hadGoaway = false;
   #hasPeerEnded = false;
   #isClosing = false;
@@ -168,10 +172,9 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.loop.later(() => this.#loseStreams());
   }
 
-  awaitFlush(): void {
-    if (this.#awaitsFlush) return;
-    this.#awaitsFlush = true;
-    this.loop.flushedSoon(this);
+  awaitFlush(writer: BatchStream): void {
+    this.#writers.push(writer);
+    if (this.#writers.length === 1) this.loop.flushedSoon(this);
   }
 
   opened(): void {
@@ -248,11 +251,14 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   flushed(): void {
-    this.#awaitsFlush = false;
-    if (this.#phase !== "running" || this.#isBlocked) return;
-    if ((this.loop.pending[slotOf(this.id)] as number) <= QUEUED_BYTES_MAX) return;
-    this.#isBlocked = true;
-    for (const stream of this.connection.streams()) stream.owner?.blocked();
+    if (this.#phase === "running" && !this.#isBlocked) {
+      this.#shareWindow();
+      this.#isBlocked = (this.loop.pending[slotOf(this.id)] as number) > QUEUED_BYTES_MAX;
+      if (this.#isBlocked) {
+        for (const stream of this.connection.streams()) stream.owner?.blocked();
+      }
+    }
+    this.#writers.length = 0;
   }
 
   accepted(): void {}
@@ -261,6 +267,15 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.#error ??= new EngineError("protocol", String(error), { cause: error });
     if (this.#phase === "running") this.#loseStreams();
     this.#leave(this.#error);
+  }
+
+  /** Each writer could use up what is left of the connection's window; what more is read is copied. */
+  #shareWindow(): void {
+    const room = Math.max(0, this.connection.sendWindowBytes);
+    const writerCount = this.#writers.length;
+    if (writerCount === 1 || room >= this.loop.batchBytesMax) return;
+    const share = room === 0 ? 0 : Math.max(SHARE_BYTES_MIN, Math.floor(room / writerCount));
+    for (const writer of this.#writers) writer.limited(share);
   }
 
   /** What happens in HTTP/2. */

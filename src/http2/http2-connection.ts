@@ -275,6 +275,11 @@ export class Http2Connection<Owner> {
     return this.#sendWindows.available(state);
   }
 
+  /** How many bytes of all streams together the connection's window lets through now. */
+  get sendWindowBytes(): number {
+    return this.#sendWindows.bytes;
+  }
+
   /**
    * Writes the header of a DATA frame and takes its payload from the windows.
    *

@@ -18,6 +18,11 @@ export class SendWindows<Owner> {
     return this.#initialBytes;
   }
 
+  /** What may be sent on all streams together. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** What may be sent now; 0 too while a shrunken window is below it. */
   available(stream: StreamState<Owner>): number {
     return Math.max(0, Math.min(stream.sendWindow, this.#bytes));
