@@ -10,15 +10,11 @@ import { systemRandom } from "../../src/runtime/random.ts";
 import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { type MeshCommit, MeshWriter } from "../../src/state/mesh-writer.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
-import {
-  ADDRESS_TYPE,
-  AUTHORIZATION_TYPE,
-  decodeDeltaResponse,
-} from "../../src/wire/delta-discovery.ts";
+import { decodeDeltaResponse } from "../../src/wire/delta-discovery.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { DiscoveryClient } from "../../src/xds/discovery-client.ts";
 import type { DiscoveryStream, ReceivedResponse } from "../../src/xds/discovery-transport.ts";
-import { AddressSink, AuthorizationSink } from "../../src/xds/mesh-sink.ts";
+import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
 
 export interface ScaleResult {
   readonly pushSeconds: number;
@@ -112,17 +108,10 @@ const stream = new ScriptedStream();
 const client = new DiscoveryClient(
   {
     transport: { open: async () => stream },
-    client: new DeltaClient(
-      [
-        { url: ADDRESS_TYPE, onDemand: false, sink: new AddressSink(writer, committed) },
-        {
-          url: AUTHORIZATION_TYPE,
-          onDemand: false,
-          sink: new AuthorizationSink(writer, committed),
-        },
-      ],
-      { node: { id: "bench", metadata: {} }, offeredBytesMax: 3_500_000 },
-    ),
+    client: new DeltaClient(meshSubscription({ writer, committed }, { onDemand: false }), {
+      node: { id: "bench", metadata: {} },
+      offeredBytesMax: 3_500_000,
+    }),
     metrics: { received() {}, terminated() {} },
     clock,
     random: systemRandom(),

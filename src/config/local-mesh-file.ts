@@ -16,10 +16,10 @@ import type {
 import { type Cidr, parseCidr } from "../mesh/cidr.ts";
 import type { GatewayAddress, NetworkAddress } from "../mesh/gateway-address.ts";
 import { type IpAddress, parseIpAddress } from "../mesh/ip-address.ts";
+import { LOAD_BALANCING_SCOPES } from "../mesh/load-balancing-scope.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import {
   type LoadBalancer,
-  type LoadBalancingScope,
   type NetworkCidr,
   type Service,
   serviceKey,
@@ -320,17 +320,7 @@ function readLoadBalancer(value: YamlValue): LoadBalancer {
   return value.record((record) => ({
     routingPreferences: record.required(
       "routingPreferences",
-      (list) =>
-        list.list((scope) =>
-          scope.oneOf<LoadBalancingScope>([
-            "Region",
-            "Zone",
-            "Subzone",
-            "Node",
-            "Cluster",
-            "Network",
-          ]),
-        ),
+      (list) => list.list((scope) => scope.oneOf(LOAD_BALANCING_SCOPES)),
       [],
     ),
     mode: record.required(

@@ -5,12 +5,12 @@ import type { CertificateAuthority } from "../identity/certificate-authority.ts"
 import { CertificateCache, type CertificateEntry } from "../identity/certificate-cache.ts";
 import { certificateOrder } from "../identity/certificate-order.ts";
 import { ClockSkew } from "../identity/clock-skew.ts";
-import type { RevocationFile } from "../identity/revocation-file.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { Clock } from "../runtime/clock.ts";
+import type { FileWatch } from "../runtime/file-watch.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { istiodLineOptions } from "./istiod-line-options.ts";
@@ -28,7 +28,7 @@ export class DaemonCertificates {
   readonly #skew: ClockSkew;
   readonly #cache: CertificateCache;
   readonly #prefetches: boolean;
-  #revocations: RevocationFile | undefined;
+  #revocations: FileWatch | undefined;
 
   constructor(deps: DaemonCertificatesDeps, config: Config) {
     const { clock, random } = deps;
@@ -78,8 +78,8 @@ export class DaemonCertificates {
   async tell(dataPlane: DataPlane): Promise<void> {
     this.#cache.onRenewed((certificate) => dataPlane.certificateRenewed(certificate));
     if (this.#revocationPath === undefined) return;
-    const { RevocationFile } = await import("../identity/revocation-file.ts");
-    this.#revocations = await RevocationFile.open(
+    const { watchRevocationFile } = await import("../identity/revocation-file.ts");
+    this.#revocations = await watchRevocationFile(
       {
         clock: this.#clock,
         log: this.#log,

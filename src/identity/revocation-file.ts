@@ -1,11 +1,11 @@
 /**
- * The file of revocation lists: looked at again and again, so that it may come late, be written in
- * place, or lie behind the links that Kubernetes switches.
+ * The file of revocation lists: it may come late, be written in place, or lie behind the links that
+ * Kubernetes switches.
  *
  * @see spec control-plane 5.10.
  */
-import { readFile } from "node:fs/promises";
-import type { Clock, Timer } from "../runtime/clock.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { FileWatch } from "../runtime/file-watch.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { parseRevocationLists, type RevocationList } from "../tls/revocation-list.ts";
 
@@ -19,64 +19,35 @@ export interface RevocationFileDeps {
   readonly changed: (lists: readonly RevocationList[]) => void;
 }
 
-export class RevocationFile {
-  readonly #deps: RevocationFileDeps;
-  readonly #path: string;
-  /** Good or bad, as it was last read. */
-  #content: Buffer | undefined;
-  #hasLists = false;
-  #timer: Timer | undefined;
-  #closed = false;
-
-  private constructor(deps: RevocationFileDeps, path: string) {
-    this.#deps = deps;
-    this.#path = path;
-  }
-
-  /** Settles when the file was looked at once. Never rejects: without lists nobody is revoked. */
-  static async open(deps: RevocationFileDeps, path: string): Promise<RevocationFile> {
-    const file = new RevocationFile(deps, path);
-    await file.#look((error) =>
-      deps.log.write(
-        "warn",
-        `can't read the certificate revocation lists: ${error.message}; nobody is revoked until they are there`,
-      ),
-    );
-    return file;
-  }
-
-  /** Idempotent. */
-  close(): void {
-    this.#closed = true;
-    this.#timer?.cancel();
-  }
-
-  /** A file that is gone has not changed: whoever wants no revocations empties it. Never rejects. */
-  async #look(unreadable: (error: Error) => void): Promise<void> {
-    try {
-      const content = await readFile(this.#path);
-      if (!this.#closed && this.#content?.equals(content) !== true) this.#take(content);
-    } catch (error) {
-      unreadable(error as Error);
-    }
-    if (this.#closed) return;
-    this.#timer = this.#deps.clock.after(LOOK_EVERY_MS, () => void this.#look(() => {}));
-  }
-
-  #take(content: Buffer): void {
-    const { changed, log } = this.#deps;
-    this.#content = content;
+/**
+ * Settles when the file was looked at once. Never rejects: without lists nobody is revoked. Whoever
+ * wants no revocations any more empties the file; one that is gone revokes on.
+ */
+export async function watchRevocationFile(
+  { clock, log, changed }: RevocationFileDeps,
+  path: string,
+): Promise<FileWatch> {
+  let hasLists = false;
+  const take = (content: Buffer): void => {
     let lists: readonly RevocationList[];
     try {
       lists = parseRevocationLists(content);
     } catch (error) {
-      const consequence = this.#hasLists ? "keeping the former ones" : "nobody is revoked";
-      log.write("warn", `${this.#path}: ${(error as Error).message}; ${consequence}`);
+      const consequence = hasLists ? "keeping the former ones" : "nobody is revoked";
+      log.write("warn", `${path}: ${(error as Error).message}; ${consequence}`);
       return;
     }
-    this.#hasLists = true;
+    hasLists = true;
     const count = lists.reduce((sum, { serials }) => sum + serials.count, 0);
     log.write("info", `${lists.length} certificate revocation lists name ${count} certificates`);
     changed(lists);
-  }
+  };
+  const watch = await FileWatch.open(clock, take, { path, everyMs: LOOK_EVERY_MS });
+  if (watch.first instanceof Error) {
+    log.write(
+      "warn",
+      `can't read the certificate revocation lists: ${watch.first.message}; nobody is revoked until they are there`,
+    );
+  } else take(watch.first);
+  return watch;
 }

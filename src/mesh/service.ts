@@ -5,9 +5,9 @@
  */
 import type { Cidr } from "./cidr.ts";
 import type { GatewayAddress, NetworkAddress } from "./gateway-address.ts";
+import type { LoadBalancingScope } from "./load-balancing-scope.ts";
 import type { PortMap } from "./workload.ts";
 
-export type LoadBalancingScope = "Region" | "Zone" | "Subzone" | "Node" | "Cluster" | "Network";
 export type LoadBalancingMode = "Standard" | "Strict" | "Failover" | "Passthrough";
 export type HealthPolicy = "OnlyHealthy" | "AllowAll";
 export type IpFamilies = "Automatic" | "IPv4" | "IPv6" | "Dual";

@@ -4,14 +4,13 @@
  * @see spec data-path 2.3 and control-plane 3.5.
  */
 import {
-  type LoadBalancer,
+  LOAD_BALANCING_SCOPES,
   type LoadBalancingScope,
-  type Service,
-  serviceKey,
-} from "../mesh/service.ts";
+  placeIn,
+} from "../mesh/load-balancing-scope.ts";
+import { type LoadBalancer, type Service, serviceKey } from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
-import { PLACE_SCOPES } from "./mesh-record.ts";
 import type { KnownService } from "./mesh-state.ts";
 import type { ServiceEndpoints } from "./service-endpoints.ts";
 
@@ -105,7 +104,7 @@ function chooseSurveyed(
       const workload = endpoints.load(refs[number] as number);
       const isSure =
         workload !== undefined &&
-        rank === localityRank(loadBalancer, (scope) => sharesScope(scope, source, workload));
+        rank === localityRank(loadBalancer, (scope) => isAlike(scope, source, workload));
       return isSure ? usable(workload) : undefined;
     };
     let left = byRank.get(rank) ?? [];
@@ -173,7 +172,7 @@ function ranksOf(loadBalancer: LoadBalancer | undefined): (shared: number) => nu
   const ranks: number[] = [];
   return (shared) => {
     ranks[shared] ??= localityRank(loadBalancer, (scope) => {
-      return (shared & (1 << PLACE_SCOPES.indexOf(scope))) !== 0;
+      return (shared & (1 << LOAD_BALANCING_SCOPES.indexOf(scope))) !== 0;
     });
     return ranks[shared] as number;
   };
@@ -184,21 +183,8 @@ function prefersNear(loadBalancer: LoadBalancer | undefined): boolean {
   return loadBalancer?.mode === "Strict" || loadBalancer?.mode === "Failover";
 }
 
-function sharesScope(scope: LoadBalancingScope, source: Workload, workload: Workload): boolean {
-  switch (scope) {
-    case "Region":
-      return source.locality.region === workload.locality.region;
-    case "Zone":
-      return source.locality.zone === workload.locality.zone;
-    case "Subzone":
-      return source.locality.subzone === workload.locality.subzone;
-    case "Node":
-      return source.node === workload.node;
-    case "Cluster":
-      return source.clusterId === workload.clusterId;
-    case "Network":
-      return source.network === workload.network;
-  }
+function isAlike(scope: LoadBalancingScope, source: Workload, workload: Workload): boolean {
+  return placeIn(scope, source) === placeIn(scope, workload);
 }
 
 /** One item in proportion to its weight. @returns `undefined` when there is no weight at all. */

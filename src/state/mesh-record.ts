@@ -7,24 +7,14 @@
  *     word 4   bytes of the encoding
  *     word 5   where the name begins, in bytes from the block: mostly within the encoding
  *     word 6   workloads: capacity
- *     word 7   workloads: hashes of where it is, in the order of {@link PLACE_SCOPES}
+ *     word 7   workloads: hashes of where it is, in the order of {@link LOAD_BALANCING_SCOPES}
  *     then     version, encoding and, when it is not part of that, the name
  */
-import type { LoadBalancingScope } from "../mesh/service.ts";
+import { LOAD_BALANCING_SCOPES, placeIn } from "../mesh/load-balancing-scope.ts";
 import type { Workload } from "../mesh/workload.ts";
 import { type Arena, BLOCK_HEADER_WORDS, type BlockKind, blockFlags } from "./arena.ts";
 import { hashText } from "./mesh-keys.ts";
 import type { MeshMemory } from "./mesh-memory.ts";
-
-/** What a place is compared by; the index is the bit in {@link sharedPlaces}. */
-export const PLACE_SCOPES: readonly LoadBalancingScope[] = [
-  "Region",
-  "Zone",
-  "Subzone",
-  "Node",
-  "Cluster",
-  "Network",
-];
 
 export interface RecordContent {
   readonly kind: Exclude<BlockKind, "group" | "table">;
@@ -45,7 +35,7 @@ const ENCODED_LENGTH = 4;
 const NAME_AT = 5;
 const CAPACITY = 6;
 const PLACES = 7;
-const RECORD_HEADER_WORDS = PLACES + PLACE_SCOPES.length;
+const RECORD_HEADER_WORDS = PLACES + LOAD_BALANCING_SCOPES.length;
 const TEXT_BYTES_MAX = 0xffff;
 
 /**
@@ -115,10 +105,9 @@ export function recordCapacity(memory: MeshMemory, ref: number): number {
   return memory.word(ref + CAPACITY);
 }
 
-/** Where a workload is, as hashes in the order of {@link PLACE_SCOPES}. */
+/** Where a workload is, as hashes in the order of {@link LOAD_BALANCING_SCOPES}. */
 export function placeOf(workload: Workload): readonly number[] {
-  const { region, zone, subzone } = workload.locality;
-  return [region, zone, subzone, workload.node, workload.clusterId, workload.network].map(hashText);
+  return LOAD_BALANCING_SCOPES.map((scope) => hashText(placeIn(scope, workload)));
 }
 
 /** One bit for each scope that is the same; wrong for different ones once in 2³² cases. */

@@ -16,7 +16,7 @@ export interface EndpointSurvey {
   /** The endpoint's share of the connections. */
   readonly capacities: Uint32Array;
   /**
-   * A bit for each of `PLACE_SCOPES` that the endpoint shares with the source; one in 2³² that it
+   * A bit for each of `LOAD_BALANCING_SCOPES` that the endpoint shares with the source; one in 2³² that it
    * does not share is set, too.
    */
   readonly shared: Uint8Array;

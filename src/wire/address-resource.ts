@@ -9,12 +9,12 @@
 import { type Cidr, makeCidr } from "../mesh/cidr.ts";
 import type { GatewayAddress } from "../mesh/gateway-address.ts";
 import { type IpAddress, ipAddressFromBytes, ipAddressToBytes } from "../mesh/ip-address.ts";
+import { LOAD_BALANCING_SCOPES, type LoadBalancingScope } from "../mesh/load-balancing-scope.ts";
 import type {
   HealthPolicy,
   IpFamilies,
   LoadBalancer,
   LoadBalancingMode,
-  LoadBalancingScope,
   NetworkCidr,
   Service,
   Visibility,
@@ -57,15 +57,7 @@ const STATUSES: EnumNames<HealthStatus> = ["Healthy", "Unhealthy"];
 const WORKLOAD_TYPES = ["deployment", "cronjob", "pod", "job"];
 const TUNNELS: EnumNames<ApplicationTunnel["protocol"]> = ["NONE", "PROXY"];
 /** Number 0 says nothing about where to look. */
-const SCOPES: EnumNames<LoadBalancingScope> = [
-  undefined,
-  "Region",
-  "Zone",
-  "Subzone",
-  "Node",
-  "Cluster",
-  "Network",
-];
+const SCOPES: EnumNames<LoadBalancingScope> = [undefined, ...LOAD_BALANCING_SCOPES];
 const MODES: EnumNames<LoadBalancingMode> = ["Standard", "Strict", "Failover", "Passthrough"];
 const HEALTH_POLICIES: EnumNames<HealthPolicy> = ["OnlyHealthy", "AllowAll"];
 const IP_FAMILIES: EnumNames<IpFamilies> = ["Automatic", "IPv4", "IPv6", "Dual"];

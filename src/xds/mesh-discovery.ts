@@ -2,13 +2,13 @@
  * The mesh from a control plane: a discovery conversation with istiod whose answers are written into
  * the mesh's memory.
  */
-import { FileWatch } from "../istiod/file-watch.ts";
 import { IstiodLine, type IstiodLineOptions } from "../istiod/istiod-line.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { FileWatch } from "../runtime/file-watch.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshWriter } from "../state/mesh-writer.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../wire/delta-discovery.ts";
+import { ADDRESS_TYPE } from "../wire/delta-discovery.ts";
 import { DeltaClient, type DeltaClientOptions } from "./delta-client.ts";
 import {
   DiscoveryClient,
@@ -16,7 +16,7 @@ import {
   type DiscoveryStatus,
 } from "./discovery-client.ts";
 import { GrpcTransport } from "./grpc-transport.ts";
-import { AddressSink, AuthorizationSink, type MeshCommitted } from "./mesh-sink.ts";
+import { type MeshCommitted, meshSubscription } from "./mesh-subscription.ts";
 import { StateKeeper, type StateKeeperOptions } from "./state-keeper.ts";
 
 export interface MeshDiscoveryDeps {
@@ -63,10 +63,7 @@ export class MeshDiscovery {
       deps.committed(commit);
       this.#keeper?.changed();
     };
-    const types = [
-      { url: ADDRESS_TYPE, onDemand: options.onDemand, sink: new AddressSink(writer, committed) },
-      { url: AUTHORIZATION_TYPE, onDemand: false, sink: new AuthorizationSink(writer, committed) },
-    ];
+    const types = meshSubscription({ writer, committed }, options);
     this.#client = new DiscoveryClient(
       {
         transport: new GrpcTransport({ line: new IstiodLine(options.line), clock }, options),
@@ -117,17 +114,15 @@ export class MeshDiscovery {
   async run(signal: AbortSignal): Promise<void> {
     const { roots, token } = this.#options.line;
     const watches = [roots, token].flatMap((source) =>
-      source?.kind === "file"
-        ? [
-            new FileWatch(this.#clock, () => this.#client.reconnect(), {
-              path: source.path,
-              everyMs: FILES_EVERY_MS,
-            }),
-          ]
-        : [],
+      source?.kind === "file" ? [this.#watch(source.path)] : [],
     );
     await this.#client.run(signal);
-    for (const watch of watches) watch.close();
+    for (const watch of await Promise.all(watches)) watch.close();
     await this.#keeper?.close();
+  }
+
+  #watch(path: string): Promise<FileWatch> {
+    const options = { path, everyMs: FILES_EVERY_MS };
+    return FileWatch.open(this.#clock, () => this.#client.reconnect(), options);
   }
 }

@@ -9,7 +9,7 @@ import { errorText } from "../runtime/error-text.ts";
 import type { MeshWriter, ResourceType } from "../state/mesh-writer.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { WireError } from "../wire/wire-error.ts";
-import type { MeshCommitted } from "./mesh-sink.ts";
+import type { MeshCommitted } from "./mesh-subscription.ts";
 import { type KeptResource, readStateFile, StateFileError, writeStateFile } from "./state-file.ts";
 
 export interface StateKeeperDeps {

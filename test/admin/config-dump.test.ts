@@ -3,9 +3,8 @@ import { test } from "node:test";
 import { type ConfigDumpDeps, configDump } from "../../src/admin/config-dump.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import type { MeshState } from "../../src/state/mesh-state.ts";
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../../src/wire/delta-discovery.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
-import { AddressSink, AuthorizationSink } from "../../src/xds/mesh-sink.ts";
+import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
 import { recordedOriginal, recordedText } from "../support/istiod-recording.ts";
 import { address, liveMesh, mesh } from "../support/mesh-fixture.ts";
 
@@ -14,14 +13,7 @@ function replay(which: "base" | "full"): MeshState {
   const mesh = liveMesh("node1");
   const committed = (): void => {};
   const client = new DeltaClient(
-    [
-      { url: ADDRESS_TYPE, onDemand: false, sink: new AddressSink(mesh.writer, committed) },
-      {
-        url: AUTHORIZATION_TYPE,
-        onDemand: false,
-        sink: new AuthorizationSink(mesh.writer, committed),
-      },
-    ],
+    meshSubscription({ writer: mesh.writer, committed }, { onDemand: false }),
     { node: { id: "", metadata: {} }, offeredBytesMax: 1 },
   );
   client.open();

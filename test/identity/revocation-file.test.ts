@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { RevocationFile } from "../../src/identity/revocation-file.ts";
+import { watchRevocationFile } from "../../src/identity/revocation-file.ts";
 import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { testCa, testIdentity } from "../support/test-ca.ts";
@@ -32,7 +32,7 @@ function fixture() {
   /** How many certificates each set revoked. */
   const told: number[] = [];
   const open = () =>
-    RevocationFile.open(
+    watchRevocationFile(
       {
         clock,
         log,

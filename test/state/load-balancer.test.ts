@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { LoadBalancingMode, LoadBalancingScope } from "../../src/mesh/service.ts";
+import type { LoadBalancingScope } from "../../src/mesh/load-balancing-scope.ts";
+import type { LoadBalancingMode } from "../../src/mesh/service.ts";
 import { chooseEndpoint, chooseWeighted } from "../../src/state/load-balancer.ts";
 import {
   fixedRandom,

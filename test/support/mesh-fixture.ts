@@ -4,6 +4,7 @@
  *     mesh.workload("client").on("node-1").hbone().value
  *     mesh.service("echo").at("10.96.0.1").port(80, 8080).value
  */
+
 import type {
   AuthorizationPolicy,
   PolicyMatch,
@@ -12,12 +13,12 @@ import type {
 import { type Cidr, parseCidr } from "../../src/mesh/cidr.ts";
 import type { GatewayAddress } from "../../src/mesh/gateway-address.ts";
 import { type IpAddress, parseIpAddress } from "../../src/mesh/ip-address.ts";
+import type { LoadBalancingScope } from "../../src/mesh/load-balancing-scope.ts";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type {
   HealthPolicy,
   IpFamilies,
   LoadBalancingMode,
-  LoadBalancingScope,
   Service,
 } from "../../src/mesh/service.ts";
 import type { SocketAddress } from "../../src/mesh/socket-address.ts";

@@ -5,21 +5,14 @@ import { encodeAddress } from "../../src/wire/address-resource.ts";
 import { encodeAuthorization } from "../../src/wire/authorization-resource.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from "../../src/wire/delta-discovery.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
-import { AddressSink, AuthorizationSink } from "../../src/xds/mesh-sink.ts";
+import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
 import { type LiveMesh, liveMesh, mesh, type PolicyBuilder } from "../support/mesh-fixture.ts";
 
 function setup(): { state: LiveMesh; answer: (...resources: Resource[]) => string | undefined } {
   const state = liveMesh("node-1");
   const committed = (): void => {};
   const client = new DeltaClient(
-    [
-      { url: ADDRESS_TYPE, onDemand: false, sink: new AddressSink(state.writer, committed) },
-      {
-        url: AUTHORIZATION_TYPE,
-        onDemand: false,
-        sink: new AuthorizationSink(state.writer, committed),
-      },
-    ],
+    meshSubscription({ writer: state.writer, committed }, { onDemand: false }),
     { node: { id: "", metadata: {} }, offeredBytesMax: 1e6 },
   );
   client.open();
