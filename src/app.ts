@@ -4,6 +4,7 @@
  *
  * @see spec data-path 1.7 and 7.4, control-plane 11.
  */
+import type { DrainTimes } from "./admin/drain-report.ts";
 import type { Config } from "./config/config.ts";
 import { DaemonCertificates } from "./daemon/daemon-certificates.ts";
 import { DaemonMesh } from "./daemon/daemon-mesh.ts";
@@ -83,6 +84,7 @@ class Daemon implements App {
   readonly #end = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #stopping = false;
+  #drainTimes: DrainTimes | undefined;
 
   /** @param openInline given when there are no data threads. */
   constructor(config: Config, openInline: typeof openInlineDataPlane | undefined) {
@@ -133,6 +135,7 @@ class Daemon implements App {
         logger,
         clock,
         quit: () => this.#begin("received explicit shutdown signal"),
+        drainTimes: () => this.#drainTimes,
       },
       config,
     );
@@ -179,10 +182,14 @@ class Daemon implements App {
 
   /** Ends in the order of spec data-path 7.4. Never rejects. */
   async #stop(): Promise<void> {
-    const closing = this.#servers.close();
+    const { drainMs } = this.#config;
+    const since = this.#clock.now();
+    this.#drainTimes = { since, deadline: since + drainMs };
+    const closing = this.#servers.closeEarly();
     this.#end.abort();
     await this.#running;
-    await this.#dataPlane.drain(this.#config.drainMs);
+    await this.#dataPlane.drain(drainMs);
+    await this.#servers.close();
     await this.#dataPlane.close();
     await this.#mesh.close();
     this.#certificates.close();

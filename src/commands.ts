@@ -3,6 +3,7 @@
  * command line takes as long as everything else until the daemon is ready, and 10 MB.
  */
 import yargs from "yargs";
+import type { DrainReport } from "./admin/drain-report.ts";
 import { CONFIG_OPTIONS } from "./config/config-option.ts";
 
 /** What commands may do with the process that they run in. */
@@ -16,6 +17,22 @@ export interface Program {
   /** Runs a command until it ends by itself or the first SIGINT or SIGTERM asks it to. */
   runUntilSignal(command: (signal: AbortSignal) => Promise<void>): Promise<void>;
 }
+
+/** Of commands that ask a running daemon. */
+const ADMIN_OPTIONS = {
+  admin: {
+    type: "string",
+    requiresArg: true,
+    default: "localhost:15000",
+    describe: "address of the daemon's admin port",
+  },
+  output: {
+    alias: "o",
+    choices: ["text", "json"],
+    default: "text",
+    describe: "for people or for programs",
+  },
+} as const;
 
 /**
  * Runs the command that the words name, or prints help.
@@ -201,6 +218,23 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             const agent = await import("./embedded/node-agent-client.ts");
             program.print(await agent.list(argv["control"] as string));
           }),
+    )
+    .command("drain", "a daemon that is ending", (builder) =>
+      builder
+        .command(
+          "status",
+          "tell whether the daemon is ending, until when, and which connections it waits for",
+          (status) => status.options(ADMIN_OPTIONS),
+          async ({ admin, output }) => {
+            const { askAdmin } = await import("./admin/admin-client.ts");
+            const { formatDrain } = await import("./admin/drain-report.ts");
+            const report = (await askAdmin(admin, "/drain")) as DrainReport;
+            program.print(
+              output === "json" ? JSON.stringify(report, null, 2) : formatDrain(report),
+            );
+          },
+        )
+        .demandCommand(1, "drain what? see --help"),
     )
     .command(
       "demo",

@@ -1,4 +1,6 @@
 /** Port 15000, on the loopback addresses only: what an operator may see and poke. */
+
+import type { DrainReport } from "./drain-report.ts";
 import {
   type HttpAnswer,
   HttpListener,
@@ -6,12 +8,14 @@ import {
   type HttpListenerOptions,
   type HttpQuestion,
 } from "./http-listener.ts";
+import { formatJson } from "./json-text.ts";
 import { type AdjustableLog, answerLogging } from "./logging-page.ts";
 import { ProfilePages, type Profiler } from "./profile-pages.ts";
 
 export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
   /** JSON text of `/config_dump`. */
   readonly configDump: () => AsyncIterable<string>;
+  readonly drain: () => Promise<DrainReport>;
   readonly profiler: Profiler;
   readonly logging: AdjustableLog;
   /** Called once the answer of `/quitquitquit` has been sent. */
@@ -34,6 +38,7 @@ const PAGES: readonly (readonly [path: string, what: string])[] = [
     "debug/pprof/heap/profiling",
     "show or change whether the heap is sampled (activate=true|false)",
   ],
+  ["drain", "whether the proxy is ending, and which connections it waits for"],
   ["logging", "show or change log levels (POST)"],
   ["quitquitquit", "shut the proxy down (POST)"],
 ];
@@ -51,9 +56,9 @@ export function listenAdmin(
 
 function answerAdmin(
   question: HttpQuestion,
-  { log, logging, configDump, quit }: AdminServerDeps,
+  { log, logging, configDump, drain, quit }: AdminServerDeps,
   { defaultLogFilter }: AdminServerOptions,
-): HttpAnswer {
+): HttpAnswer | Promise<HttpAnswer> {
   switch (question.path) {
     case "/":
       return {
@@ -67,6 +72,8 @@ function answerAdmin(
         headers: { "content-type": "application/json" },
         body: configDump(),
       };
+    case "/drain":
+      return drain().then(answerJson);
     case "/logging":
       return answerLogging(question, logging, defaultLogFilter, (filter) =>
         log.target("ztunnel::telemetry").write("info", `new log filter is ${filter}`),
@@ -82,6 +89,11 @@ function answerAdmin(
     default:
       return { status: 404 };
   }
+}
+
+function answerJson(value: object): HttpAnswer {
+  const headers = { "content-type": "application/json" };
+  return { status: 200, headers, body: `${formatJson(value)}\n` };
 }
 
 function indexPage(): string {

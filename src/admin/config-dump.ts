@@ -9,12 +9,12 @@ import { type AuthorizationPolicy, policyKey } from "../mesh/authorization.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { NamespacedHostname } from "../mesh/gateway-address.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
-import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { PortMap, Workload } from "../mesh/workload.ts";
-import type { ConnectionSummary, LiveConnections } from "../proxy/connection-report.ts";
+import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { Pace } from "../runtime/pace.ts";
 import type { KnownService } from "../state/mesh-state.ts";
+import { dumpConnection } from "./connection-dump.ts";
 import { compareText, formatJson } from "./json-text.ts";
 import {
   type Dumped,
@@ -191,21 +191,6 @@ async function* dumpWorkloadStates(deps: ConfigDumpDeps): AsyncGenerator<string>
     };
     yield member(uid, { state, info: { name, namespace, serviceAccount }, connections }, INDENT);
   }
-}
-
-function dumpConnection(connection: ConnectionSummary): Dumped {
-  const { source, originalDestination, actualDestination, protocol } = connection;
-  return {
-    src: formatSocketAddress(source),
-    originalDst: formatDestination(originalDestination),
-    actualDst: formatSocketAddress(actualDestination),
-    protocol,
-  };
-}
-
-function formatDestination(destination: SocketAddress | string | undefined): string | null {
-  if (destination === undefined || typeof destination === "string") return destination ?? null;
-  return formatSocketAddress(destination);
 }
 
 /** As the file lists it, unsorted and with nothing behind the services. */

@@ -221,6 +221,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "SO_REUSEPORT on the listeners in pods: data threads and a successor process share the ports",
   },
   {
+    name: "WAIT_FOR_OPERATOR_PORTS",
+    type: "flag",
+    fallback: "false",
+    why: "wait for ports 15000, 15020 and 15021 while a predecessor in the same network namespace has them; the original gives up",
+  },
+  {
     name: "PACKET_MARK",
     type: "number",
     fallback: "1337; dedicated mode: none",

@@ -430,6 +430,7 @@ function readAdmin(
     statsPort: proxyConfig.statsPort ?? 15_020,
     readinessPort: READINESS_PORT,
     ipv6,
+    waitsForPorts: reader.flag("WAIT_FOR_OPERATOR_PORTS", false),
     http: {
       headerTimeoutMs: readLimit(reader, "httpHeaderTimeout"),
       headerBytesMax: readLimit(reader, "httpHeader"),

@@ -120,6 +120,8 @@ export interface AdminConfig {
   readonly readinessPort: number;
   /** Listen on IPv6 too. */
   readonly ipv6: boolean;
+  /** A port that is taken is waited for: a predecessor on the same machine will let it go. */
+  readonly waitsForPorts: boolean;
   /** Of each of the three ports. */
   readonly http: HttpLimits;
 }

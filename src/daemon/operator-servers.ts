@@ -1,6 +1,9 @@
 /** The servers for operators, and what each of the pages is made of. */
+
+import { AdminError } from "../admin/admin-error.ts";
 import { listenAdmin } from "../admin/admin-server.ts";
-import type { HttpListenerOptions } from "../admin/http-listener.ts";
+import { type DrainReport, type DrainTimes, reportDrain } from "../admin/drain-report.ts";
+import type { HttpListener, HttpListenerOptions } from "../admin/http-listener.ts";
 import { listenMetrics } from "../admin/metrics-server.ts";
 import type { Profiler } from "../admin/profile-pages.ts";
 import type { ReadinessStanding } from "../admin/readiness-report.ts";
@@ -12,7 +15,7 @@ import { makeDnsFamilies, mergeDns } from "../dns/metrics.ts";
 import { registerClockSkew } from "../identity/metrics.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
-import type { Clock } from "../runtime/clock.ts";
+import { type Clock, sleep } from "../runtime/clock.ts";
 import type { Readiness } from "../runtime/readiness.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
 import { buildFacts, registerBuildMetric } from "../telemetry/build-info.ts";
@@ -26,6 +29,9 @@ import type { Mode } from "./mode.ts";
 /** The main thread, among those that can be profiled. */
 const CONTROL_THREAD = "control";
 
+/** A predecessor that is told to end lets its ports go at any moment. */
+const PORT_RETRY_MS = 50;
+
 export interface OperatorServersDeps {
   readonly mesh: DaemonMesh;
   readonly certificates: DaemonCertificates;
@@ -37,67 +43,132 @@ export interface OperatorServersDeps {
   readonly clock: Clock;
   /** Somebody asked the daemon to stop. */
   readonly quit: () => void;
+  /** `undefined`: it is not ending. */
+  readonly drainTimes: () => DrainTimes | undefined;
 }
 
 export class OperatorServers {
   readonly #deps: OperatorServersDeps;
   readonly #config: Config;
-  readonly #servers: { close(): Promise<void> }[] = [];
+  /** Those that end as soon as the daemon begins to. */
+  readonly #early: HttpListener[] = [];
+  #admin: HttpListener | undefined;
+  readonly #closing = new AbortController();
 
   constructor(deps: OperatorServersDeps, config: Config) {
     this.#deps = deps;
     this.#config = config;
   }
 
-  /** @throws AdminError when the port is taken; so do the others. */
+  /** @throws AdminError when the port is taken and not waited for; so do the others. */
   async listenReadiness(): Promise<void> {
-    this.#servers.push(
-      await listenReadiness(
-        { ...this.#http(), standing: () => this.#standing() },
-        this.#anywhere(this.#config.admin.readinessPort),
-      ),
+    await this.#open(
+      () =>
+        listenReadiness(
+          { ...this.#http(), standing: () => this.#standing() },
+          this.#anywhere(this.#config.admin.readinessPort),
+        ),
+      (listener) => this.#early.push(listener),
     );
   }
 
   async listenAdmin(): Promise<void> {
     const { admin, logging } = this.#config;
     const { logger, dataPlane, quit } = this.#deps;
-    this.#servers.push(
-      await listenAdmin(
-        {
-          ...this.#http(),
-          logging: {
-            filter: () => logger.filter,
-            setFilter(filter) {
-              logger.setFilter(filter);
-              dataPlane.setLogFilter(filter);
+    await this.#open(
+      () =>
+        listenAdmin(
+          {
+            ...this.#http(),
+            logging: {
+              filter: () => logger.filter,
+              setFilter(filter) {
+                logger.setFilter(filter);
+                dataPlane.setLogFilter(filter);
+              },
             },
+            configDump: () => this.#configDump(),
+            drain: () => this.#drain(),
+            profiler: this.#makeProfiler(),
+            quit,
           },
-          configDump: () => this.#configDump(),
-          profiler: this.#makeProfiler(),
-          quit,
-        },
-        {
-          ...this.#anywhere(admin.adminPort),
-          hosts: admin.ipv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"],
-          defaultLogFilter: logging.filter,
-        },
-      ),
+          {
+            ...this.#anywhere(admin.adminPort),
+            hosts: admin.ipv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"],
+            defaultLogFilter: logging.filter,
+          },
+        ),
+      (listener) => {
+        this.#admin = listener;
+      },
     );
   }
 
   async listenMetrics(): Promise<void> {
-    this.#servers.push(
-      await listenMetrics(
-        { ...this.#http(), render: this.#makeMetrics() },
-        this.#anywhere(this.#config.admin.statsPort),
-      ),
+    const render = this.#makeMetrics();
+    await this.#open(
+      () =>
+        listenMetrics({ ...this.#http(), render }, this.#anywhere(this.#config.admin.statsPort)),
+      (listener) => this.#early.push(listener),
     );
   }
 
-  /** Never rejects. */
+  /** Closes what probes and scrapers ask, so that they turn to a successor. Never rejects. */
+  async closeEarly(): Promise<void> {
+    this.#closing.abort();
+    await Promise.allSettled(this.#early.map((listener) => listener.close()));
+  }
+
+  /** Closes the rest. Never rejects. */
   async close(): Promise<void> {
-    await Promise.allSettled(this.#servers.map((server) => server.close()));
+    await this.#admin?.close();
+  }
+
+  /** Settles when it listens, or waits for its port. */
+  async #open(
+    listen: () => Promise<HttpListener>,
+    opened: (listener: HttpListener) => void,
+  ): Promise<void> {
+    try {
+      opened(await listen());
+    } catch (error) {
+      if (!this.#config.admin.waitsForPorts || !isTaken(error)) throw error;
+      this.#deps.logger.root.write("warn", `${error.message}, waiting for it`);
+      void this.#openLater(listen, opened);
+    }
+  }
+
+  /** Never rejects. */
+  async #openLater(
+    listen: () => Promise<HttpListener>,
+    opened: (listener: HttpListener) => void,
+  ): Promise<void> {
+    const { clock, logger } = this.#deps;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      try {
+        const listener = await listen();
+        opened(listener);
+        if (signal.aborted) await listener.close();
+        return;
+      } catch (error) {
+        if (!isTaken(error)) {
+          logger.root.write("error", error instanceof Error ? error.message : String(error));
+          return;
+        }
+      }
+      await sleep(clock, PORT_RETRY_MS, signal).catch(() => {});
+    }
+  }
+
+  #drain(): Promise<DrainReport> {
+    const { mode, dataPlane, clock, drainTimes } = this.#deps;
+    return reportDrain({
+      times: drainTimes(),
+      workloads: mode.workloads().map(({ workload }) => workload),
+      connections: (uid) => dataPlane.connections(uid),
+      now: clock.now(),
+    });
   }
 
   #http(): Pick<OperatorServersDeps, "clock"> & { readonly log: RootLogger["root"] } {
@@ -177,4 +248,9 @@ export class OperatorServers {
       return renderMetrics(registry);
     };
   }
+}
+
+function isTaken(error: unknown): error is AdminError {
+  const cause = error instanceof AdminError ? error.cause : undefined;
+  return cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
 }

@@ -56,6 +56,11 @@ async function listen(t: TestContext): Promise<Lab> {
         yield '{"workloads": ';
         yield "[]}\n";
       },
+      drain: async () => ({
+        state: "LIVE",
+        connections: { inbound: 0, outbound: 0 },
+        workloads: [],
+      }),
       profiler: {
         threads: ["control", "data-0"],
         profile: async (thread, request) => {
@@ -88,6 +93,7 @@ test("the index lists the pages that exist", async (t) => {
     "debug/pprof/profile",
     "debug/pprof/heap",
     "debug/pprof/heap/profiling",
+    "drain",
     "logging",
     "quitquitquit",
   ]);

@@ -91,6 +91,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     adminPort: 15_000,
     statsPort: 15_020,
     readinessPort: 15_021,
+    waitsForPorts: false,
     ipv6: true,
     http: { headerTimeoutMs: 2000, headerBytesMax: 8192, connectionsMax: 128 },
   });
@@ -122,6 +123,11 @@ const settings: readonly {
     environment: { INPOD_PORT_REUSE: "false", ZTUNNEL_WORKER_THREADS: "1" },
     read: (c) => c.proxy.reusePort,
     value: false,
+  },
+  {
+    environment: { WAIT_FOR_OPERATOR_PORTS: "true" },
+    read: (c) => c.admin.waitsForPorts,
+    value: true,
   },
   { environment: { PACKET_MARK: "7" }, read: (c) => c.proxy.mark, value: 7 },
   {

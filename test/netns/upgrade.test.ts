@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { Socket } from "node:net";
+import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import type { DrainReport } from "../../src/admin/drain-report.ts";
 import { ConnectionLoad } from "../support/connection-load.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
 import { type LabNode, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
@@ -18,10 +20,11 @@ import {
   startTwoNodes,
 } from "../support/two-nodes.ts";
 
+const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const PATH_NAMES = Object.keys(PATHS) as PathName[];
 /** On each of the three. */
 const PER_SECOND = 100;
-const DRAIN_MS = 2000;
+const DRAIN_MS = 3000;
 
 /** Through whose daemons the connections of a path go. */
 const THROUGH: Readonly<Record<string, readonly PathName[]>> = {
@@ -81,12 +84,16 @@ describe("a daemon is replaced", {
       const long = await Promise.all(paths.map(connectAlong));
       const ends = long.map(readingEnd);
       const successor = await startSuccessor(name);
+      assert.equal((await drainOf(old)).state, "LIVE");
       assert.equal(old.agent.proxyCount, 2, "the agent serves both");
 
       const startedAt = performance.now();
       const exited = once(old.process, "exit");
       old.process.kill("SIGTERM");
-      await delay(DRAIN_MS * 0.7);
+      await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
+      const { inbound, outbound } = (await drainOf(old)).connections;
+      assert.ok(inbound + outbound >= 2, "both long ones are listed");
+      await delay(DRAIN_MS * 0.5);
       await Promise.all(long.map((socket) => pingPong(socket)));
       assert.deepEqual(await exited, [0, null]);
       const tookMs = performance.now() - startedAt;
@@ -121,6 +128,40 @@ describe("a daemon is replaced", {
     });
   }
 
+  test("by one in the same network namespace, which waits for the ports of operators", async () => {
+    const old = lab.node("node-b");
+    const long = await connectAlong("plaintext inbound");
+    const successor = lab.startBeside("node-b");
+    const has = (text: string): boolean => successor.lines.some((line) => line.includes(text));
+    await waitUntil(() => has("marking server ready"), "it never took the pods");
+    for (const port of ["127.0.0.1:15000", "[::]:15020", "[::]:15021"]) {
+      assert.ok(
+        has(`failed to bind to address ${port}: address already in use (os error 98), waiting`),
+      );
+    }
+    old.process.kill("SIGTERM");
+    await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
+    await successor.ready();
+    assert.match(await successor.metrics(), /^istio_build/m);
+    // The admin port is there for those who ask what is still waited for.
+    assert.deepEqual((await drainOf(old)).connections, { inbound: 1, outbound: 0 });
+    long.destroy();
+    await once(old.process, "exit");
+    await waitUntil(
+      () =>
+        drainOf(successor).then(
+          ({ state }) => state === "LIVE",
+          () => false,
+        ),
+      "no admin port",
+    );
+    const command = [MAIN, "drain", "status", "--admin", "127.0.0.1:15000"];
+    assert.match(
+      lab.net.exec(successor.host, process.execPath, ...command),
+      /^live, \d+ inbound and \d+ outbound connections/,
+    );
+  });
+
   test("by one that comes after it: connections are refused until it has its pods, and none later", async (t) => {
     const loads = startLoads(t);
     const node = lab.node("node-a");
@@ -129,7 +170,7 @@ describe("a daemon is replaced", {
     await waitUntil(() => loads.every(({ count }) => count > 10), "no load");
     const startedAt = performance.now();
     const restarted = node.restart();
-    await delay(DRAIN_MS * 0.7);
+    await delay(DRAIN_MS * 0.5);
     await pingPong(long);
     await restarted;
     t.diagnostic(`ready ${(performance.now() - startedAt).toFixed(0)} ms after SIGTERM`);
@@ -148,6 +189,10 @@ describe("a daemon is replaced", {
     }
   });
 });
+
+async function drainOf(node: LabNode): Promise<DrainReport> {
+  return JSON.parse(await node.get(15000, "/drain")) as DrainReport;
+}
 
 /** Connections to `outside` that fail while a daemon is away must fail: none may pass by it. */
 const REFUSALS = /: (ECONNREFUSED|ECONNRESET|EOF instead of the echo)$/;

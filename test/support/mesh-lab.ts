@@ -160,13 +160,15 @@ export class LabNode {
   }
 }
 
+type StartDaemon = (host: LabHost, more: Readonly<Record<string, string>>) => LabNode;
+
 export class MeshLab {
   readonly net: NetnsLab = new NetnsLab();
   readonly nodes: Map<string, LabNode> = new Map();
   /** Those that have a successor. */
   readonly #formerNodes: LabNode[] = [];
   /** Starts another daemon of a node on a host, with the node's agent. */
-  readonly #daemons = new Map<string, (host: LabHost) => LabNode>();
+  readonly #daemons = new Map<string, StartDaemon>();
   /** Pods, outsiders, `control`, `gateway` and the nodes' own hosts. */
   readonly hosts: Map<string, LabHost> = new Map();
   readonly folder: string = mkdtempSync(join(tmpdir(), "ztunnel-lab-"));
@@ -213,11 +215,25 @@ export class MeshLab {
    * @param ip of its pod.
    */
   async startSuccessor(name: string, ip: string): Promise<LabNode> {
+    const successor = this.#succeed(name, this.addHost(`${name}-${this.#formerNodes.length}`, ip));
+    await successor.ready();
+    return successor;
+  }
+
+  /** Starts a second daemon of the node where the first is; it waits for the first one's ports. */
+  startBeside(name: string): LabNode {
+    return this.#succeed(name, this.node(name).host, { WAIT_FOR_OPERATOR_PORTS: "true" });
+  }
+
+  #succeed(
+    name: string,
+    host: LabHost,
+    environment: Readonly<Record<string, string>> = {},
+  ): LabNode {
     const start = required(this.#daemons, name);
     this.#formerNodes.push(this.node(name));
-    const successor = start(this.addHost(`${name}-${this.#formerNodes.length}`, ip));
+    const successor = start(host, environment);
     this.nodes.set(name, successor);
-    await successor.ready();
     return successor;
   }
 
@@ -377,10 +393,10 @@ export class MeshLab {
       options.command === undefined
         ? [...OUR_COMMAND, "proxy", "ztunnel"]
         : ["sh", "-c", `exec env ${options.command}`];
-    const daemonOn = (host: LabHost): LabNode =>
-      new LabNode(host, agent, () => this.#spawn(host, environment, command));
-    this.#daemons.set(name, daemonOn);
-    const node = daemonOn(host);
+    const start: StartDaemon = (where, more) =>
+      new LabNode(where, agent, () => this.#spawn(where, { ...environment, ...more }, command));
+    this.#daemons.set(name, start);
+    const node = start(host, {});
     this.nodes.set(name, node);
     await waitUntil(() => agent.proxyCount > 0, `${name} never spoke to its agent`);
     for (const [index, pod] of options.pods.entries()) {
