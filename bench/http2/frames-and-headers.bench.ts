@@ -59,6 +59,7 @@ const listener: Http2Listener<undefined> = {
     taken += length;
     connection.taken(from, length);
   },
+  malformed: nothing,
   responded: nothing,
   ended: nothing,
   reset: nothing,

@@ -374,6 +374,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
         min: 0,
         max: DURATION_MS_MAX,
       }),
+      dialBackoffMaxMs: readLimit(reader, "dialBackoff"),
       connectionsMax: readLimit(reader, "poolConnections"),
     },
     socks5: reader.flag("UNSTABLE_ENABLE_SOCKS5", false),

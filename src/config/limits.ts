@@ -24,6 +24,7 @@ export type LimitName =
   | "pingInterval"
   | "pingTimeout"
   | "poolConnections"
+  | "dialBackoff"
   | "clientHeaderList"
   | "serverHeaderList"
   | "serverStreams"
@@ -111,6 +112,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 500,
     unit: "tunnels per workload and thread",
     why: "far more peers than a pod talks to at a time, yet a bound; the original's number",
+  },
+  dialBackoff: {
+    variable: "POOL_DIAL_BACKOFF_MAX",
+    value: 100,
+    unit: "ms",
+    why: "a peer that refuses is dialled ten times a second at most (10 ms after the first failure, doubling), however many connections want to go there; they share that dial, and go on to another endpoint soon; the original dials for each",
   },
   clientHeaderList: {
     variable: "HTTP2_CLIENT_HEADER_LIST_SIZE",

@@ -45,6 +45,7 @@ export class BatchClientTunnel implements ClientTunnel {
         },
         settled: () => {},
         requested: () => {},
+        malformed: () => {},
         gone: (error) => {
           if (!isSecured) settle.reject(error ?? this.#tunnel.closedError());
           this.#end = { error };

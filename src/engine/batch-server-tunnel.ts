@@ -39,6 +39,7 @@ export class BatchServerTunnel implements ServerTunnel {
           settled: () => options.opened({ leafDer }),
           requested: (stream, request) =>
             options.requested(new BatchTunnelRequest(deps, stream, request)),
+          malformed: (reason) => options.malformed?.(reason),
           gone: options.closed,
         },
       );

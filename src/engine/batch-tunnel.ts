@@ -72,6 +72,8 @@ export interface BatchTunnelListener {
   readonly settled: () => void;
   /** Servers only. */
   readonly requested: (end: BatchStream, request: Http2Request) => void;
+  /** Servers only. */
+  readonly malformed: (reason: string) => void;
   /** Once: the connection is gone; `undefined` after an orderly end. */
   readonly gone: (error: EngineError | undefined) => void;
 }
@@ -282,6 +284,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #http2Listener(): Http2Listener<BatchStream> {
     return {
       requested: (stream, request) => this.#onRequested(stream, request),
+      malformed: (reason) => this.#listener.malformed(reason),
       responded: (stream, status, headers) => stream.owner?.answered?.(status, headers),
       data: (stream, offset, length) => stream.owner?.read(offset, length),
       ended: (stream) => stream.owner?.ended(),
@@ -386,12 +389,10 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   #unanswered(): void {
-    if (this.#options.role === "client") {
-      this.#error ??= new EngineError("protocol", "HBONE ping timeout");
-      this.connection.terminate(ErrorCode.noError);
-      this.#loseStreams();
-      this.#sayGoodbye();
-    } else this.destroy();
+    this.#error ??= new EngineError("ping-timeout", "HBONE ping timeout");
+    this.connection.terminate(ErrorCode.noError);
+    this.#loseStreams();
+    this.#sayGoodbye();
   }
 }
 

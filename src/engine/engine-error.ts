@@ -17,8 +17,10 @@ export type EngineErrorCode =
   | "disconnected"
   /** One direction had ended, and nothing moved in the other for too long. */
   | "half-closed"
-  /** HTTP/2 rules broken, or pings unanswered. */
-  | "protocol";
+  /** HTTP/2 rules broken. */
+  | "protocol"
+  /** The tunnel's peer does not answer pings any more. */
+  | "ping-timeout";
 
 export class EngineError extends Error {
   override readonly name = "EngineError";

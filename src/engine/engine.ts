@@ -234,6 +234,8 @@ export interface AcceptTunnelOptions {
   /** The peer is accepted and its HTTP/2 SETTINGS have come; before any request. */
   readonly opened: (peer: PeerChain) => void;
   readonly requested: (request: TunnelRequest) => void;
+  /** A request that breaks the rules of HTTP/2 was reset; why, in words. */
+  readonly malformed?: (reason: string) => void;
   /**
    * Once, when the connection is gone. `handshake` and `peer-identity` errors mean that `opened` was
    * never called, also when the client left after a good handshake because it refuses our identity.

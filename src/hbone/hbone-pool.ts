@@ -3,7 +3,7 @@
  *
  * A key has at most one tunnel that takes more streams, or one dial for which all its requests wait.
  * A tunnel that once carried as many streams as it may is left out for good and closes with its last
- * stream, so n streams at once make ceil(n / limit) tunnels.
+ * stream, so n streams at once make ceil(n / limit) tunnels. Dials that fail are spaced out.
  *
  * @see spec data-path 3.5.
  */
@@ -13,6 +13,7 @@ import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { DialBackoff } from "./dial-backoff.ts";
 
 /** Where a tunnel goes and for whom; streams to different authorities share one. */
 export interface HboneTarget {
@@ -21,6 +22,8 @@ export interface HboneTarget {
   readonly sourceIp: IpAddress;
   /** Identities that the peer may have; the order is part of the key. */
   readonly expected: readonly Identity[];
+  /** The workload that has the address now: another one there is never spoken to through its tunnel. */
+  readonly destinationUid: string;
   readonly remote: SocketAddress;
 }
 
@@ -56,6 +59,8 @@ export class StreamLease {
 export interface HbonePoolDeps {
   /** Opens a new tunnel. What it throws is thrown to every request that waits for it. */
   dial(target: HboneTarget): Promise<ClientTunnel>;
+  /** Told of each tunnel that did not end in order. */
+  readonly lost?: (target: HboneTarget, error: EngineError) => void;
   readonly clock: Clock;
 }
 
@@ -64,6 +69,8 @@ export interface HbonePoolOptions {
   readonly streamsPerConnectionMax: number;
   /** After its last request a tunnel takes no more once this long has passed. */
   readonly unusedReleaseMs: number;
+  /** The longest time between two dials to a peer that fails, milliseconds. */
+  readonly dialBackoffMaxMs: number;
   /** Tunnels that take more streams; beyond it the least recently used one is left out. */
   readonly connectionsMax: number;
 }
@@ -79,11 +86,15 @@ export class HbonePool {
   readonly #keys = new WeakMap<readonly Identity[], KnownKey>();
   /** Every tunnel that is not gone. */
   readonly #tunnels = new Set<SharedTunnel>();
+  readonly #backoff: DialBackoff;
+  /** Dials that wait for their time. */
+  readonly #pauses = new Set<Timer>();
   #closed = false;
 
   constructor(deps: HbonePoolDeps, options: HbonePoolOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#backoff = new DialBackoff(deps.clock, options.dialBackoffMaxMs);
   }
 
   /**
@@ -102,7 +113,7 @@ export class HbonePool {
     }
     return new Promise((resolve, reject) => {
       const request = { authority, headers, resolve, reject };
-      if (waiting === undefined) void this.#serveByDial(key, target, [request]);
+      if (waiting === undefined) this.#dialInTime(key, target, [request]);
       else waiting.push(request);
     });
   }
@@ -114,6 +125,8 @@ export class HbonePool {
     for (const waiting of this.#dialling.values()) {
       for (const request of waiting.splice(0)) request.reject(error);
     }
+    this.#backoff.close();
+    for (const pause of this.#pauses) pause.cancel();
     for (const shared of this.#tunnels) {
       shared.unusedTimer?.cancel();
       if (shared.streamCount === 0) shared.tunnel.close();
@@ -122,14 +135,28 @@ export class HbonePool {
     this.#pooled.clear();
   }
 
+  #dialInTime(key: string, target: HboneTarget, waiting: WaitingRequest[]): void {
+    this.#dialling.set(key, waiting);
+    const delayMs = this.#backoff.delayMs(key);
+    if (delayMs === 0) {
+      void this.#serveByDial(key, target, waiting);
+      return;
+    }
+    const pause = this.#deps.clock.after(delayMs, () => {
+      this.#pauses.delete(pause);
+      void this.#serveByDial(key, target, waiting);
+    });
+    this.#pauses.add(pause);
+  }
+
   /** Dials until nobody waits, one tunnel at a time; a failure is everybody's. Never rejects. */
   async #serveByDial(key: string, target: HboneTarget, waiting: WaitingRequest[]): Promise<void> {
-    this.#dialling.set(key, waiting);
     while (waiting.length > 0) {
       let tunnel: ClientTunnel;
       try {
         tunnel = await this.#deps.dial(target);
       } catch (error) {
+        this.#backoff.failed(key);
         for (const request of waiting.splice(0)) request.reject(error);
         break;
       }
@@ -139,7 +166,7 @@ export class HbonePool {
       }
       // The first request uses the new tunnel whatever became of it meanwhile: a peer that says
       // GOAWAY to every newcomer must not be dialled for ever.
-      let shared: SharedTunnel | undefined = this.#adopt(key, tunnel);
+      let shared: SharedTunnel | undefined = this.#adopt(key, target, tunnel);
       let served = 0;
       for (const { authority, headers, resolve } of waiting) {
         if (shared === undefined) break;
@@ -153,12 +180,13 @@ export class HbonePool {
   }
 
   #keyOf(target: HboneTarget): string {
-    const { source, sourceIp, expected, remote } = target;
+    const { source, sourceIp, expected, destinationUid, remote } = target;
     const known = this.#keys.get(expected);
     if (
       known !== undefined &&
       known.target.source === source &&
       known.target.sourceIp === sourceIp &&
+      known.target.destinationUid === destinationUid &&
       known.target.remote.ip === remote.ip &&
       known.target.remote.port === remote.port
     ) {
@@ -169,21 +197,35 @@ export class HbonePool {
     return key;
   }
 
-  #adopt(key: string, tunnel: ClientTunnel): SharedTunnel {
+  #adopt(key: string, target: HboneTarget, tunnel: ClientTunnel): SharedTunnel {
+    this.#leaveOutFormerOwners(target);
     const shared: SharedTunnel = {
       key,
+      target,
       tunnel,
       streamCount: 0,
+      wasAnswered: false,
       isPooled: false,
       usedAt: 0,
       unusedTimer: undefined,
     };
     this.#tunnels.add(shared);
-    tunnel.onClosed(() => {
+    tunnel.onClosed((error) => {
       this.#tunnels.delete(shared);
       this.#leaveOut(shared);
+      if (!shared.wasAnswered && !this.#closed) this.#backoff.failed(key);
+      if (error !== undefined) this.#deps.lost?.(target, error);
     });
     return shared;
+  }
+
+  /** The address has another owner now: idle tunnels to the one before are not kept. */
+  #leaveOutFormerOwners({ destinationUid, remote }: HboneTarget): void {
+    for (const shared of this.#pooled.values()) {
+      const { target } = shared;
+      const isThere = target.remote.ip === remote.ip && target.remote.port === remote.port;
+      if (isThere && target.destinationUid !== destinationUid) this.#leaveOut(shared);
+    }
   }
 
   /** The key's tunnel if it still takes a stream; one that does not is left out. */
@@ -207,6 +249,8 @@ export class HbonePool {
     this.#checkIn(shared);
     try {
       const answer = await shared.tunnel.open(authority, headers);
+      if (!shared.wasAnswered) this.#backoff.succeeded(shared.key);
+      shared.wasAnswered = true;
       if (answer.end === undefined) lease.release();
       return { answer, tunnel: shared.tunnel, lease };
     } catch (error) {
@@ -262,9 +306,12 @@ export class HbonePool {
 
 interface SharedTunnel {
   readonly key: string;
+  readonly target: HboneTarget;
   readonly tunnel: ClientTunnel;
   /** Requests that were sent and whose stream has not ended. */
   streamCount: number;
+  /** The peer has answered a request, whatever it said. */
+  wasAnswered: boolean;
   /** It takes more streams. */
   isPooled: boolean;
   /** Monotonic milliseconds of the last request. */
@@ -289,7 +336,8 @@ interface WaitingRequest {
 function poolKey(target: HboneTarget): string {
   const expected = target.expected.map(formatSpiffeId).join(",");
   const source = formatSpiffeId(target.source);
-  return `${target.sourceIp} ${formatSocketAddress(target.remote)} ${source} ${expected}`;
+  const remote = formatSocketAddress(target.remote);
+  return `${target.sourceIp} ${remote} ${source} ${expected} ${target.destinationUid}`;
 }
 
 function closeWhenUnused(shared: SharedTunnel): void {

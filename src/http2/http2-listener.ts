@@ -18,6 +18,8 @@ export interface Http2Failure {
 export interface Http2Listener<Owner> {
   /** Server: a well-formed request; answer now or later. Its data may come before the answer. */
   requested(stream: Http2Stream<Owner>, request: Http2Request): void;
+  /** Server: a request that breaks the rules, in words; it is reset. */
+  malformed(reason: string): void;
   /** Client: the final answer; interim ones are skipped. */
   responded(stream: Http2Stream<Owner>, status: number, headers: Map<string, string>): void;
   /** A slice of payload in the arena, valid during the call; give it to `taken` in time. */

@@ -154,6 +154,11 @@ export class IncomingFrames<Owner> implements FrameListener {
   }
 
   #request(streamId: number, fields: readonly string[] | undefined, endStream: boolean): void {
+    if (this.#streams.isBeyondEnd(streamId)) {
+      // A peer that overlooked our GOAWAY may ask again elsewhere instead of waiting for ever.
+      this.#reject(streamId, ErrorCode.refusedStream);
+      return;
+    }
     if (this.#streams.isDisowned(streamId)) return;
     this.#streams.admit(streamId);
     if (this.#streams.count >= this.#streamsMax) {
@@ -162,12 +167,12 @@ export class IncomingFrames<Owner> implements FrameListener {
     }
     if (fields === undefined) {
       this.#messages.answer(streamId, 431, [], true);
-      this.#reject(streamId, ErrorCode.protocolError);
+      this.#refuseMalformed(streamId, `header list above ${this.#listBytesMax} bytes`);
       return;
     }
     const request = parseRequest(fields);
-    if (request === undefined) {
-      this.#reject(streamId, ErrorCode.protocolError);
+    if (typeof request === "string") {
+      this.#refuseMalformed(streamId, request);
       return;
     }
     const stream = this.#streams.add(
@@ -227,6 +232,11 @@ export class IncomingFrames<Owner> implements FrameListener {
     this.#listener.reset(stream, code, "us");
     this.#end.check();
     this.#charge("provokedReset");
+  }
+
+  #refuseMalformed(streamId: number, reason: string): void {
+    this.#listener.malformed(reason);
+    this.#reject(streamId, ErrorCode.protocolError);
   }
 
   /** The peer opened a stream that can't be. */

@@ -40,21 +40,25 @@ const FIELD_VALUE = /^(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?$/;
 
 /**
  * @param fields name, value, name, value …
- * @returns `undefined` when malformed: RST_STREAM(PROTOCOL_ERROR).
+ * @returns what is malformed, in words: RST_STREAM(PROTOCOL_ERROR).
  */
-export function parseRequest(fields: readonly string[]): Http2Request | undefined {
+export function parseRequest(fields: readonly string[]): Http2Request | string {
   const pseudo = new Map<string, string>();
   const headers = parseFields(fields, PSEUDO_OF_REQUEST, pseudo);
+  if (headers === undefined) return "a field that must not be, or stands in a wrong place";
   const method = pseudo.get(":method");
+  if (!method) return "no :method";
   const authority = pseudo.get(":authority");
-  if (headers === undefined || method === undefined || method === "" || authority === "") {
-    return undefined;
-  }
+  if (authority === "") return "empty :authority";
   if (method === "CONNECT") {
     // Also extended CONNECT (RFC 8441), which is never offered.
-    if (pseudo.has(":scheme") || pseudo.has(":path") || pseudo.has(":protocol")) return undefined;
-  } else if (!pseudo.get(":scheme") || !pseudo.get(":path") || pseudo.has(":protocol")) {
-    return undefined;
+    for (const name of [":protocol", ":scheme", ":path"]) {
+      if (pseudo.has(name)) return `CONNECT with ${name}`;
+    }
+  } else {
+    for (const name of [":scheme", ":path"])
+      if (!pseudo.get(name)) return `${method} without ${name}`;
+    if (pseudo.has(":protocol")) return `${method} with :protocol`;
   }
   return { method, authority, headers };
 }

@@ -71,6 +71,11 @@ export class StreamTable<Owner> {
     this.#acceptedIdMax = this.lastId;
   }
 
+  /** Server: whether the stream was opened after we said which was the last one. */
+  isBeyondEnd(id: number): boolean {
+    return id > this.#acceptedIdMax;
+  }
+
   noteReset(id: number): void {
     this.#resetIds.add(id);
     if (this.#resetIds.size <= RESET_STREAMS_MAX) return;
@@ -82,13 +87,13 @@ export class StreamTable<Owner> {
 
   /** Whether the peer may not know yet that this stream is gone, or never was. */
   isDisowned(id: number): boolean {
-    return id > this.#acceptedIdMax || this.#resetIds.has(id);
+    return this.isBeyondEnd(id) || this.#resetIds.has(id);
   }
 
   /** @throws Http2Error when nobody has opened this stream yet. */
   expectOpened(id: number, frame: string): void {
     if (id % 2 === 1 && id <= this.#idMax) return;
-    if (id > this.#acceptedIdMax) return;
+    if (this.isBeyondEnd(id)) return;
     throw new Http2Error("protocol", `${frame} on stream ${id}, which is not open`);
   }
 }

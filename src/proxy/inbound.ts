@@ -33,7 +33,7 @@ import { LiveSet, type Stoppable } from "./live-set.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import type { PolicyEnforcer } from "./policy-enforcer.ts";
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
-import { handshakeError, ProxyError } from "./proxy-error.ts";
+import { handshakeError, malformedRequestError, ProxyError } from "./proxy-error.ts";
 import { illegalPorts, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
 
 /** A peer that does not take its GOAWAY by then is cut off; far above a round trip within a mesh. */
@@ -187,6 +187,13 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
         });
       },
       requested: (request) => void this.#serve(request),
+      malformed: (reason) =>
+        this.#deps.reporter.refused(
+          "inbound",
+          this.#end.peer,
+          this.#local,
+          malformedRequestError(reason),
+        ),
       closed: (error) => this.#closed(error),
     });
   }

@@ -209,6 +209,11 @@ export function methodError(method: string): ProxyError {
   return new ProxyError("bad-request", `expected method CONNECT, got ${method}`);
 }
 
+/** @param reason what of the request breaks the rules of HTTP/2. */
+export function malformedRequestError(reason: string): ProxyError {
+  return new ProxyError("bad-request", `malformed request: ${reason}`);
+}
+
 export function authorityError(authority: string | undefined): ProxyError {
   return new ProxyError("bad-request", `no valid authority pseudo header: ${authority ?? ""}`);
 }
@@ -254,6 +259,7 @@ export function outboundConnectError(error: EngineError, hbone: boolean): ProxyE
     case "stream-reset":
     case "tunnel-closed":
     case "protocol":
+    case "ping-timeout":
       return new ProxyError("http2", `h2 failed: ${error.message}`, error);
     case "system":
     case "handshake":

@@ -64,6 +64,7 @@ export interface ProxyOptions {
   readonly pool: {
     readonly streamsPerConnectionMax: number;
     readonly unusedReleaseMs: number;
+    readonly dialBackoffMaxMs: number;
     readonly connectionsMax: number;
   };
   /** Also listen for SOCKS5 on the loopback address. */

@@ -7,8 +7,9 @@ import type { ClientTunnel, ConnectOptions, End, NetnsFd } from "../engine/engin
 import { EngineError } from "../engine/engine-error.ts";
 import { connectHeaders } from "../hbone/connect-request.ts";
 import { HbonePool, type HboneTarget } from "../hbone/hbone-pool.ts";
-import type { SocketAddress } from "../mesh/socket-address.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
+import type { Logger, LogValue } from "../telemetry/logger.ts";
 import { expectIdentity } from "../tls/spiffe-verifier.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import type { HboneRoute, OpenRoute } from "./outbound-route.ts";
@@ -25,6 +26,8 @@ import { RevocableTunnel } from "./revocable-tunnel.ts";
 
 export interface UpstreamConnectorDeps
   extends Pick<ProxyDeps, "engine" | "certificateFor" | "revocations" | "clock"> {
+  /** With the span of the workload's proxy. */
+  readonly log: Logger;
   readonly local: LocalWorkload;
 }
 
@@ -55,7 +58,11 @@ export class UpstreamConnector {
     this.#deps = deps;
     this.#options = options;
     this.#pool = new HbonePool(
-      { dial: (target) => this.#dial(target), clock: deps.clock },
+      {
+        dial: (target) => this.#dial(target),
+        lost: (target, error) => this.#lost(target, error),
+        clock: deps.clock,
+      },
       options.pool,
     );
   }
@@ -85,6 +92,7 @@ export class UpstreamConnector {
         source: this.#deps.local.identity(source),
         sourceIp: client.ip,
         expected: route.expected,
+        destinationUid: route.workload.uid,
         remote: route.remote,
       },
       route.authority,
@@ -124,6 +132,14 @@ export class UpstreamConnector {
       settings: clientTunnel,
     });
     return checkRevocation ? new RevocableTunnel(revocations, tunnel, chainDer) : tunnel;
+  }
+
+  /** The words for pings are the original's, which calls every other end an error of a handshake. */
+  #lost({ remote }: HboneTarget, error: EngineError): void {
+    const log = this.#deps.log.target("ztunnel::proxy::h2::client");
+    const peer: [string, LogValue] = ["peer", { bare: formatSocketAddress(remote) }];
+    if (error.code === "ping-timeout") log.write("warn", "HBONE ping timeout/error", [peer]);
+    else log.write("debug", `tunnel ended: ${error.message}`, [peer]);
   }
 
   #connectOptions(remote: SocketAddress): ConnectOptions {

@@ -69,7 +69,12 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     halfClosedIdleMs: 90_000,
     clientTunnel: { ...tunnel, headerListBytesMax: 16_384, streamsMax: 100 },
     serverTunnel: { ...tunnel, headerListBytesMax: 65_536, streamsMax: 200 },
-    pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
+    pool: {
+      streamsPerConnectionMax: 100,
+      unusedReleaseMs: 300_000,
+      dialBackoffMaxMs: 100,
+      connectionsMax: 500,
+    },
     socks5: false,
     tls12: false,
     trustDomains: [],

@@ -341,7 +341,7 @@ function endings(withLab: WithLab, options: TunnelSuiteOptions): void {
       const { peer, outcome } = await attach(lab, tunnel);
       const server = await accepting;
       gate.freeze();
-      assert.equal((await closed.promise)?.code, "protocol");
+      assert.equal((await closed.promise)?.code, "ping-timeout");
       await peer.closed;
       assert.equal(peer.wasReset, true, "bytes may be missing, so the application sees a reset");
       assert.equal((await outcome).error?.message, "HBONE ping timeout");

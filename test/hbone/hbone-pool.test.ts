@@ -22,6 +22,7 @@ const target = (change: Partial<HboneTarget> = {}): HboneTarget => ({
   source: identity("client"),
   sourceIp: "10.0.0.1" as IpAddress,
   expected: [identity("server")],
+  destinationUid: "server-1",
   remote: { ip: "10.0.1.1" as IpAddress, port: 15008 },
   ...change,
 });
@@ -31,6 +32,7 @@ class PoolBench {
   readonly clock = new FakeClock();
   readonly tunnels: FakeTunnel[] = [];
   readonly dialled: HboneTarget[] = [];
+  readonly lost: string[] = [];
   /** The peer's limit of streams for tunnels dialled from now on. */
   peerStreamsMax = 1000;
   /** Fails the next dials. */
@@ -44,10 +46,15 @@ class PoolBench {
 
   constructor(options: Partial<HbonePoolOptions> = {}) {
     this.pool = new HbonePool(
-      { clock: this.clock, dial: (to) => this.#dial(to) },
+      {
+        clock: this.clock,
+        dial: (to) => this.#dial(to),
+        lost: (to, { message }) => this.lost.push(`${to.destinationUid}: ${message}`),
+      },
       {
         streamsPerConnectionMax: 100,
         unusedReleaseMs: 300_000,
+        dialBackoffMaxMs: 1000,
         connectionsMax: 500,
         ...options,
       },
@@ -219,6 +226,40 @@ describe("keys", () => {
     });
   }
 
+  test("a tunnel to an address is left for another owner of the address", async () => {
+    const bench = new PoolBench();
+    const stream = await bench.open();
+    const other = await bench.open(target({ destinationUid: "server-2" }));
+    assert.equal(bench.tunnels.length, 2);
+    assert.deepEqual(
+      bench.tunnels.map(({ requests }) => requests.length),
+      [1, 1],
+    );
+    // The stream to the former owner goes on; its tunnel goes with it.
+    assert.equal(bench.liveTunnelCount, 2);
+    end(stream);
+    end(other);
+    assert.deepEqual(
+      bench.tunnels.map(({ isGone }) => isGone),
+      [true, false],
+    );
+    end(await bench.open(target({ destinationUid: "server-2" })));
+    assert.equal(bench.tunnels.length, 2);
+  });
+
+  test("an idle tunnel is closed as soon as its address has another owner", async () => {
+    const bench = new PoolBench();
+    end(await bench.open());
+    const elsewhere = { ip: "10.0.1.2" as IpAddress, port: 15008 };
+    end(await bench.open(target({ destinationUid: "neighbour", remote: elsewhere })));
+    assert.equal(bench.liveTunnelCount, 2);
+    await bench.open(target({ destinationUid: "server-2" }));
+    assert.deepEqual(
+      bench.tunnels.map(({ isGone }) => isGone),
+      [true, false, false],
+    );
+  });
+
   test("the order of the expected identities is part of the key", async () => {
     const bench = new PoolBench();
     const [a, b] = [identity("a"), identity("b")];
@@ -329,6 +370,15 @@ describe("tunnels that end", () => {
     assert(results.every(({ status }) => status === "rejected"));
     assert.equal(bench.dialled.length, 3);
   });
+
+  test("of a lost tunnel is told which, of one that ended in order is not", async () => {
+    const bench = new PoolBench();
+    end(await bench.open());
+    bench.tunnels[0]?.fail();
+    end(await bench.open());
+    bench.pool.close();
+    assert.deepEqual(bench.lost, ["server-1: connection is lost"]);
+  });
 });
 
 describe("a dial that fails", () => {
@@ -346,12 +396,73 @@ describe("a dial that fails", () => {
     assert.equal(bench.dialled.length, 1);
   });
 
-  test("does not stand in the way of the next request", async () => {
+  test("lets the next request wait for a moment, then dial", async () => {
     const bench = new PoolBench();
     bench.dialError = refused;
     await assert.rejects(bench.open());
     bench.dialError = undefined;
-    assert.equal((await bench.open()).answer.status, 200);
+    const next = bench.open();
+    await bench.clock.advance(9);
+    assert.equal(bench.dialled.length, 1);
+    await bench.clock.advance(1);
+    assert.equal((await next).answer.status, 200);
+  });
+
+  test("is repeated once a second at most, however many want to go there", async () => {
+    const bench = new PoolBench();
+    bench.dialError = refused;
+    const waiting: Promise<unknown>[] = [];
+    for (let ms = 0; ms < 5000; ms += 5) {
+      waiting.push(bench.open().catch((error: unknown) => assert.equal(error, refused)));
+      await bench.clock.advance(5);
+    }
+    // After 10, 20, … 640 ms and then every second.
+    assert.equal(bench.dialled.length, 11);
+    bench.dialError = undefined;
+    const last = bench.open();
+    await bench.clock.advance(1000);
+    assert.equal((await last).answer.status, 200);
+    await Promise.all(waiting);
+    // Forgotten with the first answer.
+    end(await last);
+    bench.tunnels[0]?.fail();
+    end(await bench.open());
+    assert.equal(bench.tunnels.length, 2);
+    bench.pool.close();
+    assert.equal(bench.clock.pendingCount, 0);
+  });
+
+  test("is forgotten when nobody asks for a while", async () => {
+    const bench = new PoolBench({ dialBackoffMaxMs: 20 });
+    bench.dialError = refused;
+    for (let i = 0; i < 3; i++) {
+      const failure = assert.rejects(bench.open(), refused);
+      await bench.clock.advance(20);
+      await failure;
+    }
+    await bench.clock.advance(40);
+    assert.equal(bench.clock.pendingCount, 0);
+    await assert.rejects(bench.open(), refused);
+    assert.equal(bench.dialled.length, 4);
+  });
+
+  test("is as bad as a tunnel that ends without an answer", async () => {
+    const bench = new PoolBench();
+    bench.onDialled = (tunnel) => {
+      tunnel.answer = new EngineError("tunnel-closed", "connection is lost");
+    };
+    for (let i = 0; i < 3; i++) {
+      const failure = assert.rejects(bench.open());
+      await bench.clock.advance(40);
+      await failure;
+      bench.tunnels[i]?.fail();
+    }
+    const fourth = assert.rejects(bench.open());
+    await bench.clock.advance(39);
+    assert.equal(bench.tunnels.length, 3);
+    bench.pool.close();
+    await fourth;
+    assert.equal(bench.clock.pendingCount, 0);
   });
 
   test("fails those that the first tunnel could not take", async () => {

@@ -290,50 +290,64 @@ describe("refusing", () => {
 });
 
 describe("malformed requests", () => {
-  const cases: readonly (readonly [name: string, headers: NonNullable<Frame["headers"]>])[] = [
+  const BAD_FIELD = "a field that must not be, or stands in a wrong place";
+  const cases: readonly (readonly [
+    name: string,
+    reason: string,
+    headers: NonNullable<Frame["headers"]>,
+  ])[] = [
     [
       "an empty :authority",
+      "empty :authority",
       [
         [":method", "CONNECT"],
         [":authority", ""],
       ],
     ],
-    ["CONNECT with :scheme and :path", [...(CONNECT ?? []), [":scheme", "https"], [":path", "/"]]],
+    [
+      "CONNECT with :scheme and :path",
+      "CONNECT with :scheme",
+      [...(CONNECT ?? []), [":scheme", "https"], [":path", "/"]],
+    ],
     [
       "extended CONNECT",
+      "CONNECT with :protocol",
       [...(CONNECT ?? []), [":protocol", "websocket"], [":scheme", "https"], [":path", "/"]],
     ],
-    ["no :method", [[":authority", "10.0.0.1:80"]]],
+    ["no :method", "no :method", [[":authority", "10.0.0.1:80"]]],
     [
+      "GET without :path",
       "GET without :path",
       [
         [":method", "GET"],
         [":scheme", "https"],
       ],
     ],
-    ["two :authority", [...(CONNECT ?? []), [":authority", "10.0.0.2:80"]]],
-    ["a pseudo-header of answers", [...(CONNECT ?? []), [":status", "200"]]],
+    ["two :authority", BAD_FIELD, [...(CONNECT ?? []), [":authority", "10.0.0.2:80"]]],
+    ["a pseudo-header of answers", BAD_FIELD, [...(CONNECT ?? []), [":status", "200"]]],
     [
       "a pseudo-header behind a field",
+      BAD_FIELD,
       [
         [":method", "CONNECT"],
         ["a", "b"],
         [":authority", "a:1"],
       ],
     ],
-    ["an upper-case name", [...(CONNECT ?? []), ["Baggage", "k=v"]]],
-    ["an empty name", [...(CONNECT ?? []), ["", "v"]]],
-    ["a name with a space", [...(CONNECT ?? []), ["a b", "v"]]],
-    ["a value with a line feed", [...(CONNECT ?? []), ["a", "b\nc"]]],
-    ["a value that begins with a space", [...(CONNECT ?? []), ["a", " b"]]],
-    ["connection: close", [...(CONNECT ?? []), ["connection", "close"]]],
-    ["te other than trailers", [...(CONNECT ?? []), ["te", "gzip"]]],
+    ["an upper-case name", BAD_FIELD, [...(CONNECT ?? []), ["Baggage", "k=v"]]],
+    ["an empty name", BAD_FIELD, [...(CONNECT ?? []), ["", "v"]]],
+    ["a name with a space", BAD_FIELD, [...(CONNECT ?? []), ["a b", BAD_FIELD, "v"]]],
+    ["a value with a line feed", BAD_FIELD, [...(CONNECT ?? []), ["a", "b\nc"]]],
+    ["a value that begins with a space", BAD_FIELD, [...(CONNECT ?? []), ["a", " b"]]],
+    ["connection: close", BAD_FIELD, [...(CONNECT ?? []), ["connection", "close"]]],
+    ["te other than trailers", BAD_FIELD, [...(CONNECT ?? []), ["te", "gzip"]]],
   ];
-  for (const [name, headers] of cases) {
+  for (const [name, reason, headers] of cases) {
     it(`${name} is reset as PROTOCOL_ERROR`, () => {
       const talk = new Talk("server");
       talk.hear({ type: "HEADERS", flags: FLAG.endHeaders, stream: 1, headers });
-      assert.deepEqual([...talk.told(), ...talk.said()], ["RST_STREAM 1 PROTOCOL_ERROR"]);
+      assert.deepEqual(talk.told(), [`malformed: ${reason}`]);
+      assert.deepEqual(talk.said(), ["RST_STREAM 1 PROTOCOL_ERROR"]);
       talk.request(3);
       assert.deepEqual(talk.told(), ["requested 3 CONNECT 10.0.0.1:80 {}"]);
     });
@@ -371,7 +385,11 @@ describe("malformed requests", () => {
     });
     assert.deepEqual(
       [...talk.told(), ...talk.said()],
-      ["HEADERS 1 flags 5 :status=431", "RST_STREAM 1 PROTOCOL_ERROR"],
+      [
+        "malformed: header list above 65536 bytes",
+        "HEADERS 1 flags 5 :status=431",
+        "RST_STREAM 1 PROTOCOL_ERROR",
+      ],
     );
     talk.request(3);
     assert.deepEqual(talk.told(), ["requested 3 CONNECT 10.0.0.1:80 {}"]);
@@ -613,7 +631,9 @@ describe("going away", () => {
       { type: "HEADERS", flags: FLAG.endHeaders, stream: 5, headers: CONNECT ?? [] },
       data(5, "lost"),
     );
-    assert.deepEqual([...talk.told(), ...talk.said()], []);
+    assert.deepEqual(talk.told(), []);
+    // Instead of no answer at all: the client may ask somebody else at once.
+    assert.deepEqual(talk.said(), ["RST_STREAM 5 REFUSED_STREAM"]);
     for (const one of [stream, late]) {
       talk.hear(data(one.id, "", FLAG.endStream));
       assert.equal(talk.side.failure, undefined);

@@ -63,6 +63,7 @@ export class Side {
             this.events.push(requestLine(stream, request));
             this.react.requested?.(stream);
           },
+          malformed: (reason) => this.events.push(`malformed: ${reason}`),
           responded: (stream, status, headers) => {
             const fields = JSON.stringify(Object.fromEntries(headers));
             this.events.push(`responded ${stream.id} ${status} ${fields}`);

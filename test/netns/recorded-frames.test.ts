@@ -139,6 +139,12 @@ const DIFFERENCES: readonly {
     why: "the cause instead of what came of it",
   },
   {
+    where: /^drain: SIGTERM to the proxy: old stream goes on/,
+    recorded: ["s1 DATA END_STREAM"],
+    ours: ["s3 RST_STREAM REFUSED_STREAM", "s1 DATA END_STREAM"],
+    why: "a stream that is opened all the same is told so, instead of waiting until the end",
+  },
+  {
     where: /^drain: SIGTERM, the stream stays/,
     recorded: ["closed EOF"],
     ours: ["s1 RST_STREAM CANCEL", "closed EOF"],
@@ -155,6 +161,18 @@ const DIFFERENCES: readonly {
     why: "the original calls it an error of a handshake when an established tunnel's peer leaves",
   },
 ];
+
+/**
+ * Requests that break the rules of HTTP/2 leave no line in the original. Whose peer is reset again
+ * and again looks for one, so here each is refused aloud like any other, bounded by the limit on
+ * such frames.
+ */
+const MALFORMED: Readonly<Record<string, string>> = {
+  "empty authority": "empty :authority",
+  "CONNECT with :scheme and :path": "CONNECT with :scheme",
+  "extended CONNECT": "CONNECT with :protocol",
+  "long header list (70 kB)": "header list above 65536 bytes",
+};
 
 /** Extensions of a ClientHello that OpenSSL sends and rustls does not, or the other way round. */
 const HELLO_EXTENSIONS_OF_LIBRARIES: ReadonlySet<number> = new Set([
@@ -214,7 +232,9 @@ describe("recorded frames", { skip: requireNetns("iptables", "ss"), timeout: 120
       try {
         const played = await playCall(lab, call);
         compare(call, played);
-        await compareLog(`call: ${call.what}`, node, lineCount, call["proxy log"]);
+        const malformed = MALFORMED[call.what];
+        const log = malformed === undefined ? call["proxy log"] : malformedLine(malformed);
+        await compareLog(`call: ${call.what}`, node, lineCount, log);
       } finally {
         application?.close();
       }
@@ -501,6 +521,12 @@ async function compareLog(
     // The comparison tells which.
   });
   assert.deepEqual(actual(), expected, "log");
+}
+
+function malformedLine(reason: string): string {
+  const fields = `src.addr=10.77.0.31:1 dst.addr=10.77.0.21:15008 direction="inbound"`;
+  const time = "2026-11-23T02:03:36.025339Z";
+  return `${time}\twarn\taccess\tconnection failed\t${fields} error="malformed request: ${reason}"`;
 }
 
 /** Sorted lines of words. */

@@ -59,7 +59,12 @@ const OPTIONS: ProxyOptions = {
   halfClosedIdleMs: 90_000,
   clientTunnel: TUNNEL,
   serverTunnel: { ...TUNNEL, streamsMax: 200 },
-  pool: { streamsPerConnectionMax: 100, unusedReleaseMs: 300_000, connectionsMax: 500 },
+  pool: {
+    streamsPerConnectionMax: 100,
+    unusedReleaseMs: 300_000,
+    dialBackoffMaxMs: 100,
+    connectionsMax: 500,
+  },
   socks5: false,
   trustDomains: [],
   checkRevocation: false,

@@ -364,7 +364,12 @@ test("a closed client's tunnels close, too", async () => {
 
 test("a full tunnel closes with its last stream", async () => {
   const lab = makeLab("info", {
-    pool: { streamsPerConnectionMax: 1, unusedReleaseMs: 300_000, connectionsMax: 500 },
+    pool: {
+      streamsPerConnectionMax: 1,
+      dialBackoffMaxMs: 1000,
+      unusedReleaseMs: 300_000,
+      connectionsMax: 500,
+    },
   });
   await greet(lab, lab.pod("client1"), "10.77.0.21:8080");
   assert.deepEqual(lab.b.traffic.collect().socketsOpen, [{ reporter: "destination", change: 0 }]);

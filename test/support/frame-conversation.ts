@@ -132,8 +132,8 @@ export class FramePeer {
 
 /**
  * One line for each frame, without what differs from run to run: the order within the greeting,
- * where DATA is cut, the order of resets in a row, a GOAWAY said twice, ports and random
- * identifiers.
+ * where DATA is cut or interrupted by another stream, the order of resets in a row, a GOAWAY said
+ * twice, ports and random identifiers.
  */
 export function frameLines(frames: readonly Frame[]): string[] {
   const greeting: string[] = [];
@@ -154,11 +154,13 @@ function isGreeting({ type, stream }: Frame): boolean {
 }
 
 function append(frames: Frame[], frame: Frame): void {
-  const before = frames.at(-1);
-  if (frame.type === "DATA" && frame.flags === 0 && isOpenData(before, frame.stream)) {
-    frames[frames.length - 1] = { ...before, hex: `${before.hex ?? ""}${frame.hex ?? ""}` };
+  const ofStream = frames.findLastIndex(({ stream }) => stream === frame.stream);
+  const data = frames[ofStream];
+  if (frame.type === "DATA" && frame.flags === 0 && isOpenData(data)) {
+    frames[ofStream] = { ...data, hex: `${data.hex ?? ""}${frame.hex ?? ""}` };
     return;
   }
+  const before = frames.at(-1);
   if (frame.type === "GOAWAY" && before !== undefined && frameLine(before) === frameLine(frame)) {
     return;
   }
@@ -167,8 +169,8 @@ function append(frames: Frame[], frame: Frame): void {
   frames.splice(at, 0, frame);
 }
 
-function isOpenData(frame: Frame | undefined, stream: number | undefined): frame is Frame {
-  return frame?.type === "DATA" && frame.flags === 0 && frame.stream === stream;
+function isOpenData(frame: Frame | undefined): frame is Frame {
+  return frame?.type === "DATA" && frame.flags === 0;
 }
 
 function isReset(frame: Frame | undefined, ofStreamAbove: number): boolean {

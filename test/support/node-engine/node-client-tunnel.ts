@@ -114,7 +114,7 @@ export class NodeClientTunnel implements ClientTunnel {
       createConnection: () => socket,
     });
     this.#tunnel = new TunnelSession(deps, this.#session, socket, settings, {
-      unanswered: () => this.#tunnel.fail(new EngineError("protocol", "HBONE ping timeout")),
+      unanswered: () => this.#tunnel.fail(new EngineError("ping-timeout", "HBONE ping timeout")),
       gone: (error) => this.#onGone(error),
     });
     deps.open.add(this);
