@@ -80,12 +80,13 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     ];
     await Promise.all(pods.map((pod) => pod.ready()));
   });
-  after(() => lab.close());
+  after(() => lab?.close());
 
-  test("cross_node_captured_dedicated", { timeout }, async () => {
+  test("cross_node_captured_dedicated", { timeout }, async (t) => {
     const signed = (): string[] => lab.controlLines.filter((line) => line.includes("signed"));
     assert.deepEqual(signed(), [], "certificates are fetched when they are needed");
     const app = listenDoubling(lab.host("server"), APP_PORT);
+    t.after(() => app.close());
     const story = await tellStory(lab.host("client"), SERVER, APP_PORT);
     assert.equal(story.received.length, 22);
     assert.equal(signed().length, 2, signed().join("\n"));
@@ -118,7 +119,6 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     }
     await tellStory(lab.host("outside"), SERVER, APP_PORT);
     assert.match(app.peers.join(), new RegExp(`,${OUTSIDE}:\\d+$`));
-    app.close();
   });
 
   for (const [title, target, goesTo, identity] of [
@@ -129,10 +129,13 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     ["test_tcp_request", `${OUTSIDE}:${APP_PORT}`, `${OUTSIDE}:${APP_PORT}`, undefined],
     ["test_tcp_request_local", `127.0.0.1:${APP_PORT}`, `127.0.0.1:${APP_PORT}`, undefined],
   ] as const) {
-    test(`${title}, through SOCKS5`, { timeout }, async () => {
+    test(`${title}, through SOCKS5`, { timeout }, async (t) => {
       const apps = ["client", "server", "outside"].map((name) =>
         serveHttp(lab.host(name), APP_PORT),
       );
+      t.after(() => {
+        for (const app of apps) app.close();
+      });
       const node = lab.node("client");
       const lineCount = node.lines.length;
       assert.equal(await curl(lab.net, lab.host("client"), `http://${target}/`), HTTP_BODY);
@@ -142,13 +145,13 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
       const fields = JSON.parse(line() ?? "");
       assert.equal(fields["dst.addr"], goesTo);
       assert.equal(fields["dst.identity"]?.split("/").at(-1), identity);
-      for (const app of apps) app.close();
     });
   }
 
-  test("operators see the workload, and that there is no agent", { timeout }, async () => {
+  test("operators see the workload, and that there is no agent", { timeout }, async (t) => {
     const node = lab.node("client");
     const app = listenOn(lab.host("server"), APP_PORT, (socket) => socket.resume());
+    t.after(() => app.close());
     const socket = await connectFrom(lab.host("client"), SERVER, APP_PORT);
     await waitUntil(() => app.peers.length > 0, "the server was never called");
     const dump = JSON.parse(await node.get(15000, "/config_dump"));
@@ -161,10 +164,9 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     assert.equal(connections.outbound.length, 1);
     assert.match(await node.get(15021, "/healthz/ready?verbose"), /\nnode agent: none, /);
     socket.destroy();
-    app.close();
   });
 
-  test("without privileges, behind the rules of the README", { timeout }, async () => {
+  test("without privileges, behind the rules of the README", { timeout }, async (t) => {
     const rules = readFileSync(README, "utf8").match(/^iptables -t nat .*$/gm) ?? [];
     assert.equal(rules.length, 3);
     const node = await lab.addDedicated(
@@ -175,6 +177,10 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     const [ours, theirs] = ["plain", "server"].map((name) =>
       listenDoubling(lab.host(name), APP_PORT),
     ) as [LabServer, LabServer];
+    t.after(() => {
+      ours.close();
+      theirs.close();
+    });
     const stories = [
       await tellStory(lab.host("client"), PLAIN, APP_PORT),
       await tellStory(lab.host("outside"), PLAIN, APP_PORT),
@@ -189,13 +195,12 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     const identities = (): string[] =>
       node.lines.flatMap((line) => /(?:src|dst)\.identity="[^"]*sa\/(\w+)"/g.exec(line)?.[1] ?? []);
     await waitUntil(() => identities().length >= 2, "two of the connections were encrypted");
-    ours.close();
-    theirs.close();
   });
 
-  test("test_shutdown_drain: what is open is waited for", { timeout }, async () => {
+  test("test_shutdown_drain: what is open is waited for", { timeout }, async (t) => {
     const node = lab.node("server");
     const pair = await openPair(lab);
+    t.after(() => pair.close());
     await talk(pair);
     const ended = exitOf(node.process);
     node.process.kill("SIGTERM");
@@ -205,10 +210,9 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     pair.client.end();
     pair.server.end();
     assert.deepEqual(await ended, [0, null]);
-    pair.close();
   });
 
-  test("connections wait for a mesh that is not known yet", { timeout }, async () => {
+  test("connections wait for a mesh that is not known yet", { timeout }, async (t) => {
     lab.controlPlane.kill("SIGKILL");
     const server = lab.node("server");
     const restarted = server.restart();
@@ -221,14 +225,14 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
       "the mesh is all that it waits for",
     );
     const app = listenDoubling(lab.host("server"), APP_PORT);
+    t.after(() => app.close());
     const told = tellStory(lab.host("outside"), SERVER, APP_PORT);
     await lab.startControlPlane();
     await restarted;
     assert.equal((await told).received.length, 22);
-    app.close();
   });
 
-  test("test_shutdown_forced_drain: what stays ends at the deadline", { timeout }, async () => {
+  test("test_shutdown_forced_drain: what stays ends at the deadline", { timeout }, async (t) => {
     const node = await lab.addDedicated(
       { name: "hasty", ip: "10.67.0.12" },
       {
@@ -238,6 +242,7 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     );
     await node.ready();
     const app = listenOn(lab.host("outside"), APP_PORT, (socket) => socket.resume());
+    t.after(() => app.close());
     const socket = await connectFrom(lab.host("hasty"), OUTSIDE, APP_PORT);
     await waitUntil(() => app.peers.length > 0, "nobody called");
     const end = readingEnd(socket);
@@ -247,7 +252,6 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     assert.equal(await end, "EOF");
     assert.deepEqual(await ended, [0, null]);
     assert.ok(performance.now() - startedAt >= 900, "it waited for the deadline");
-    app.close();
   });
 
   async function openPair(of: MeshLab) {
@@ -286,14 +290,14 @@ describe("a dedicated proxy alone", { skip, concurrency: 2 }, () => {
   ] as const) {
     test(`test_conflicting_bind_error_${name}`, { timeout }, async () => {
       const net = new NetnsLab();
+      const host = net.addHost("pod", { ipv4: "10.67.0.2/24" });
+      const squatter = listenOn(host, port, () => {});
       try {
-        const host = net.addHost("pod", { ipv4: "10.67.0.2/24" });
-        const squatter = listenOn(host, port, () => {});
         const daemon = spawnAlone(net, host);
         assert.deepEqual(await daemon.ended, [1, null]);
         assert.ok(daemon.output().includes(says), daemon.output());
-        squatter.close();
       } finally {
+        squatter.close();
         net.close();
       }
     });
@@ -310,8 +314,9 @@ async function isReady(lab: MeshLab, name: string): Promise<boolean> {
     );
 }
 
+/** With all that it said. */
 async function exitOf(child: ChildProcess): Promise<readonly unknown[]> {
-  return once(child, "exit");
+  return once(child, "close");
 }
 
 function spawnAlone(net: NetnsLab, host: LabHost) {
