@@ -97,7 +97,9 @@ export class ResolverExchange {
     const type = ipFamily(resolver) === 4 ? "udp4" : "udp6";
     const socket = createSocket({ type, lookup: literal });
     const timers: Timer[] = [];
+    let isOpen = true;
     const end = (): void => {
+      isOpen = false;
       for (const timer of timers) timer.cancel();
       this.#open.delete(key);
       socket.removeAllListeners();
@@ -106,6 +108,8 @@ export class ResolverExchange {
       socket.close();
     };
     const fail = (error: DnsError): void => {
+      // What was under way when it ended may fail, too.
+      if (!isOpen) return;
       end();
       reject(error);
     };
@@ -117,12 +121,17 @@ export class ResolverExchange {
       resolve(reply);
     });
     socket.bind({ fd });
-    const send = (): void =>
-      socket.send(query, (cause) => {
-        if (cause) fail(unreachable(resolver, cause));
-      });
-    socket.connect(this.#options.port, resolver, send);
-    for (const part of RESEND_AFTER) timers.push(this.#clock.after(timeoutMs * part, send));
+    const failed = (cause: unknown): void => {
+      if (cause) fail(unreachable(resolver, cause));
+    };
+    const send = (): void => socket.send(query, failed);
+    const connected = (cause?: unknown): void => {
+      failed(cause);
+      if (!isOpen) return;
+      send();
+      for (const part of RESEND_AFTER) timers.push(this.#clock.after(timeoutMs * part, send));
+    };
+    socket.connect(this.#options.port, resolver, connected);
     timers.push(this.#clock.after(timeoutMs, () => fail(timeout(resolver))));
   }
 

@@ -118,6 +118,17 @@ test("a port that nobody listens on is known at once", async (t) => {
   exchange.close();
 });
 
+test("an address that nothing leads to has failed", async (t) => {
+  const { exchange } = await makeLab(t);
+  // The kernel refuses to connect to it.
+  const resolver = ip("255.255.255.255");
+  for (const transport of ["udp", "tcp"] as const) {
+    await assert.rejects(exchange.ask(query, { resolver, transport, timeoutMs: 5000 }), {
+      code: "unreachable",
+    });
+  }
+});
+
 test("a message by TCP is framed, and the connection ends with its reply", async (t) => {
   const { ask, streams, clock } = await makeLab(t);
   const answered = ask("tcp");

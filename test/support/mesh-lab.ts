@@ -20,6 +20,8 @@ import { type LabHost, NetnsLab } from "./netns-lab.ts";
 const ROOT = resolve(import.meta.dirname, "../..");
 const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];
 const READY_MS_MAX = 20_000;
+/** Runs a command that sees the file `$0` as the machine's. */
+const WITH_RESOLV_CONF = 'mount --bind "$0" /etc/resolv.conf; exec "$@"';
 /** Of daemons that share a namespace with their application. */
 const PROXY_GROUP = 1337;
 
@@ -32,6 +34,8 @@ export interface LabPod {
   readonly serviceAccount?: string;
   /** False: the agent never hands it to a proxy. */
   readonly enrolled?: boolean;
+  /** Sends its queries to the proxy, whose `/etc/resolv.conf` says this when the pod starts. */
+  readonly resolvConf?: string;
   /** Shell lines that are run in its namespace before it gets its redirect rules. */
   readonly prepare?: string;
   /** What installs these. Default: auto. */
@@ -389,10 +393,16 @@ export class MeshLab {
       AUTH_TOKEN: this.#tokenFile(name),
       ...options.environment,
     };
-    const command =
-      options.command === undefined
+    const resolvConf = join(this.folder, `${name}.resolv.conf`);
+    const command = [
+      ...(options.pods.some((pod) => pod.resolvConf !== undefined)
+        ? ["unshare", "--mount", "sh", "-ec", WITH_RESOLV_CONF, resolvConf]
+        : []),
+      ...(options.command === undefined
         ? [...OUR_COMMAND, "proxy", "ztunnel"]
-        : ["sh", "-c", `exec env ${options.command}`];
+        : ["sh", "-c", `exec env ${options.command}`]),
+    ];
+    writeFileSync(resolvConf, "");
     const start: StartDaemon = (where, more) =>
       new LabNode(where, agent, () => this.#spawn(where, { ...environment, ...more }, command));
     this.#daemons.set(name, start);
@@ -404,7 +414,9 @@ export class MeshLab {
       if (pod.prepare !== undefined) this.net.exec(podHost, "sh", "-ec", pod.prepare);
       if (pod.enrolled === false) continue;
       const netnsFd = node.openNetns(podHost);
-      await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true }, pod.rules);
+      const dnsCapture = pod.resolvConf !== undefined;
+      if (dnsCapture) writeFileSync(resolvConf, pod.resolvConf);
+      await installRedirect(netnsFd, { dnsCapture, inboundCapture: true }, pod.rules);
       await agent.add(enrolment(pod, name, index), netnsFd);
     }
     await node.ready();
