@@ -223,6 +223,41 @@ describe("a running daemon", { skip }, () => {
       }),
   );
 
+  test(
+    "test_server_shutdown: a pod that is deleted ends its connections and takes no new ones",
+    {
+      timeout,
+    },
+    () =>
+      withLab({}, async (lab, pairsAlong) => {
+        const pairs = pairsAlong(PATHS.HBONE);
+        const pair = await pairs.make();
+        await talk(pair);
+        const ends = [readingEnd(pair.client), readingEnd(pair.server)];
+        const { agent } = lab.node("node-b");
+        await agent?.del("node-b-0");
+        assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"]);
+        // The client's own proxy takes it, then finds nobody.
+        const late = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
+        late.write("hello");
+        assert.match(await readingEnd(late), /^(ECONNRESET|EOF)$/);
+        const refusal = (): string | undefined =>
+          lab.node("node-a").lines.find((line) => line.includes('"level":"error"'));
+        await waitUntil(() => refusal() !== undefined, "no line about the refused connection");
+        const { scope, error, direction } = JSON.parse(refusal() ?? "{}");
+        assert.deepEqual(
+          { scope, error, direction },
+          {
+            scope: "access",
+            error: "io error: Connection refused (os error 111)",
+            direction: "outbound",
+          },
+        );
+        const cut = lab.node("node-b").lines.find((line) => line.includes("connection complete"));
+        assert.equal(JSON.parse(cut ?? "{}").error, "connection closed due to connection drain");
+      }),
+  );
+
   test("carries connections with no data thread and with two", { timeout }, () =>
     withLab(
       {

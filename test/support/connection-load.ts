@@ -39,6 +39,11 @@ export class ConnectionLoad {
     return this.#count;
   }
 
+  /** Those that have ended well so far. */
+  get successCount(): number {
+    return this.#count - this.#failures.length - this.#running.size;
+  }
+
   get failures(): readonly string[] {
     return this.#failures;
   }

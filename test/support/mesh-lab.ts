@@ -97,7 +97,7 @@ export class LabNode {
 
   /** Ends the daemon, if it runs, and starts another in its place. Settles when that is ready. */
   async restart(): Promise<void> {
-    if (this.#process.exitCode === null) {
+    if (this.#process.exitCode === null && this.#process.signalCode === null) {
       const ended = once(this.#process, "exit");
       this.#process.kill("SIGTERM");
       await ended;
