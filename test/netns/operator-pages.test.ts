@@ -8,7 +8,7 @@ import { decodeMessage } from "../../src/wire/message-codec.ts";
 import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
 import { istioctlTables } from "../support/istioctl-tables.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { enrolment, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { ADDRESS, APP_PORT, ECHO_VIP, pingPong, startTwoNodes } from "../support/two-nodes.ts";
 
@@ -124,6 +124,24 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
     const [measure] = profile.sampleType;
     assert.equal(profile.stringTable[measure?.type ?? 0], "inuse_space");
     assert.ok(threadsOf(profile).every((thread) => thread === "data-1"));
+  });
+
+  test("see the certificates of the node's own pods, until the last of an account goes", async () => {
+    const { agent } = lab.node("node-a");
+    const accounts = async (): Promise<string> => {
+      const text = await lab.node("node-a").get(15000, "/config_dump");
+      const { certificates } = istioctlTables(text);
+      const leaves = certificates.filter((row) => row.includes(" Leaf Available"));
+      return leaves.map((row) => row.split(" ")[0]?.split("/").at(-1)).join(" ");
+    };
+    // Nobody calls to or from `friend`: its certificate is there because it may be needed.
+    await waitUntil(async () => (await accounts()) === "client friend", "never both");
+    await agent.del("node-a-1");
+    await waitUntil(async () => (await accounts()) === "client", "still there");
+    const netnsFd = lab.node("node-a").openNetns(lab.host("friend"));
+    await agent.add(enrolment({ name: "friend", ip: ADDRESS.friend }, "node-a", 1), netnsFd);
+    await assert.rejects(connectFrom(lab.host("friend"), ADDRESS.guarded, APP_PORT).then(pingPong));
+    await waitUntil(async () => (await accounts()) === "client friend", "never back");
   });
 
   test("are told why the daemon is not ready", async () => {

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { formatSpiffeId, type Identity } from "../../src/mesh/identity.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
+import { RevocationGuard } from "../../src/proxy/revocation-guard.ts";
+import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { parseRevocationLists } from "../../src/tls/revocation-list.ts";
 import { memoryCertificate, quiet } from "../support/memory-engine.ts";
 import { testCa } from "../support/test-ca.ts";
@@ -168,6 +170,22 @@ test("peers that can't be looked up are let in and counted", async () => {
   await quiet();
   assert.equal(lab.a.traffic.collect().revocations.source.untracked, 1);
   assert.equal(lab.b.traffic.collect().revocations.destination.untracked, 2);
+});
+
+test("a list that comes between the handshake and the watch is not missed", async () => {
+  const traffic = new TrafficMetrics();
+  const guard = new RevocationGuard(traffic);
+  const [leaf, intermediate] = real("client1").chainPem as [string, string];
+  const chain = chainDer([leaf, intermediate, ca.rootPem]);
+  assert.ok(!guard.refuses("destination", chain));
+  guard.update(parseRevocationLists(await buildCrl(ca.signer(intermediate), [leaf])));
+  const ends: string[] = [];
+  const end = ({ message }: Error): number => ends.push(message);
+  const release = guard.watch({ reporter: "destination", chainDer: chain, end });
+  guard.update(parseRevocationLists(await buildCrl(ca.signer(), [intermediate])));
+  release();
+  assert.deepEqual(ends, [CUT_OFF]);
+  assert.equal(traffic.collect().revocations.destination.rejected, 1);
 });
 
 test("tunnels that are gone are judged no more", async () => {

@@ -124,6 +124,7 @@ test("an exact address that is hidden falls through to a range", () => {
 const wide = mesh.service("wide").hostname("wide").ranges("", "10.0.0.0/8", "fd00::/16");
 const narrow = mesh.service("narrow").hostname("narrow").ranges("", "10.1.0.0/16", "fd00:1::/32");
 const exact = mesh.service("exact").hostname("exact").at("10.1.0.1", "fd00:1::1");
+const mixed = mesh.service("mixed").hostname("mixed").at("10.5.0.1").ranges("", "fd05::/16");
 const everything = mesh.service("all").hostname("all").ranges("", "0.0.0.0/0");
 
 const ranges: readonly [string, ServiceBuilder[], string, string | undefined, string][] = [
@@ -136,6 +137,9 @@ const ranges: readonly [string, ServiceBuilder[], string, string | undefined, st
   ["the longest IPv6 prefix wins", [wide, narrow], "fd00:1::9", undefined, "narrow"],
   ["an exact IPv4 address wins over ranges", [wide, narrow, exact], "10.1.0.1", undefined, "exact"],
   ["an exact IPv6 address wins over ranges", [wide, exact], "fd00:1::1", undefined, "exact"],
+  ["an exact IPv4 address beside an IPv6 range", [mixed], "10.5.0.1", undefined, "mixed"],
+  ["an IPv6 range beside an exact IPv4 address", [mixed], "fd05::9", undefined, "mixed"],
+  ["an exact address is none of its neighbours'", [mixed], "10.5.0.2", undefined, "none"],
   ["families never match each other", [everything], "::1", undefined, "none"],
   [
     "the client's namespace wins over a longer prefix",
@@ -221,6 +225,18 @@ test("unhealthy endpoints are behind a service only if it accepts them", () => {
   state.apply([asUpdate(echo)]);
   assert.equal(count(), 0);
   state.apply([asUpdate(one)]);
+  assert.equal(count(), 1);
+});
+
+test("an endpoint that is sent again as unhealthy goes, one that recovers comes back", () => {
+  const one = mesh.workload("one").behind(echo);
+  const state = mesh.state(echo, one);
+  const count = (): number | undefined => state.findService("default", ECHO)?.endpoints.size;
+  state.apply([asUpdate(one.unhealthy())]);
+  assert.equal(count(), 0);
+  state.apply([asUpdate(one)]);
+  assert.equal(count(), 1);
+  state.apply([{ kind: "remove-address", name: one.value.uid }, asUpdate(one)]);
   assert.equal(count(), 1);
 });
 

@@ -30,8 +30,8 @@ export interface CertificateOverrides {
   readonly purposes?: readonly LeafPurpose[];
   /** Signed with its own key, in the name of nobody known. */
   readonly selfSigned?: boolean;
-  /** Signed by an intermediate, which follows in the chain. */
-  readonly intermediate?: boolean;
+  /** Signed by an intermediate, which follows in the chain; by the last of so many in a row. */
+  readonly intermediate?: boolean | number;
   /** What the holder trusts; default the root of this authority. */
   readonly trustedRootPem?: string;
 }
@@ -97,13 +97,16 @@ export async function testCa(options: { now?: () => number } = {}): Promise<Test
     },
     async certificate(identity, overrides = {}) {
       const keys = await generateKeyPair();
-      const intermediate = overrides.intermediate
-        ? await newCa("test intermediate", root)
-        : undefined;
-      if (intermediate !== undefined) signers.set(intermediate.pem, intermediate);
+      /** The leaf's issuer first. */
+      const intermediates: SigningCertificate[] = [];
+      for (let i = 0; i < Number(overrides.intermediate ?? 0); i++) {
+        const made = await newCa("test intermediate", intermediates[0] ?? root);
+        intermediates.unshift(made);
+        signers.set(made.pem, made);
+      }
       const issuer = overrides.selfSigned
         ? await buildCa({ organization: "nobody", ...longValidity() }, keys)
-        : (intermediate ?? root);
+        : (intermediates[0] ?? root);
       const notBeforeAt = overrides.notBeforeAt ?? now() - HOUR_MS;
       const notAfterAt = overrides.notAfterAt ?? now() + 24 * HOUR_MS;
       const leaf = await buildLeaf(
@@ -119,7 +122,7 @@ export async function testCa(options: { now?: () => number } = {}): Promise<Test
       const pkcs8 = await webcrypto.subtle.exportKey("pkcs8", keys.privateKey);
       return {
         identity,
-        chainPem: intermediate === undefined ? [leaf] : [leaf, intermediate.pem],
+        chainPem: [leaf, ...intermediates.map(({ pem }) => pem)],
         privateKeyPem: formatPem("PRIVATE KEY", new Uint8Array(pkcs8)),
         rootsPem: [overrides.trustedRootPem ?? root.pem],
         notBeforeAt,

@@ -6,7 +6,7 @@ import { Extension } from "pkijs";
 import { hasSerial, parseRevocationLists, serialNumbers } from "../../src/tls/revocation-list.ts";
 import { isReadableChain, Revocations } from "../../src/tls/revocations.ts";
 import { TlsError } from "../../src/tls/tls-error.ts";
-import { testCa, testIdentity } from "../support/test-ca.ts";
+import { expired, testCa, testIdentity } from "../support/test-ca.ts";
 import { buildCrl, type CrlOverrides, chainDer, crlPem } from "../support/test-crl.ts";
 
 const ca = await testCa();
@@ -64,6 +64,34 @@ for (const [what, file, revoked] of files) {
     assert.deepEqual(revokedBy(file), revoked);
   });
 }
+
+test("any link of a longer chain revokes it", async () => {
+  const { chainPem } = await ca.certificate(testIdentity("deeper"), { intermediate: 2 });
+  const [leaf, lower, upper] = chainPem as [string, string, string];
+  const chain = chainDer([leaf, lower, upper, ca.rootPem]);
+  const revokes = (list: Uint8Array): boolean =>
+    new Revocations(parseRevocationLists(list)).isRevoked(chain);
+  assert.ok(revokes(await buildCrl(ca.signer(lower), [leaf])));
+  assert.ok(revokes(await buildCrl(ca.signer(upper), [lower])));
+  assert.ok(revokes(await buildCrl(root, [upper])));
+  assert.ok(!revokes(await buildCrl(ca.signer(upper), [leaf])));
+  assert.ok(!revokes(await buildCrl(root, [lower])));
+});
+
+test("an authority of the same name revokes only what it issued itself", async () => {
+  const [name, sameName] = [root, other.signer()].map(({ certificate }) =>
+    Buffer.from(certificate.subject.toSchema().toBER()).toString("hex"),
+  );
+  assert.equal(name, sameName);
+  assert.deepEqual(revokedBy(await buildCrl(other.signer(), [plainLeaf])), []);
+});
+
+test("a certificate that has expired is revoked all the same", async () => {
+  const { chainPem } = await ca.certificate(testIdentity("old"), expired());
+  const [leaf] = chainPem as [string];
+  const lists = parseRevocationLists(await buildCrl(root, [leaf]));
+  assert.ok(new Revocations(lists).isRevoked(chainDer([leaf, ca.rootPem])));
+});
 
 test("a forged list beside a good one takes nothing from it", async () => {
   const forged = await buildCrl(root, [siblingLeaf], { signedBy: other.signer() });

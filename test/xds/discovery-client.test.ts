@@ -1,83 +1,19 @@
 /** Connecting, taking in, and connecting again; over a transport that a test holds. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import {
-  ADDRESS_TYPE,
-  AUTHORIZATION_TYPE,
-  type DeltaDiscoveryRequest,
-  type DeltaDiscoveryResponse,
-} from "../../src/wire/delta-discovery.ts";
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from "../../src/wire/delta-discovery.ts";
 import { WireError } from "../../src/wire/wire-error.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { DiscoveryClient, type TerminationReason } from "../../src/xds/discovery-client.ts";
-import {
-  DiscoveryError,
-  type DiscoveryStream,
-  type ReceivedResponse,
-} from "../../src/xds/discovery-transport.ts";
+import { DiscoveryError, type DiscoveryStream } from "../../src/xds/discovery-transport.ts";
 import { CapturedLog } from "../support/captured-log.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
-
-const CLOSED = new DiscoveryError("stream", "closed by us", { status: "Cancelled" });
-
-/** A stream whose server is the test. */
-class FakeStream implements DiscoveryStream {
-  readonly sent: DeltaDiscoveryRequest[] = [];
-  closed = false;
-  #waiting: PromiseWithResolvers<ReceivedResponse | undefined> | undefined;
-  #ready: ReceivedResponse[] = [];
-
-  send(request: DeltaDiscoveryRequest): void {
-    this.sent.push(request);
-  }
-
-  next(): Promise<ReceivedResponse | undefined> {
-    const ready = this.#ready.shift();
-    if (ready !== undefined) return Promise.resolve(ready);
-    if (this.closed) return Promise.reject(CLOSED);
-    this.#waiting = Promise.withResolvers();
-    return this.#waiting.promise;
-  }
-
-  close(): void {
-    if (this.closed) return;
-    this.closed = true;
-    this.fail(CLOSED);
-  }
-
-  answer(fields: Partial<DeltaDiscoveryResponse>): void {
-    const response = {
-      systemVersionInfo: "",
-      resources: [],
-      typeUrl: ADDRESS_TYPE,
-      nonce: "n",
-      removedResources: [],
-      ...fields,
-    };
-    this.#deliver({ response, byteCount: 7 });
-  }
-
-  end(): void {
-    this.#waiting?.resolve(undefined);
-    this.#waiting = undefined;
-  }
-
-  fail(error: Error): void {
-    this.#waiting?.reject(error);
-    this.#waiting = undefined;
-  }
-
-  #deliver(received: ReceivedResponse): void {
-    if (this.#waiting === undefined) this.#ready.push(received);
-    else this.#waiting.resolve(received);
-    this.#waiting = undefined;
-  }
-}
+import { FakeDiscoveryStream } from "../support/fake-discovery-stream.ts";
 
 function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: boolean } = {}) {
   const clock = new FakeClock();
   const log = new CapturedLog();
-  const streams: FakeStream[] = [];
+  const streams: FakeDiscoveryStream[] = [];
   const reasons: TerminationReason[] = [];
   const received: [string, number][] = [];
   const put: string[] = [];
@@ -108,7 +44,7 @@ function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: bool
         open() {
           opens++;
           if (options.open !== undefined) return options.open();
-          const stream = new FakeStream();
+          const stream = new FakeDiscoveryStream();
           streams.push(stream);
           return Promise.resolve(stream);
         },
@@ -222,7 +158,7 @@ describe("a conversation", () => {
 describe("what comes after an ending", () => {
   const cases: readonly {
     readonly what: string;
-    readonly fail: (stream: FakeStream) => void;
+    readonly fail: (stream: FakeDiscoveryStream) => void;
     readonly reason: TerminationReason;
     readonly delayMs: number;
   }[] = [
