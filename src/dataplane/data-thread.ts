@@ -78,7 +78,8 @@ export class DataThread {
         role: "pod",
         netns: { fd: netnsFd },
         proxy,
-        dns: withDns ? dns : undefined,
+        dns,
+        withDns,
       }),
       workload.uid,
     );
@@ -99,6 +100,7 @@ export class DataThread {
         netns: undefined,
         proxy: { ...proxy, mark: undefined, reusePort: false, originalSource: "off" },
         dns: undefined,
+        withDns: false,
       }),
       workload.uid,
     );
@@ -118,7 +120,8 @@ export class DataThread {
       role: "pod",
       netns: undefined,
       proxy,
-      dns: withDns ? dns : undefined,
+      dns,
+      withDns,
     });
     servers.listen();
     this.#servers.set(workload.uid, servers);

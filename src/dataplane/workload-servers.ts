@@ -1,4 +1,5 @@
 /** What one thread serves for one workload: its proxy, and on one of the threads its DNS. */
+import { AddressLookup } from "../dns/address-lookup.ts";
 import { DnsError } from "../dns/dns-error.ts";
 import type { DnsMetrics } from "../dns/dns-metrics.ts";
 import type { DnsOptions } from "../dns/dns-options.ts";
@@ -8,16 +9,19 @@ import { ResolverExchange } from "../dns/resolver-exchange.ts";
 import type { NetnsFd } from "../engine/engine.ts";
 import { systemError } from "../engine/engine-error.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
 import { parseSocketAddress } from "../mesh/socket-address.ts";
 import { native } from "../net/native.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { LocalWorkload } from "../proxy/local-workload.ts";
 import { bindError } from "../proxy/proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
+import type { FindAddress } from "../proxy/socks5-handshake.ts";
 import { WorkloadProxy } from "../proxy/workload-proxy.ts";
 
 /** Of the resolvers that the machine names. */
 const RESOLVER_PORT = 53;
+const LOOPBACK = "127.0.0.1" as IpAddress;
 
 export interface WorkloadServersDeps {
   /** `undefined`: connections are left alone. */
@@ -32,19 +36,25 @@ export interface WorkloadServersOptions {
   /** Open until {@link WorkloadServers.close} or {@link WorkloadServers.drain} has settled. */
   readonly netns: NetnsFd | undefined;
   readonly proxy: ProxyOptions;
-  /** `undefined`: its DNS is not served here. */
+  /** `undefined`: its DNS is not served at all. */
   readonly dns: DnsOptions | undefined;
+  /** Whether its DNS is served on this thread. */
+  readonly withDns: boolean;
 }
 
 export class WorkloadServers {
   readonly #proxy: WorkloadProxy | undefined;
   readonly #dns: DnsServer | undefined;
+  readonly #lookup: ReturnType<typeof openLookup>;
 
   /** @throws DnsError `resolvers`. */
   constructor(deps: WorkloadServersDeps, options: WorkloadServersOptions) {
-    const { workload, role, netns, proxy, dns } = options;
-    this.#proxy = deps.proxy && new WorkloadProxy(deps.proxy, { ...proxy, workload, role, netns });
-    if (dns === undefined) return;
+    const { workload, role, netns, proxy, dns, withDns } = options;
+    this.#lookup = openLookup(deps, options);
+    const findAddress = this.#lookup?.find;
+    this.#proxy =
+      deps.proxy && new WorkloadProxy(deps.proxy, { ...proxy, workload, role, netns, findAddress });
+    if (dns === undefined || !withDns) return;
     const local = new LocalWorkload(deps.dns, workload, proxy.localWorkloadWaitMs);
     this.#dns = new DnsServer(
       {
@@ -105,7 +115,22 @@ export class WorkloadServers {
   /** Closes the listeners before it returns. Idempotent. */
   async close(): Promise<void> {
     const closing = this.#proxy?.close();
+    this.#lookup?.close();
     this.#dns?.close();
     await closing;
   }
+}
+
+/** Asks the workload's own DNS, on whatever thread that is served. */
+function openLookup(
+  { dns: { clock, random } }: WorkloadServersDeps,
+  { netns, dns, proxy }: WorkloadServersOptions,
+): { readonly find: FindAddress; close(): void } | undefined {
+  if (dns === undefined || !proxy.socks5) return undefined;
+  const { listen, mark, resolverTimeoutMs: timeoutMs } = dns;
+  const server = "localhost" in listen ? { ip: LOOPBACK, port: listen.localhost } : listen;
+  const exchange = new ResolverExchange({ native, clock }, { netns, mark, port: server.port });
+  const { ask } = exchange;
+  const { find } = new AddressLookup({ ask, random }, { server: server.ip, timeoutMs });
+  return { find, close: () => exchange.close() };
 }

@@ -12,11 +12,13 @@ import type { LiveSet } from "./live-set.ts";
 import type { Outbound } from "./outbound.ts";
 import type { ProxiedConnection } from "./proxied-connection.ts";
 import { ProxyError } from "./proxy-error.ts";
-import { Socks5Error, shakeHands } from "./socks5-handshake.ts";
+import { type FindAddress, Socks5Error, shakeHands } from "./socks5-handshake.ts";
 
 export interface Socks5Deps {
   /** Of its own: tunnels are not shared with captured connections. */
   readonly outbound: Outbound;
+  /** For host names; `undefined` where no DNS is served. */
+  readonly findAddress: FindAddress | undefined;
   /** With the span of the workload's proxy. */
   readonly log: Logger;
   readonly clock: Clock;
@@ -24,6 +26,7 @@ export interface Socks5Deps {
 
 export class Socks5 {
   readonly #outbound: Outbound;
+  readonly #findAddress: FindAddress | undefined;
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #timeoutMs: number;
@@ -31,6 +34,7 @@ export class Socks5 {
   /** @param options.timeoutMs a client that has not said where it wants to go by then is let go. */
   constructor(deps: Socks5Deps, options: { readonly timeoutMs: number }) {
     this.#outbound = deps.outbound;
+    this.#findAddress = deps.findAddress;
     this.#log = deps.log.target("ztunnel::proxy::socks5");
     this.#clock = deps.clock;
     this.#timeoutMs = options.timeoutMs;
@@ -60,7 +64,7 @@ export class Socks5 {
       end.close();
     });
     try {
-      return await shakeHands(end);
+      return await shakeHands(end, this.#findAddress);
     } catch (error) {
       if (!(error instanceof Socks5Error)) throw error;
       return new ProxyError("bad-request", isLate ? "deadline has elapsed" : error.message, error);

@@ -33,6 +33,7 @@ import {
   SOCKS5_PORT,
 } from "./proxy-options.ts";
 import { Socks5 } from "./socks5.ts";
+import type { FindAddress } from "./socks5-handshake.ts";
 
 const LOOPBACK = "127.0.0.1" as IpAddress;
 
@@ -42,6 +43,8 @@ export interface WorkloadProxyOptions extends ProxyOptions {
   readonly role: "pod" | "self";
   /** `undefined`: the daemon's own. Open until {@link WorkloadProxy.close} or {@link WorkloadProxy.drain} has settled. */
   readonly netns: NetnsFd | undefined;
+  /** An address of a host name that a client of SOCKS5 asked for; `undefined`: none is looked up. */
+  readonly findAddress: FindAddress | undefined;
 }
 
 /** A set of listening socket, connections and how they are told apart in logs. */
@@ -90,7 +93,12 @@ export class WorkloadProxy {
     this.#outbound = new Outbound(shared, options);
     const socks5 = options.socks5
       ? new Socks5(
-          { outbound: new Outbound(shared, options), log: this.#log, clock: deps.clock },
+          {
+            outbound: new Outbound(shared, options),
+            findAddress: options.findAddress,
+            log: this.#log,
+            clock: deps.clock,
+          },
           { timeoutMs: options.serverTunnel.handshakeTimeoutMs },
         )
       : undefined;

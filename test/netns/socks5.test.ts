@@ -83,6 +83,14 @@ describe("SOCKS5", { skip: requireNetns("iptables", "curl"), concurrency: false 
     }
   });
 
+  test("test_hostname_request_local: a host name, told by the pod's own DNS", {
+    timeout,
+  }, async () => {
+    const byName = ["--socks5-hostname", "127.0.0.1:15080"];
+    const url = "http://echo.default.svc.cluster.local/";
+    assert.equal(await curl(lab.net, lab.host("client"), url, ...byName), HTTP_BODY);
+  });
+
   test("an unreachable destination is told by the end of the connection", { timeout }, async () => {
     assert.match(await call(`http://${ADDRESS.server}:1/`), CUT);
   });

@@ -10,6 +10,7 @@ import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import type { ProxyOptions } from "../../src/proxy/proxy-options.ts";
 import { RevocationGuard } from "../../src/proxy/revocation-guard.ts";
+import type { FindAddress } from "../../src/proxy/socks5-handshake.ts";
 import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../../src/proxy/workload-proxy.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
@@ -77,6 +78,11 @@ const OPTIONS: ProxyOptions = {
   unknownPolicyWaitMs: 1000,
 };
 
+export interface LabOptions extends Partial<ProxyOptions> {
+  /** For host names in SOCKS5. */
+  readonly findAddress?: FindAddress;
+}
+
 /** One proxy process. */
 export class Node {
   readonly mesh: LiveMesh;
@@ -92,14 +98,16 @@ export class Node {
   readonly hosts: Map<string, readonly IpAddress[]> = new Map();
   readonly #network: MemoryNetwork;
   readonly #clock: FakeClock;
+  readonly #findAddress: FindAddress | undefined;
 
   constructor(
     name: "node-a" | "node-b",
     network: MemoryNetwork,
     clock: FakeClock,
     level: LogLevel,
-    options: Partial<ProxyOptions>,
+    { findAddress, ...options }: LabOptions,
   ) {
+    this.#findAddress = findAddress;
     this.#network = network;
     this.#clock = clock;
     this.mesh = liveMesh(name);
@@ -134,6 +142,7 @@ export class Node {
         workload: { uid: `uid-${name}`, name, namespace: "default", serviceAccount },
         role: "pod",
         netns: pod.netns,
+        findAddress: this.#findAddress,
       },
     );
   }
@@ -167,7 +176,7 @@ const CAPTURED_B = { server1: 21, server2: 22, server3: 23, server4: 24, liar: 2
 const PLAIN = { outside: 31, echo: 32, plain: 33, stale: 34 };
 
 /** The pods of the recordings, with echo servers behind ports 8080 and 8081. */
-export function makeLab(level: LogLevel = "info", options: Partial<ProxyOptions> = {}): Lab {
+export function makeLab(level: LogLevel = "info", options: LabOptions = {}): Lab {
   const clock = new FakeClock();
   const network = new MemoryNetwork(clock);
   network.silent.add("10.98.0.1").add("10.98.0.9");

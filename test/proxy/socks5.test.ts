@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import type { IpAddress } from "../../src/mesh/ip-address.ts";
+import type { FindAddress } from "../../src/proxy/socks5-handshake.ts";
 import { type MemorySocket, quiet } from "../support/memory-engine.ts";
-import { type Lab, makeLab } from "./lab.ts";
+import { type Lab, type LabOptions, makeLab } from "./lab.ts";
 
 const GREETING = [5, 1, 0];
 const WELCOME = [5, 0];
@@ -136,6 +138,59 @@ describe("a client that does not keep to the rules is told once and let go:", ()
   });
 });
 
+describe("a host name", () => {
+  const ADDRESSES = new Map([["server1.default.svc.cluster.local", "10.77.0.21" as IpAddress]]);
+  const findAddress: FindAddress = async (name) => {
+    if (name === "broken") throw new Error("nobody answers");
+    return ADDRESSES.get(name);
+  };
+  const ask = (name: string | readonly number[]): number[] => [
+    ...[...GREETING, 5, 1, 0, 3, name.length],
+    ...Buffer.from(name),
+    ...PORT_8080,
+  ];
+
+  test("is looked up", async () => {
+    const { lab, socket } = dial({ findAddress });
+    say(socket, ask("server1.default.svc.cluster.local"));
+    socket.write("x");
+    await quiet();
+    assert.deepEqual(heard(socket), [...WELCOME, ...CONNECTED, ...Buffer.from("xx")]);
+    assert.equal(lab.network.engine.connects.at(-1)?.remote.ip, "10.77.0.21");
+  });
+
+  test("may be an address", async () => {
+    const { socket } = dial();
+    say(socket, ask("10.77.0.21"));
+    socket.write("x");
+    await quiet();
+    assert.deepEqual(heard(socket), [...WELCOME, ...CONNECTED, ...Buffer.from("xx")]);
+  });
+
+  for (const [name, code, reason] of [
+    ["stranger", 4, "stranger has no address"],
+    ["", 4, " has no address"],
+    ["broken", 4, "broken: nobody answers"],
+    [[0xff, 0xfe], 7, "the host name is no UTF-8"],
+  ] as const) {
+    test(`is refused where ${reason}`, async () => {
+      const { lab, socket } = dial({ findAddress });
+      say(socket, ask(name));
+      await quiet();
+      assert.deepEqual(heard(socket), [...WELCOME, 5, code, 0, 1, 0, 0, 0, 0, 0, 0]);
+      assert.equal(lab.a.log.lines[0]?.message, `handshake error: ${reason}`);
+    });
+  }
+
+  test("is refused where no DNS is served", async () => {
+    const { lab, socket } = dial();
+    say(socket, ask("server1.default.svc.cluster.local"));
+    await quiet();
+    assert.deepEqual(heard(socket), [...WELCOME, ...NOT_SUPPORTED]);
+    assert.equal(lab.a.log.lines[0]?.message, "handshake error: host names need the DNS proxy");
+  });
+});
+
 test("a proxy that closes ends whoever is still speaking", async () => {
   const { lab, socket } = dial();
   say(socket, GREETING);
@@ -150,8 +205,11 @@ test("without the option nobody listens", () => {
   assert.throws(() => lab.pod("client1").dial("127.0.0.1:15080"), { errno: "ECONNREFUSED" });
 });
 
-function dial(): { readonly lab: Lab; readonly socket: MemorySocket } {
-  const lab = makeLab("info", { socks5: true });
+function dial(options: Partial<LabOptions> = {}): {
+  readonly lab: Lab;
+  readonly socket: MemorySocket;
+} {
+  const lab = makeLab("info", { socks5: true, ...options });
   return { lab, socket: lab.pod("client1").dial("127.0.0.1:15080") };
 }
 
