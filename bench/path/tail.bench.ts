@@ -6,6 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { type LoopDelay, measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { DataPlaneLab, DataPlaneStage } from "../../test/conformance/data-plane.ts";
 import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
 import type { LabNode } from "../../test/support/mesh-lab.ts";
@@ -19,6 +20,8 @@ import { ECHO_PORT, PodsStage } from "./pods-stage.ts";
 const ROUNDS = isQuick() ? 1 : 3;
 const DURATION_MS = isQuick() ? 2000 : 5000;
 const ECHOES = { bytes: 100, connections: 64, perSecond: 4000 };
+/** A delay is taken 50 times a second: of fewer, the last thousandth would be the longest one. */
+const DELAY_MS = isQuick() ? 2000 : 40_000;
 const QUESTION_EVERY_MS = 250;
 const PUSH_EVERY_MS = 2000;
 const PUSHED_WORKLOADS = 20_000;
@@ -50,9 +53,12 @@ async function measureQuestions(): Promise<void> {
       for (const [name, disturb] of Object.entries(disturbances)) {
         for (const node of nodes) await node.metrics();
         await sample(name, client, server, disturb, QUESTION_EVERY_MS);
-        if (disturb === undefined) await noteDelays(nodes);
       }
     }
+    for (const node of nodes) await node.metrics();
+    const idle = measureLoopDelay();
+    await echo(client, server, DELAY_MS);
+    await noteDelays(nodes, idle());
   } finally {
     await stage.close();
   }
@@ -136,26 +142,41 @@ async function sample(
   }
 }
 
-function echo(client: LabHost, server: LabHost): ReturnType<typeof runLoad> {
+function echo(
+  client: LabHost,
+  server: LabHost,
+  durationMs = DURATION_MS,
+): ReturnType<typeof runLoad> {
   const { bytes, connections, perSecond } = ECHOES;
-  const load = [bytes, connections, perSecond, DURATION_MS, 1] as const;
+  const load = [bytes, connections, perSecond, durationMs, 1] as const;
   return runLoad(client, "paced-echo", ...load, server.ipv4, ECHO_PORT);
 }
 
-/** Since the last scrape. */
-async function noteDelays(nodes: readonly LabNode[]): Promise<void> {
+/**
+ * How late the data threads were since the last scrape.
+ *
+ * @param idle how late this process was meanwhile, which had nothing to do: what the machine's other
+ *   work costs whoever is to run.
+ */
+async function noteDelays(nodes: readonly LabNode[], idle: LoopDelay): Promise<void> {
+  const note = (name: string, value: number): void => {
+    samples.note({ name, unit: "ms", system: "ztunnel" }, { value, stealShare: 0 });
+  };
+  const at = `at ${ECHOES.perSecond} messages/s`;
   for (const [i, node] of nodes.entries()) {
     const text = await node.metrics();
     for (const [quantile, share] of [
       ["0.99", "p99"],
       ["0.999", "p99.9"],
-    ]) {
+    ] as const) {
       const line = `data_thread_event_loop_delay_seconds{thread="0",quantile="${quantile}"} `;
       const value = Number(text.split(line)[1]?.split("\n")[0]) * 1e3;
-      const name = `event-loop delay of a data thread at ${ECHOES.perSecond} messages/s, ${share}, ${i === 0 ? "client" : "server"}'s proxy`;
-      samples.note({ name, unit: "ms", system: "ztunnel" }, { value, stealShare: 0 });
+      const side = i === 0 ? "client" : "server";
+      note(`event-loop delay of a data thread ${at}, ${share}, ${side}'s proxy`, value);
     }
   }
+  note(`event-loop delay of a process that does nothing ${at}, p99`, idle.p99Ms);
+  note(`event-loop delay of a process that does nothing ${at}, p99.9`, idle.p999Ms);
 }
 
 function bigMesh(revision: string): ReturnType<typeof asUpdate>[] {
