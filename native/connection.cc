@@ -11,8 +11,6 @@
 namespace ztunnel {
 namespace {
 
-// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose kernel headers clash with <netinet/in.h>.
-constexpr int kOriginalDestination = 80;
 // The kernel cuts off what is longer.
 constexpr size_t kOptionBytesMax = 512;
 
@@ -45,14 +43,9 @@ napi_value OriginalDestination(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
   if (!fd) return nullptr;
-  for (int level : {SOL_IP, SOL_IPV6}) {
-    Address original;
-    if (getsockopt(*fd, level, kOriginalDestination, &original.storage, &original.length) == 0) {
-      return FromAddress(env, original);
-    }
-    if (errno == EBADF || errno == ENOTSOCK) return ThrowErrno(env, errno, "getsockopt");
-  }
-  return nullptr;
+  Address original;
+  if (AskOriginalDestination(*fd, &original)) return FromAddress(env, original);
+  return errno == EBADF || errno == ENOTSOCK ? ThrowErrno(env, errno, "getsockopt") : nullptr;
 }
 
 napi_value SocketOption(napi_env env, napi_callback_info info) {

@@ -144,7 +144,7 @@ void Reactor::DropReferences() {
 }
 
 void Reactor::WakeUp() {
-  if (failed_ != nullptr && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
+  if (untold_ != nullptr && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
 }
 
 }  // namespace ztunnel

@@ -36,7 +36,7 @@ class Reactor {
   void Close();
 
   // Return the new id, or 0 with errno; the descriptor is the reactor's on success only.
-  int32_t Listen(int fd) { return Take(fd, Connection::kListener); }
+  int32_t Listen(int fd, bool redirected);
   int32_t Connect(int fd, const Address& address);
 
   Connection* Find(int32_t id) const;
@@ -50,6 +50,8 @@ class Reactor {
   const ReactorSizes& Sizes() const { return sizes_; }
 
  private:
+  // Descriptors of one batch.
+  static constexpr int kReadyMax = 256;
   struct Slot {
     Connection* connection;
     uint16_t generation;
@@ -76,16 +78,19 @@ class Reactor {
   void Occupy(size_t end);
   void Emit(Event kind, int32_t id, int64_t a = 0, int64_t b = 0);
   void Deliver();
-  void ReportFailures();
+  void TellUntold();
+  // Decides what to wait for when JavaScript has answered, which often makes it nothing.
+  void SettleLater(Connection* connection);
 
   // reactor_connection.cc
   bool HasRoom() const;
   Connection* Add(int fd, unsigned flags);
-  int32_t Take(int fd, unsigned flags);
+  int32_t Take(int fd, unsigned flags, uint32_t interest);
   bool WantsRead(const Connection& connection) const;
   uint32_t WantedEvents(const Connection& connection) const;
   void UpdateInterest(Connection* connection);
   void LeaveSet(Connection* connection);
+  void TellSoon(Connection* connection);
   void Fail(Connection* connection, int failure, int detail = 0, const std::string& words = "");
   void Close(Connection* connection);
   void Forget(Connection* connection);
@@ -97,6 +102,7 @@ class Reactor {
   // reactor_plain.cc
   void Accept(Connection* listener);
   void FinishConnect(Connection* connection);
+  void Open(Connection* connection);
   void ReadPlain(Connection* connection);
   uint32_t WritePlain(Connection* connection, uint32_t first, uint32_t operation_count);
 
@@ -152,6 +158,9 @@ class Reactor {
   size_t read_bytes_max_ = 0;
   size_t arena_used_ = 0;
   uint32_t event_count_ = 0;
+  // Ids whose interest is looked at when the batch is over.
+  int32_t unsettled_[kReadyMax] = {};
+  int unsettled_count_ = 0;
   bool in_batch_ = false;
   bool closed_ = false;
 
@@ -159,7 +168,7 @@ class Reactor {
   uint16_t free_slot_ = 0;
   uint32_t slots_used_ = 0;
   Connection* dirty_ = nullptr;
-  Connection* failed_ = nullptr;
+  Connection* untold_ = nullptr;
 
   Owned<BIO_METHOD, BIO_meth_free> bio_method_;
   // Ciphertext just received, and whose it is; read by OpenSSL within the same call.

@@ -64,14 +64,12 @@ Connection* Reactor::Add(int fd, unsigned flags) {
   return connection;
 }
 
-int32_t Reactor::Take(int fd, unsigned flags) {
-  int status = fcntl(fd, F_GETFL);
-  if (status < 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) != 0) return 0;
+int32_t Reactor::Take(int fd, unsigned flags, uint32_t interest) {
   Connection* connection = Add(fd, flags);
   if (connection == nullptr) return 0;
   // Now, not when it is first read: it tells whether the descriptor is a socket, and ours only once.
   epoll_event event = {};
-  event.events = connection->interest = WantedEvents(*connection);
+  event.events = connection->interest = interest;
   event.data.u64 = static_cast<uint64_t>(connection->id);
   if (epoll_ctl(epoll_.Get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     int error = errno;
@@ -131,14 +129,20 @@ void Reactor::Fail(Connection* connection, int failure, int detail, const std::s
   connection->queue.Clear();
   TellPending(*connection);
   LeaveSet(connection);
-  connection->next_failed = failed_;
-  failed_ = connection;
+  TellSoon(connection);
+}
+
+void Reactor::TellSoon(Connection* connection) {
+  // It is there already.
+  if (connection->Is(Connection::kAnswered)) return;
+  connection->next_untold = untold_;
+  untold_ = connection;
 }
 
 // Frees everything but the descriptor.
 void Reactor::Forget(Connection* connection) {
-  if (connection->Is(Connection::kFailed)) {
-    Unlink(&failed_, connection, &Connection::next_failed);
+  if (connection->Is(Connection::kFailed | Connection::kAnswered)) {
+    Unlink(&untold_, connection, &Connection::next_untold);
   }
   if (connection->Is(Connection::kDirty)) Unlink(&dirty_, connection, &Connection::next_dirty);
   if (receiver_ == connection) receiver_ = nullptr;

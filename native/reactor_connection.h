@@ -15,6 +15,8 @@ enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert, kAbandon };
 enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
 
 constexpr size_t kHeadroomBytes = 16;
+// Of the peer, then of the original destination, where ACCEPT points to.
+constexpr size_t kAddressBytes = 20;
 // Longest plaintext of a TLS record.
 constexpr size_t kRecordBytes = 16 << 10;
 // Longest record with all that TLS 1.2 may add (RFC 5246 section 6.2.3).
@@ -41,6 +43,10 @@ struct Connection {
     kFailed = 512,
     kInSet = 1024,
     kDirty = 2048,
+    // The peer had answered when connect() returned; OPEN is about to be told.
+    kAnswered = 4096,
+    // A listener whose connections were redirected here.
+    kRedirected = 8192,
   };
   bool Is(unsigned any) const { return (flags & any) != 0; }
 
@@ -62,7 +68,7 @@ struct Connection {
   int32_t failure = 0;
   int32_t failure_detail = 0;
   Block<char> words;
-  Connection* next_failed = nullptr;
+  Connection* next_untold = nullptr;
 };
 
 }  // namespace ztunnel

@@ -7,7 +7,6 @@
 namespace ztunnel {
 namespace {
 
-constexpr int kReadyMax = 256;
 // Two full TLS records, however many share the limit of a batch.
 constexpr size_t kSharedReadBytesMin = 32 << 10;
 // In a row, before libuv looks after what runs once per turn of its loop.
@@ -25,10 +24,11 @@ void Reactor::RunBatches() {
     RunBatch(0);
     return;
   }
-  for (int batch = 0, timeout_ms = -1; batch < kBatchesMax && timeout_ms != 0; ++batch) {
+  for (int batch = 0; batch < kBatchesMax; ++batch) {
     uv_update_time(loop_);
-    timeout_ms = failed_ == nullptr ? uv_backend_timeout(loop_) : 0;
-    if (RunBatch(timeout_ms) || closed_) break;
+    const bool has_told = untold_ == nullptr;
+    const int timeout_ms = has_told ? uv_backend_timeout(loop_) : 0;
+    if (RunBatch(timeout_ms) || closed_ || (has_told && timeout_ms == 0)) break;
   }
   if (!closed_) uv_idle_start(&idle_, [](uv_idle_t*) {});
 }
@@ -47,12 +47,16 @@ bool Reactor::RunBatch(int timeout_ms) {
       Dispatch(ready[i]);
     }
   }
-  if (!closed_) ReportFailures();
+  if (!closed_) TellUntold();
   if (!closed_) Deliver();
+  for (int i = 0; i < unsettled_count_ && !closed_; ++i) {
+    if (Connection* connection = Find(unsettled_[i])) UpdateInterest(connection);
+  }
+  unsettled_count_ = 0;
   in_batch_ = false;
   if (closed_) {
     DropReferences();
-  } else {
+  } else if (environment_->waiting != this) {
     WakeUp();
   }
   return libuv_is_ready;
@@ -84,7 +88,12 @@ void Reactor::Dispatch(const epoll_event& ready) {
       connection->flags |= Connection::kHungUp;
     }
   }
-  UpdateInterest(connection);
+  SettleLater(connection);
+}
+
+void Reactor::SettleLater(Connection* connection) {
+  if (unsettled_count_ == kReadyMax) return UpdateInterest(connection);
+  unsettled_[unsettled_count_++] = connection->id;
 }
 
 void Reactor::Reserve(size_t arena_bytes) {
@@ -141,15 +150,20 @@ void Reactor::Deliver() {
   napi_close_handle_scope(env, scope);
 }
 
-void Reactor::ReportFailures() {
-  while (failed_ != nullptr) {
+void Reactor::TellUntold() {
+  while (untold_ != nullptr) {
     Reserve(0);
     // Reserve may have told JavaScript, which may have closed it.
-    Connection* connection = failed_;
+    Connection* connection = untold_;
     if (connection == nullptr) return;
-    failed_ = connection->next_failed;
-    connection->next_failed = nullptr;
-    Emit(kError, connection->id, connection->failure, connection->failure_detail);
+    untold_ = connection->next_untold;
+    connection->next_untold = nullptr;
+    connection->flags &= static_cast<uint16_t>(~Connection::kAnswered);
+    if (connection->Is(Connection::kFailed)) {
+      Emit(kError, connection->id, connection->failure, connection->failure_detail);
+    } else {
+      Open(connection);
+    }
   }
 }
 

@@ -82,7 +82,9 @@ napi_value Taken(napi_env env, int32_t id, const char* syscall, int fd) {
 
 napi_value Listen(const Call& call) {
   std::optional<int> fd = RequireFd(call.env, call.values[0], "fd");
-  return fd ? Taken(call.env, call.reactor.Listen(*fd), "epoll_ctl", *fd) : nullptr;
+  std::optional<bool> redirected = ReadFlag(call.env, call.values[1], "redirected");
+  if (!fd || Pending(call.env)) return nullptr;
+  return Taken(call.env, call.reactor.Listen(*fd, redirected.value_or(false)), "epoll_ctl", *fd);
 }
 
 napi_value Connect(const Call& call) {

@@ -1,8 +1,12 @@
 // Plain TCP: accept, connect, read, write.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "reactor.h"
 
@@ -19,18 +23,37 @@ bool IsOfOneConnection(int error) {
   return std::find(std::begin(kErrors), std::end(kErrors), error) != std::end(kErrors);
 }
 
+bool BecomeNonBlocking(int fd) {
+  const int status = fcntl(fd, F_GETFL);
+  return status >= 0 && ((status & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) == 0);
+}
+
+// Length of the IP (0: unknown), a free byte, the port in network order, the IP; mapped ones as IPv4.
+void WriteAddress(uint8_t* into, const Address& address) {
+  const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address.storage);
+  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
+  const bool is_v6 = address.storage.ss_family == AF_INET6;
+  const bool is_long = is_v6 && !IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr);
+  into[0] = is_long ? 16 : address.storage.ss_family == AF_UNSPEC ? 0 : 4;
+  memcpy(into + 2, &v4->sin_port, sizeof(v4->sin_port));
+  const void* bytes = is_v6 ? v6->sin6_addr.s6_addr + (is_long ? 0 : 12)
+                            : reinterpret_cast<const uint8_t*>(&v4->sin_addr);
+  memcpy(into + 4, bytes, into[0]);
+}
+
 }  // namespace
 
 void Reactor::Accept(Connection* listener) {
   const int32_t id = listener->id;
   for (size_t i = 0; i < sizes_.accepts_per_turn; ++i) {
-    Reserve(0);
+    Reserve(2 * kAddressBytes);
     listener = Find(id);
     if (listener == nullptr || listener->Is(Connection::kPaused)) return;
     // Without a place for it, a connection stays in the kernel's queue.
     int fd = -1;
     errno = EMFILE;
-    if (HasRoom()) fd = accept4(listener->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    Address peer, original;
+    if (HasRoom()) fd = accept4(listener->fd, peer.Raw(), &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && errno == EAGAIN) return;
     if (fd < 0 && IsOfOneConnection(errno)) continue;
     Connection* accepted = fd < 0 ? nullptr : Add(fd, 0);
@@ -44,25 +67,52 @@ void Reactor::Accept(Connection* listener) {
       Emit(kError, id, error);
       return;
     }
-    Emit(kAccept, id, accepted->id);
+    if (listener->Is(Connection::kRedirected)) AskOriginalDestination(fd, &original);
+    WriteAddress(arena_ + arena_used_, peer);
+    WriteAddress(arena_ + arena_used_ + kAddressBytes, original);
+    Emit(kAccept, id, accepted->id, static_cast<int64_t>(arena_used_));
+    Occupy(arena_used_ + 2 * kAddressBytes);
   }
+}
+
+int32_t Reactor::Listen(int fd, bool redirected) {
+  constexpr unsigned kFlags = Connection::kListener;
+  if (!BecomeNonBlocking(fd)) return 0;
+  return Take(fd, redirected ? kFlags | Connection::kRedirected : kFlags, EPOLLIN);
 }
 
 int32_t Reactor::Connect(int fd, const Address& address) {
   const auto* raw = reinterpret_cast<const sockaddr*>(&address.storage);
-  int32_t id = Take(fd, Connection::kConnecting);
-  if (id == 0) return 0;
-  if (connect(fd, raw, address.length) != 0 && errno != EINPROGRESS && errno != EINTR) {
-    Fail(Find(id), errno);
+  if (!HasRoom()) errno = EMFILE;
+  if (!HasRoom() || !BecomeNonBlocking(fd)) return 0;
+  const bool refused =
+      connect(fd, raw, address.length) != 0 && errno != EINPROGRESS && errno != EINTR;
+  const int error = errno;
+  // A peer on this machine has answered within connect().
+  pollfd answer = {fd, POLLOUT, 0};
+  const bool answered = !refused && poll(&answer, 1, 0) == 1 && answer.revents == POLLOUT;
+  const int32_t id = Take(fd, Connection::kConnecting, answered ? EPOLLIN : EPOLLOUT);
+  Connection* connection = Find(id);
+  if (connection == nullptr) return 0;
+  if (refused) Fail(connection, error);
+  if (answered) {
+    TellSoon(connection);
+    connection->flags |= Connection::kAnswered;
   }
   return id;
 }
 
 void Reactor::FinishConnect(Connection* connection) {
+  // Told at the end of this batch.
+  if (connection->Is(Connection::kAnswered)) return;
   int error = 0;
   socklen_t length = sizeof(error);
   if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
   if (error != 0) return Fail(connection, error);
+  Open(connection);
+}
+
+void Reactor::Open(Connection* connection) {
   connection->flags &= static_cast<uint16_t>(~Connection::kConnecting);
   if (connection->ssl == nullptr) {
     Emit(kOpen, connection->id);
@@ -71,7 +121,7 @@ void Reactor::FinishConnect(Connection* connection) {
     FlushTunnel(connection);
   }
   FinishEnding(connection);
-  UpdateInterest(connection);
+  SettleLater(connection);
 }
 
 void Reactor::ReadPlain(Connection* connection) {

@@ -6,13 +6,14 @@ import { closeSync } from "node:fs";
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
-import { OPERATION } from "../net/reactor.ts";
+import { ADDRESS_BYTES, OPERATION } from "../net/reactor.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { invariant } from "../runtime/invariant.ts";
 import type { BatchLoop, Watcher } from "./batch-loop.ts";
 import { BatchSocket } from "./batch-socket.ts";
 import type { Listener, ListenOptions, SocketEnd } from "./engine.ts";
-import { EngineError, errnoOf, systemError, systemErrorText } from "./engine-error.ts";
-import { connectionOptions, toSocketAddress } from "./native-options.ts";
+import { EngineError, systemError, systemErrorText } from "./engine-error.ts";
+import { addressAt, connectionOptions, toSocketAddress } from "./native-options.ts";
 import type { OpenThings } from "./open-things.ts";
 
 /** Out of descriptors, the queue would make the loop spin; one closes within this time or not. */
@@ -80,7 +81,7 @@ export class BatchListener implements Listener, Watcher {
     if (this.#isClosed) return;
     this.#accepted = accepted;
     this.#failed = failed;
-    this.#id = this.#deps.loop.reactor.listen(this.#fd);
+    this.#id = this.#deps.loop.reactor.listen(this.#fd, this.#asksOriginalDestination);
     this.#deps.loop.watch(this);
   }
 
@@ -102,22 +103,14 @@ export class BatchListener implements Listener, Watcher {
     this.close();
   }
 
-  accepted(connectionId: number): void {
-    const { native, loop } = this.#deps;
-    let end: BatchSocket;
-    try {
-      const fd = loop.reactor.fdOf(connectionId);
-      const original = this.#asksOriginalDestination ? native.originalDestination(fd) : undefined;
-      end = new BatchSocket(this.#deps, connectionId, {
-        peer: toSocketAddress(native.peerAddress(fd)),
-        originalDestination: original && toSocketAddress(original),
-      });
-    } catch (error) {
-      loop.push(OPERATION.CLOSE, connectionId, 0, 0);
-      // It was reset before it was looked at: nobody waits for it.
-      if (errnoOf(error) === "ENOTCONN") return;
-      throw error;
-    }
+  accepted(connectionId: number, addresses: number): void {
+    const { arena } = this.#deps.loop;
+    const peer = addressAt(arena, addresses);
+    invariant(peer !== undefined, "the kernel names the peer of what it accepts");
+    const end = new BatchSocket(this.#deps, connectionId, {
+      peer,
+      originalDestination: addressAt(arena, addresses + ADDRESS_BYTES),
+    });
     try {
       this.#accepted(end);
     } catch (error) {

@@ -20,7 +20,8 @@ import { invariant } from "../runtime/invariant.ts";
 export interface Watcher {
   /** Of the reactor; constant while watched. */
   readonly id: number;
-  accepted(connectionId: number): void;
+  /** @param addresses offset in the arena of the peer's and the original destination, during the call. */
+  accepted(connectionId: number, addresses: number): void;
   /** Connected, or secured when the connection is a tunnel. */
   opened(): void;
   /** Bytes in the arena, valid during the call. */
@@ -251,7 +252,7 @@ export class BatchLoop {
           watcher.drained();
           break;
         case EVENT.ACCEPT:
-          watcher.accepted(a);
+          watcher.accepted(a, b);
           break;
         case EVENT.OPEN:
           watcher.opened();

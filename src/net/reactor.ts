@@ -13,7 +13,10 @@ import { createRequire } from "node:module";
 
 /** The first number of an event. */
 export const EVENT = {
-  /** On a listener. a: id of the new connection, which is not read until it has credit. */
+  /**
+   * On a listener. a: id of the new connection, which is not read until it has credit; b: offset in
+   * the arena of two addresses of {@link ADDRESS_BYTES}, the peer's and the original destination.
+   */
   ACCEPT: 1,
   /**
    * Connected; for a tunnel: the handshake is done and the peer's chain is trusted. A connection
@@ -66,6 +69,9 @@ export const TLS_FAILURE = {
 
 /** Bytes in front of each plain read that are free for a frame header. */
 export const HEADROOM_BYTES = 16;
+
+/** Length of the IP (4 or 16, 0 for no address), a free byte, the port, the IP; network order. */
+export const ADDRESS_BYTES = 20;
 
 /** Limits and sizes; all memory below is taken once, the pages when first touched. */
 export interface ReactorOptions {
@@ -139,8 +145,12 @@ export interface Reactor {
    * 32 KiB and at most `plainReadBytes` or `cipherReadBytes`. At first `arenaBytes`.
    */
   readonly credit: Int32Array;
-  /** Takes a listening socket. Connections inherit its options, TCP_NODELAY and keep-alive too. */
-  listen(fd: number): number;
+  /**
+   * Takes a listening socket. Connections inherit its options, TCP_NODELAY and keep-alive too.
+   *
+   * @param redirected whether to ask where connections were going; left out: no.
+   */
+  listen(fd: number, redirected?: boolean): number;
   /**
    * Takes an unconnected socket and connects it: OPEN or ERROR follows.
    *

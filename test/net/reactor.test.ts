@@ -5,8 +5,10 @@ import { performance } from "node:perf_hooks";
 import { after, afterEach, beforeEach, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
+import { addressAt } from "../../src/engine/native-options.ts";
 import { native } from "../../src/net/native.ts";
 import {
+  ADDRESS_BYTES,
   createReactor,
   EVENT,
   HEADROOM_BYTES,
@@ -39,7 +41,11 @@ describe("connections", () => {
       const listener = lab.listen(ip);
       const near = lab.connect(listener.port, ip);
       await lab.expect(near, "OPEN");
-      const far = (await lab.expect(listener.id, "ACCEPT")).a;
+      const accepted = await lab.expect(listener.id, "ACCEPT");
+      const far = accepted.a;
+      const { port } = native.localAddress(lab.reactor.fdOf(near));
+      assert.deepEqual(addressAt(accepted.bytes, 0), { ip, port });
+      assert.equal(addressAt(accepted.bytes, ADDRESS_BYTES), undefined);
       lab.allow(near);
       lab.allow(far);
       lab.write(near, "ping");

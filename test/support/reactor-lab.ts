@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { native } from "../../src/net/native.ts";
 import {
+  ADDRESS_BYTES,
   createReactor,
   EVENT,
   OPERATION,
@@ -22,7 +23,7 @@ export interface SeenEvent {
   readonly id: number;
   readonly a: number;
   readonly b: number;
-  /** Of DATA: a copy. */
+  /** Of DATA and ACCEPT: a copy. */
   readonly bytes: Uint8Array;
   /** Of ERROR. */
   readonly text: string;
@@ -178,7 +179,9 @@ export class ReactorLab {
       const [number = 0, id = 0, a = 0, b = 0] = events.subarray(at, at + 4);
       const kind = NAMES.get(number);
       assert(kind !== undefined, `event kind ${number}`);
-      const bytes = kind === "DATA" ? arena.slice(a, a + b) : new Uint8Array();
+      const [start, length] =
+        kind === "DATA" ? [a, b] : kind === "ACCEPT" ? [b, 2 * ADDRESS_BYTES] : [0, 0];
+      const bytes = arena.slice(start, start + length);
       const text = kind === "ERROR" ? this.reactor.errorText(id) : "";
       const event: SeenEvent = { kind, id, a, b, bytes, text };
       this.during(event);
