@@ -38,6 +38,8 @@ class Reactor {
   // Return the new id, or 0 with errno; the descriptor is the reactor's on success only.
   int32_t Listen(int fd, bool redirected);
   int32_t Connect(int fd, const Address& address);
+  // Two connections to each other. Returns false with errno.
+  bool Pair(int32_t (&ids)[2]);
 
   Connection* Find(int32_t id) const;
   // Returns false when OpenSSL refuses; its errors tell why.

@@ -94,6 +94,17 @@ napi_value Connect(const Call& call) {
   return Taken(call.env, call.reactor.Connect(*fd, *address), "connect", *fd);
 }
 
+napi_value Pair(const Call& call) {
+  int32_t ids[2];
+  if (!call.reactor.Pair(ids)) return ThrowErrno(call.env, errno, "socketpair");
+  napi_value result = nullptr;
+  if (napi_create_array_with_length(call.env, 2, &result) != napi_ok) return nullptr;
+  for (uint32_t i = 0; i < 2; ++i) {
+    napi_set_element(call.env, result, i, FromInteger(call.env, ids[i]));
+  }
+  return result;
+}
+
 napi_value FdOf(const Call& call) { return FromInteger(call.env, call.connection->fd); }
 
 napi_value MakeContext(const Call& call) {
@@ -179,6 +190,7 @@ napi_value CloseReactor(napi_env env, napi_callback_info info) {
 constexpr Method kMethods[] = {
     {"listen", Run<Listen, false>},
     {"connect", Run<Connect, false>},
+    {"pair", Run<Pair, false>},
     {"fdOf", Run<FdOf, true>},
     {"makeContext", Run<MakeContext, false>},
     {"startTls", Run<StartTls, true>},

@@ -9,6 +9,7 @@ import type {
   DialTunnelOptions,
   HeaderFields,
   TunnelAnswer,
+  TunnelOptions,
   TunnelSettings,
 } from "./engine.ts";
 import { type EngineError, systemError } from "./engine-error.ts";
@@ -26,7 +27,7 @@ export class BatchClientTunnel implements ClientTunnel {
   private constructor(
     deps: BatchTunnelDeps,
     id: number,
-    options: DialTunnelOptions,
+    options: TunnelOptions,
     settle: {
       readonly resolve: (tunnel: BatchClientTunnel) => void;
       readonly reject: (error: EngineError) => void;
@@ -62,16 +63,29 @@ export class BatchClientTunnel implements ClientTunnel {
   ): Promise<BatchClientTunnel> {
     return new Promise((resolve, reject) => {
       new BatchConnect(deps, options.connect, {
-        connected: (id) => {
-          try {
-            new BatchClientTunnel(deps, id, options, { resolve, reject });
-          } catch (error) {
-            deps.loop.push(OPERATION.CLOSE, id, 0, 0);
-            reject(systemError(error));
-          }
-        },
+        connected: (id) => resolve(BatchClientTunnel.begin(deps, id, options)),
         failed: reject,
       });
+    });
+  }
+
+  /**
+   * Takes an open connection of the reactor.
+   *
+   * @throws EngineError of the handshake or the peer's identity.
+   */
+  static begin(
+    deps: BatchTunnelDeps,
+    id: number,
+    options: TunnelOptions,
+  ): Promise<BatchClientTunnel> {
+    return new Promise((resolve, reject) => {
+      try {
+        new BatchClientTunnel(deps, id, options, { resolve, reject });
+      } catch (error) {
+        deps.loop.push(OPERATION.CLOSE, id, 0, 0);
+        reject(systemError(error));
+      }
     });
   }
 

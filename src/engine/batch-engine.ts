@@ -4,6 +4,7 @@
  * A connection is a number of the reactor and one small record. Bytes lie in one arena and are
  * written in the turn that read them; nothing is copied on the common path.
  */
+import type { IpAddress } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
 import type { ReactorOptions } from "../net/reactor.ts";
@@ -31,7 +32,9 @@ import type {
   RelayOutcome,
   ServerTunnel,
   SocketEnd,
+  TunnelOptions,
 } from "./engine.ts";
+import { systemError } from "./engine-error.ts";
 import { HalfClosedRelays } from "./half-closed-relays.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
 import { SourcePorts } from "./source-ports.ts";
@@ -130,6 +133,25 @@ export class BatchEngine implements Engine {
     return BatchClientTunnel.dial(this.#deps, options);
   }
 
+  /**
+   * TLS works on connections of the reactor, so the stream is relayed to one end of a pair of them,
+   * and the tunnel begins at the other.
+   */
+  nestTunnel(outer: End, options: TunnelOptions, released: () => void): Promise<ClientTunnel> {
+    let ids: readonly [number, number];
+    try {
+      ids = this.#deps.loop.reactor.pair();
+    } catch (error) {
+      outer.close();
+      this.#deps.loop.later(released);
+      return Promise.reject(systemError(error));
+    }
+    const [inner, carrier] = ids;
+    const end = connectedEnd(this.#deps, carrier, NOWHERE);
+    new BatchRelay(this.#deps, end, endOf(outer), released);
+    return BatchClientTunnel.begin(this.#deps, inner, options);
+  }
+
   acceptTunnel(end: SocketEnd, options: AcceptTunnelOptions): ServerTunnel {
     invariant(end instanceof BatchSocket, "an end belongs to the engine that made it");
     return new BatchServerTunnel(this.#deps, end, options);
@@ -142,6 +164,9 @@ export class BatchEngine implements Engine {
     loop.destroy();
   }
 }
+
+/** Where one end of a pair is connected to. */
+const NOWHERE: SocketAddress = { ip: "0.0.0.0" as IpAddress, port: 0 };
 
 function connectedEnd(deps: BatchSocketDeps, id: number, remote: SocketAddress): BatchSocket {
   return new BatchSocket(deps, id, { peer: remote, originalDestination: remote });

@@ -179,10 +179,14 @@ export interface TlsOptions {
 /** Header fields of a CONNECT beside its pseudo-headers, lower-case names, in wire order. */
 export type HeaderFields = readonly (readonly [name: string, value: string])[];
 
-export interface DialTunnelOptions {
-  readonly connect: ConnectOptions;
+/** Of an outgoing one, however it is carried. */
+export interface TunnelOptions {
   readonly tls: TlsOptions;
   readonly settings: TunnelSettings;
+}
+
+export interface DialTunnelOptions extends TunnelOptions {
+  readonly connect: ConnectOptions;
 }
 
 /** An outgoing HBONE connection that may carry many streams. */
@@ -260,6 +264,14 @@ export interface Engine {
   relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay;
   /** @throws EngineError of the connect, the handshake or the peer's identity. */
   dialTunnel(options: DialTunnelOptions): Promise<ClientTunnel>;
+  /**
+   * Opens a tunnel inside of a stream of another one, to whoever is behind that one's peer. Takes the
+   * stream's end.
+   *
+   * @param released called once, when the stream has ended.
+   * @throws EngineError of the handshake or the peer's identity.
+   */
+  nestTunnel(outer: End, options: TunnelOptions, released: () => void): Promise<ClientTunnel>;
   /** Takes the end. */
   acceptTunnel(end: SocketEnd, options: AcceptTunnelOptions): ServerTunnel;
   /** Ends whatever is left at once. Idempotent. */

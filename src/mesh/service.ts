@@ -5,6 +5,7 @@
  */
 import type { Cidr } from "./cidr.ts";
 import type { GatewayAddress, NetworkAddress } from "./gateway-address.ts";
+import { type Identity, parseSpiffeId } from "./identity.ts";
 import type { LoadBalancingScope } from "./load-balancing-scope.ts";
 import type { PortMap } from "./workload.ts";
 
@@ -46,6 +47,11 @@ export interface Service {
   readonly ipFamilies: IpFamilies;
   readonly canonical: boolean;
   readonly visibility: Visibility;
+}
+
+/** What its peers may prove to be; names that are no SPIFFE identity can't be proven. */
+export function serviceIdentities({ subjectAltNames }: Service): readonly Identity[] {
+  return subjectAltNames.map(parseSpiffeId).filter((identity) => identity !== undefined);
 }
 
 /** `namespace/hostname`, the xDS name of the service. */

@@ -157,6 +157,8 @@ export interface Reactor {
    * @param ip of the socket's family, or ERROR `EAFNOSUPPORT` follows.
    */
   connect(fd: number, ip: string, port: number): number;
+  /** Makes two connections to each other, which are open. @throws an error of the system. */
+  pair(): readonly [number, number];
   /** For questions to the kernel; the descriptor stays the reactor's. */
   fdOf(id: number): number;
   /** Makes a tunnel of a plain connection that nothing was written to. */

@@ -20,13 +20,21 @@ export interface ConnectionSummary {
   /** Outbound: the address dialled. Inbound: the host name asked for, when one was named. */
   readonly originalDestination: SocketAddress | string | undefined;
   readonly actualDestination: SocketAddress;
-  readonly protocol: "HBONE" | "TCP";
+  readonly protocol: "HBONE" | "TCP" | "DOUBLEHBONE";
 }
 
 /** The connections of one workload. */
 export interface LiveConnections {
   readonly inbound: readonly ConnectionSummary[];
   readonly outbound: readonly ConnectionSummary[];
+}
+
+/** Who answered from behind a network gateway, where the mesh of this network does not reach. */
+export interface FarDestination {
+  /** What it says of itself. */
+  readonly baggage: Baggage | undefined;
+  /** What it proved to be. */
+  readonly identity: Identity | undefined;
 }
 
 /** Who talks to whom, as known when a connection is opened. */
@@ -44,6 +52,8 @@ export interface ConnectionDescription extends Omit<ConnectionSummary, "protocol
   readonly hboneAuthority: string | undefined;
   readonly destinationService: Service | undefined;
   readonly destinationWorkload: Workload | undefined;
+  /** Takes the place of the workload, which is the network gateway then. */
+  readonly far: FarDestination | undefined;
   readonly mutualTls: boolean;
 }
 
@@ -100,8 +110,8 @@ export class ConnectionReporter {
   }
 
   #partiesOf(connection: ConnectionDescription): Parties {
-    const { sourceWorkload, destinationWorkload } = connection;
-    if (sourceWorkload === undefined || destinationWorkload === undefined) {
+    const { sourceWorkload, destinationWorkload, far } = connection;
+    if (sourceWorkload === undefined || destinationWorkload === undefined || far !== undefined) {
       return describeParties(connection);
     }
     let bySource = this.#parties.get(sourceWorkload);
@@ -160,8 +170,10 @@ export class ConnectionReport {
   }
 
   get summary(): ConnectionSummary {
-    const { source, originalDestination, actualDestination, hboneAuthority } = this.#description;
-    const protocol = hboneAuthority === undefined ? "TCP" : "HBONE";
+    const { source, originalDestination, actualDestination, hboneAuthority, far } =
+      this.#description;
+    const tunnel = far === undefined ? "HBONE" : "DOUBLEHBONE";
+    const protocol = hboneAuthority === undefined ? "TCP" : tunnel;
     return { source, originalDestination, actualDestination, protocol };
   }
 
@@ -237,20 +249,20 @@ function isBetween(parties: Parties, connection: ConnectionDescription): boolean
 
 function describeParties(connection: ConnectionDescription): Parties {
   const { reporter, sourceIdentity, destinationService, mutualTls } = connection;
-  const { sourceWorkload, sourceBaggage, destinationWorkload } = connection;
+  const { sourceWorkload, sourceBaggage, destinationWorkload, far } = connection;
   const source = fieldsOf([
     ["src.workload", sourceWorkload?.name ?? baggageName(sourceBaggage)],
     ["src.namespace", sourceWorkload?.namespace ?? sourceBaggage?.namespace],
     ["src.identity", mutualTls ? spiffe(sourceIdentity) : undefined],
     ["src.cluster", sourceWorkload?.clusterId ?? sourceBaggage?.clusterId],
   ]);
-  const provesIdentity = mutualTls && destinationWorkload !== undefined;
+  const owner = far === undefined ? destinationWorkload : far.baggage;
   const destination = fieldsOf([
     ["dst.service", destinationService?.hostname],
-    ["dst.workload", destinationWorkload?.name],
-    ["dst.namespace", destinationWorkload?.namespace],
-    ["dst.identity", provesIdentity ? spiffe(workloadIdentity(destinationWorkload)) : undefined],
-    ["dst.cluster", destinationWorkload?.clusterId],
+    ["dst.workload", far === undefined ? destinationWorkload?.name : baggageName(far.baggage)],
+    ["dst.namespace", owner?.namespace],
+    ["dst.identity", mutualTls ? destinationPrincipal(connection) : undefined],
+    ["dst.cluster", owner?.clusterId],
     ["direction", reporter === "source" ? "outbound" : "inbound"],
   ]);
   return {
@@ -277,7 +289,9 @@ function fieldsOf(
 
 /** In the order of {@link TRAFFIC_LABELS}; missing or empty is `unknown`. */
 function trafficLabels(connection: ConnectionDescription): readonly string[] {
-  const { sourceWorkload, destinationWorkload, destinationService: service } = connection;
+  const { sourceWorkload, destinationWorkload, destinationService: service, far } = connection;
+  const destination = far === undefined ? destinationWorkload : far.baggage;
+  const destinationLocality = far === undefined ? destinationWorkload?.locality : far.baggage;
   const source = sourceWorkload ?? connection.sourceBaggage;
   const locality = sourceWorkload?.locality ?? connection.sourceBaggage;
   const labels = [
@@ -294,23 +308,29 @@ function trafficLabels(connection: ConnectionDescription): readonly string[] {
     service?.hostname,
     service?.namespace,
     service?.name,
-    destinationWorkload?.workloadName,
-    destinationWorkload?.canonicalName,
-    destinationWorkload?.canonicalRevision,
-    destinationWorkload?.namespace,
-    destinationWorkload && formatSpiffeId(workloadIdentity(destinationWorkload)),
-    destinationWorkload?.canonicalName,
-    destinationWorkload?.canonicalRevision,
-    destinationWorkload?.clusterId,
+    destination?.workloadName,
+    destination?.canonicalName,
+    destination?.canonicalRevision,
+    destination?.namespace,
+    destinationPrincipal(connection),
+    far === undefined ? destination?.canonicalName : destination?.workloadName,
+    destination?.canonicalRevision,
+    destination?.clusterId,
     "tcp",
     "-",
     connection.mutualTls ? "mutual_tls" : undefined,
     locality?.region,
     locality?.zone,
-    destinationWorkload?.locality.region,
-    destinationWorkload?.locality.zone,
+    destinationLocality?.region,
+    destinationLocality?.zone,
   ];
   return labels.map((value) => value || "unknown");
+}
+
+function destinationPrincipal(connection: ConnectionDescription): string | undefined {
+  const { destinationWorkload, far } = connection;
+  if (far !== undefined) return spiffe(far.identity);
+  return destinationWorkload && formatSpiffeId(workloadIdentity(destinationWorkload));
 }
 
 function baggageName(baggage: Baggage | undefined): string | undefined {

@@ -87,6 +87,7 @@ export class InboundPassthrough implements ConnectionOwner {
           undefined,
         ),
         destinationWorkload: workload,
+        far: undefined,
         mutualTls: false,
       },
       startedAt,

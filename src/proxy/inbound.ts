@@ -352,6 +352,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
       hboneAuthority: target.authority,
       destinationService: target.service,
       destinationWorkload: workload,
+      far: undefined,
       mutualTls: true,
     };
   }

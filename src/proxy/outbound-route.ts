@@ -3,26 +3,32 @@
  * decision with its reason.
  *
  * Only the destination's waypoint counts, never the source's, and the node does not matter: a pod on
- * the same node is reached like any other. Workloads of other networks are refused here; they need a
- * network gateway.
+ * the same node is reached like any other. Workloads of other networks are reached as part of a
+ * service and through a network gateway.
  *
  * @see spec data-path 2.2 and 2.8.
  */
 import type { GatewayAddress } from "../mesh/gateway-address.ts";
 import type { Identity } from "../mesh/identity.ts";
 import { type IpAddress, isLoopback } from "../mesh/ip-address.ts";
-import type { Service } from "../mesh/service.ts";
-import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import { type Service, serviceIdentities } from "../mesh/service.ts";
+import { formatHostPort, formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { findUpstream, type Upstream } from "../state/upstream.ts";
-import { chooseServiceWaypoint, findWaypoint, isOwnWaypoint } from "../state/waypoint.ts";
+import {
+  chooseServiceWaypoint,
+  findNetworkGateway,
+  findWaypoint,
+  isOwnWaypoint,
+} from "../state/waypoint.ts";
 import {
   noHealthyUpstreamError,
   noServiceError,
   type ProxyError,
   selfCallError,
+  unknownGatewayError,
   unknownWaypointError,
   unroutableError,
 } from "./proxy-error.ts";
@@ -47,10 +53,8 @@ export interface HboneRoute {
   readonly kind: "hbone";
   /** The destination's HBONE port, or the waypoint's. */
   readonly remote: SocketAddress;
-  /** {@link hboneAddress} as text. */
+  /** Where the tunnel's far end is to connect: `ip:port`, in another network `host:port`. */
   readonly authority: string;
-  /** Where the tunnel's far end is to connect. */
-  readonly hboneAddress: SocketAddress;
   /** Whom the peer may prove to be. */
   readonly expected: readonly Identity[];
   /** The one that the tunnel ends at: the destination or its waypoint. */
@@ -58,8 +62,17 @@ export interface HboneRoute {
   /** The one that was asked for, also behind a waypoint. */
   readonly service: Service | undefined;
   /** Whether {@link workload} is what was asked for, or stands before it. */
-  readonly hop: "destination" | "waypoint";
+  readonly hop: "destination" | "waypoint" | "network gateway";
+  /** What is to be reached through the network gateway, by a tunnel inside of this one. */
+  readonly beyond: BeyondGateway | undefined;
   readonly reason: string;
+}
+
+/** An endpoint, or a waypoint, of another network. */
+export interface BeyondGateway {
+  readonly workload: Workload;
+  /** Whom the peer there may prove to be; nobody, where the mesh names none. */
+  readonly expected: readonly Identity[];
 }
 
 /** All is chosen but the address of a workload that is known by its host name only. */
@@ -104,7 +117,13 @@ export function chooseOutboundRoute(
   const addressed = findAddressedService(state, query);
   const serviceWaypoint = addressed && chooseServiceWaypoint(addressed, random);
   if (addressed !== undefined && serviceWaypoint !== undefined) {
-    return routeToWaypoint(state, query, serviceWaypoint, addressed, random);
+    return routeToWaypoint(
+      state,
+      query,
+      serviceWaypoint,
+      { service: addressed, addressed },
+      random,
+    );
   }
 
   const lookup = findUpstream(
@@ -130,15 +149,17 @@ export function chooseOutboundRoute(
   const { upstream } = lookup;
   const { workload } = upstream;
   if (workload.network !== source.network) {
-    const error = addressed === undefined ? noServiceError(target) : unroutableError(workload);
-    return refuse(error, `workload ${workload.name} is on network ${quote(workload.network)}`);
+    return addressed === undefined
+      ? refuse(noServiceError(target), foreignReason(workload))
+      : routeBeyond(state, query, upstream, addressed, random);
   }
   if (
     addressed === undefined &&
     workload.waypoint !== undefined &&
     !isOwnWaypoint(state, workload, source, query.downstream)
   ) {
-    return routeToWaypoint(state, query, workload.waypoint, upstream.service?.service, random);
+    const service = upstream.service?.service;
+    return routeToWaypoint(state, query, workload.waypoint, { service, addressed }, random);
   }
   return atAddress(upstream, (ip) => routeDirectly(upstream, ip));
 }
@@ -155,7 +176,7 @@ function routeToWaypoint(
   state: MeshState,
   query: OutboundQuery,
   gateway: GatewayAddress,
-  service: Service | undefined,
+  { service, addressed }: Readonly<Record<"service" | "addressed", Service | undefined>>,
   random: Random,
 ): OutboundRoute {
   const { source, target, avoid } = query;
@@ -170,21 +191,54 @@ function routeToWaypoint(
   }
   const { workload, port, identities } = lookup.upstream;
   if (workload.network !== source.network) {
-    return refuse(
-      unroutableError(workload),
-      `waypoint ${workload.name} is on network ${quote(workload.network)}`,
-    );
+    return addressed === undefined
+      ? refuse(noServiceError(target), foreignReason(workload))
+      : routeBeyond(state, query, lookup.upstream, addressed, random);
   }
   return atAddress(lookup.upstream, (ip) => ({
     kind: "hbone",
     remote: { ip, port },
     authority: formatSocketAddress(target),
-    hboneAddress: target,
     expected: identities,
     workload,
     service,
     hop: "waypoint",
+    beyond: undefined,
     reason: `waypoint ${workload.name} stands before the destination`,
+  }));
+}
+
+/** The service is asked for by its name: addresses mean nothing in another network. */
+function routeBeyond(
+  state: MeshState,
+  query: OutboundQuery,
+  { workload, service: serving }: Upstream,
+  service: Service,
+  random: Random,
+): OutboundRoute {
+  const { source, target, avoid } = query;
+  const gateway = workload.networkGateway;
+  if (gateway === undefined) return refuse(unroutableError(workload), foreignReason(workload));
+  const lookup = findNetworkGateway(state, { gateway, source, target, avoid }, random);
+  switch (lookup.kind) {
+    case "missing":
+      return refuse(unknownGatewayError(lookup.name), foreignReason(workload));
+    case "unroutable":
+      return refuse(unroutableError(lookup.workload), "the network gateway has no address");
+    case "found":
+      break;
+  }
+  const { workload: hop, port, identities } = lookup.upstream;
+  return atAddress(lookup.upstream, (ip) => ({
+    kind: "hbone",
+    remote: { ip, port },
+    authority: formatHostPort(service.hostname, target.port),
+    expected: identities,
+    workload: hop,
+    service,
+    hop: "network gateway",
+    beyond: { workload, expected: serving === undefined ? [] : serviceIdentities(serving.service) },
+    reason: `${foreignReason(workload)}, behind network gateway ${hop.name}`,
   }));
 }
 
@@ -219,11 +273,11 @@ function routeDirectly(upstream: Upstream, ip: IpAddress): ResolvedRoute {
         kind: "hbone",
         remote: { ip, port: HBONE_PORT },
         authority: formatSocketAddress(destination),
-        hboneAddress: destination,
         expected: upstream.identities,
         workload,
         service,
         hop: "destination",
+        beyond: undefined,
         reason: `workload ${workload.name} speaks HBONE`,
       };
   }
@@ -247,6 +301,6 @@ function refuse(error: ProxyError, reason: string): ResolvedRoute {
 }
 
 /** A network's name may be empty. */
-function quote(network: string): string {
-  return `"${network}"`;
+function foreignReason({ name, network }: Workload): string {
+  return `workload ${name} is on network "${network}"`;
 }

@@ -51,6 +51,8 @@ interface Call {
   readonly target: SocketAddress;
   readonly source: Workload;
   readonly traceparent: string;
+  /** Monotonic milliseconds of the accept. */
+  readonly startedAt: number;
 }
 
 export class Outbound implements ConnectionOwner {
@@ -132,50 +134,76 @@ export class Outbound implements ConnectionOwner {
       await learnRoute(learn, () => routeNeeds(mesh, { source, target, network }));
       if (connection.ended) return;
     }
-    const call: Call = { connection, end, target, source, traceparent };
+    const call: Call = { connection, end, target, source, traceparent, startedAt };
     const route = await this.#choose(call, undefined);
     if (connection.ended) return;
     if (route.kind === "refuse") return refuse(route.error);
-    const report = this.#deps.reporter.opened(this.#describe(call, route), startedAt);
-    connection.opened(report);
-    await this.#relay(call, route, report);
+    await this.#relay(call, route);
   }
 
   /** Tries other endpoints while nothing was sent. */
-  async #relay(call: Call, first: OpenRoute, report: ConnectionReport): Promise<void> {
+  async #relay(call: Call, first: OpenRoute): Promise<void> {
     const { connection, end, source, traceparent } = call;
     const request = { connection, source, client: end.peer, traceparent };
     let route = first;
-    let tried: Set<string> | undefined;
-    for (;;) {
+    let report: ConnectionReport | undefined;
+    let failure: ProxyError | undefined;
+    const tried = new Set<string>();
+    for (let left = this.#options.connectRetriesMax; ; left--) {
+      // Who is behind a network gateway is known when it has answered.
+      const isFar = route.kind === "hbone" && route.beyond !== undefined;
+      if (!isFar) report = this.#report(call, this.#describe(call, route), report, failure);
       try {
-        const { end: upstream, lease } = await this.#upstreams.connect(route, request);
-        return connection.relay(this.#deps.engine, end, upstream, lease);
+        const upstream = await this.#upstreams.connect(route, request);
+        if (isFar && !connection.ended) {
+          const description = { ...this.#describe(call, route), far: upstream.far };
+          this.#report(call, description, report, failure);
+        }
+        return connection.relay(this.#deps.engine, end, upstream.end, upstream.lease);
       } catch (error) {
         if (!(error instanceof ProxyError)) throw error;
-        tried ??= new Set();
-        const next = await this.#chooseAnother(call, route, error, tried);
+        if (isFar) report = this.#report(call, this.#describe(call, route), report, failure);
+        failure = error;
+        const next = left > 0 ? await this.#chooseAnother(call, route, error, tried) : undefined;
         if (connection.ended) return;
         if (next === undefined) return connection.fail(error);
-        this.#deps.reporter.retried(report, this.#describe(call, next), error);
         route = next;
       }
     }
   }
 
+  /** @param failure of the endpoint that was reported before. */
+  #report(
+    { connection, startedAt }: Call,
+    description: ConnectionDescription,
+    before: ConnectionReport | undefined,
+    failure: ProxyError | undefined,
+  ): ConnectionReport {
+    const { reporter } = this.#deps;
+    if (before !== undefined && failure !== undefined) {
+      reporter.retried(before, description, failure);
+      return before;
+    }
+    const report = reporter.opened(description, startedAt);
+    connection.opened(report);
+    return report;
+  }
+
   /** @param tried uids of what was tried before this route; it is added. */
   async #chooseAnother(
     call: Call,
-    { workload }: OpenRoute,
+    route: OpenRoute,
     error: ProxyError,
     tried: Set<string>,
   ): Promise<OpenRoute | undefined> {
-    if (workload === undefined || !isEndpointFailure(error)) return undefined;
-    if (call.connection.ended || tried.size >= this.#options.connectRetriesMax) return undefined;
-    tried.add(workload.uid);
-    const next = await this.#choose(call, tried);
-    if (next.kind === "refuse" || next.workload === undefined) return undefined;
-    return tried.has(next.workload.uid) ? undefined : next;
+    if (route.workload === undefined || !isEndpointFailure(error)) return undefined;
+    if (call.connection.ended) return undefined;
+    tried.add(route.workload.uid);
+    const next = untried(await this.#choose(call, tried), tried);
+    if (next !== undefined || route.kind !== "hbone" || route.beyond === undefined) return next;
+    // No other gateway leads there.
+    tried.add(route.beyond.workload.uid);
+    return untried(await this.#choose(call, tried), tried);
   }
 
   async #choose(
@@ -212,6 +240,7 @@ export class Outbound implements ConnectionOwner {
       hboneAuthority: hbone ? route.authority : undefined,
       destinationService: route.service,
       destinationWorkload: route.workload,
+      far: undefined,
       mutualTls: hbone,
     };
   }
@@ -226,6 +255,12 @@ export class Outbound implements ConnectionOwner {
     const id = parseTraceparent(traceparent) ?? "";
     return this.#deps.log.target("ztunnel::state").span("outbound", [["id", { bare: id }]]);
   }
+}
+
+/** Never one that leads past the mesh, as nobody's address would. */
+function untried(route: ResolvedRoute, tried: ReadonlySet<string>): OpenRoute | undefined {
+  if (route.kind === "refuse" || route.workload === undefined) return undefined;
+  return tried.has(route.workload.uid) ? undefined : route;
 }
 
 /** Asks for each key once: what is still missing then does not exist. */

@@ -191,6 +191,11 @@ export function unknownWaypointError(name: string): ProxyError {
   return new ProxyError("no-route", `unknown waypoint: waypoint ${name} not found`);
 }
 
+/** @param name host name or address of the gateway. */
+export function unknownGatewayError(name: string): ProxyError {
+  return new ProxyError("no-route", `unknown network gateway: network gateway ${name} not found`);
+}
+
 export function unknownHostnameError(hostname: string): ProxyError {
   return new ProxyError("no-route", `no service or workload for hostname: ${hostname}`);
 }
@@ -269,10 +274,14 @@ export function outboundConnectError(error: EngineError, hbone: boolean): ProxyE
   }
 }
 
-/** Says which waypoint it was that could not be reached, behind the original's words. */
-export function waypointError(error: ProxyError, waypoint: Workload): ProxyError {
-  const name = `${waypoint.namespace}/${waypoint.name}`;
-  return new ProxyError(error.code, `${error.message}, at waypoint ${name}`, error);
+/**
+ * Says at whom it failed that is not the destination, behind the original's words.
+ *
+ * @param where `at waypoint`, `at network gateway` or `beyond network gateway`.
+ */
+export function hopError(error: ProxyError, where: string, hop: Workload): ProxyError {
+  const name = `${hop.namespace}/${hop.name}`;
+  return new ProxyError(error.code, `${error.message}, ${where} ${name}`, error);
 }
 
 /** The peer answered our CONNECT with something other than 200. */

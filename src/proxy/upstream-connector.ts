@@ -1,25 +1,36 @@
 /**
- * From a route to the end of a connection that leads there: a socket, or a stream of a tunnel.
+ * From a route to the end of a connection that leads there: a socket, a stream of a tunnel, or of a
+ * tunnel inside of a tunnel.
  *
  * @see spec data-path 3.5, 3.7, 3.8
  */
-import type { ClientTunnel, ConnectOptions, End, NetnsFd } from "../engine/engine.ts";
+import type {
+  ClientTunnel,
+  ConnectOptions,
+  End,
+  NetnsFd,
+  TunnelOptions,
+  VerifyPeer,
+} from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
 import { connectHeaders } from "../hbone/connect-request.ts";
 import { HbonePool, type HboneTarget } from "../hbone/hbone-pool.ts";
+import type { Identity } from "../mesh/identity.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Logger, LogValue } from "../telemetry/logger.ts";
-import { expectIdentity } from "../tls/spiffe-verifier.ts";
+import { expectIdentity, peerIdentities } from "../tls/spiffe-verifier.ts";
+import { parseBaggage } from "../wire/baggage.ts";
+import type { FarDestination } from "./connection-report.ts";
 import type { LocalWorkload } from "./local-workload.ts";
-import type { HboneRoute, OpenRoute } from "./outbound-route.ts";
+import type { BeyondGateway, HboneRoute, OpenRoute } from "./outbound-route.ts";
 import type { ProxiedConnection, UpstreamLease } from "./proxied-connection.ts";
 import {
+  hopError,
   httpStatusError,
   identityError,
   outboundConnectError,
   ProxyError,
-  waypointError,
 } from "./proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
 import { RevocableTunnel } from "./revocable-tunnel.ts";
@@ -44,6 +55,8 @@ export interface ConnectedUpstream {
   readonly end: End;
   /** To release when the end is no longer used. */
   readonly lease: UpstreamLease | undefined;
+  /** Who answered from behind a network gateway. */
+  readonly far: FarDestination | undefined;
 }
 
 export class UpstreamConnector {
@@ -60,7 +73,7 @@ export class UpstreamConnector {
     this.#pool = new HbonePool(
       {
         dial: (target) => this.#dial(target),
-        lost: (target, error) => this.#lost(target, error),
+        lost: ({ remote }, error) => this.#lost(remote, error),
         clock: deps.clock,
       },
       options.pool,
@@ -68,19 +81,42 @@ export class UpstreamConnector {
   }
 
   /** @throws ProxyError in the words of the access log. */
-  async connect(route: OpenRoute, request: UpstreamRequest): Promise<ConnectedUpstream> {
-    try {
-      if (route.kind === "hbone") return await this.#connectHbone(route, request);
-      const end = await this.#deps.engine.connect(this.#connectOptions(route.remote));
-      return { end, lease: undefined };
-    } catch (error) {
-      throw upstreamError(error, route);
-    }
+  connect(route: OpenRoute, request: UpstreamRequest): Promise<ConnectedUpstream> {
+    return route.kind === "hbone" && route.beyond !== undefined
+      ? this.#connectBeyond(route, route.beyond, request)
+      : this.#connectNear(route, request);
   }
 
   /** Closes pooled tunnels; call when no connection is left. */
   close(): void {
     this.#pool.close();
+  }
+
+  async #connectNear(route: OpenRoute, request: UpstreamRequest): Promise<ConnectedUpstream> {
+    try {
+      if (route.kind === "hbone") return await this.#connectHbone(route, request);
+      const end = await this.#deps.engine.connect(this.#connectOptions(route.remote));
+      return { end, lease: undefined, far: undefined };
+    } catch (error) {
+      throw upstreamError(error, route);
+    }
+  }
+
+  /** Through a tunnel of its own, inside of a stream to the gateway. */
+  async #connectBeyond(
+    route: HboneRoute,
+    beyond: BeyondGateway,
+    request: UpstreamRequest,
+  ): Promise<ConnectedUpstream> {
+    const gateway = await this.#connectNear(route, request);
+    try {
+      return await this.#connectInside(gateway, route, beyond, request);
+    } catch (error) {
+      if (error instanceof EngineError) {
+        throw hopError(outboundConnectError(error, true), "beyond network gateway", route.workload);
+      }
+      throw error;
+    }
   }
 
   async #connectHbone(
@@ -106,25 +142,87 @@ export class UpstreamConnector {
     const { answer, tunnel, lease } = stream;
     if (answer.end === undefined) throw httpStatusError(answer.status);
     const joined = tunnel instanceof RevocableTunnel ? tunnel.join(connection, lease) : lease;
-    return { end: answer.end, lease: joined };
+    return { end: answer.end, lease: joined, far: undefined };
   }
 
-  async #dial(target: HboneTarget): Promise<ClientTunnel> {
+  async #connectInside(
+    { end, lease }: ConnectedUpstream,
+    { authority, service, remote }: HboneRoute,
+    { expected }: BeyondGateway,
+    { connection, source, client, traceparent }: UpstreamRequest,
+  ): Promise<ConnectedUpstream> {
+    let identity: Identity | undefined;
+    let isTaken = false;
+    const tunnel = await this.#secure(
+      this.#deps.local.identity(source),
+      (peer) => {
+        identity = peerIdentities(peer.leafDer)[0];
+        return expectIdentity(expected)(peer);
+      },
+      (options) => {
+        isTaken = true;
+        return this.#deps.engine.nestTunnel(end, options, () => lease?.release());
+      },
+    ).catch((error: unknown) => {
+      if (!isTaken) {
+        end.close();
+        lease?.release();
+      }
+      throw error;
+    });
+    tunnel.onClosed((error) => {
+      if (error !== undefined) this.#lost(remote, error);
+    });
+    // It carries this connection only.
+    const own: UpstreamLease = { release: () => tunnel.close() };
+    try {
+      const answer = await tunnel.open(authority, [
+        ...connectHeaders({
+          baggage: this.#deps.local.baggage(source),
+          client,
+          serviceHostname: service?.hostname,
+          traceparent,
+        }),
+        ["x-forwarded-network", this.#options.network],
+      ]);
+      if (answer.end === undefined) throw httpStatusError(answer.status);
+      const joined = tunnel instanceof RevocableTunnel ? tunnel.join(connection, own) : own;
+      const baggage = answer.headers.get("baggage");
+      const far = { identity, baggage: baggage === undefined ? undefined : parseBaggage(baggage) };
+      return { end: answer.end, lease: joined, far };
+    } catch (error) {
+      tunnel.destroy();
+      throw error;
+    }
+  }
+
+  #dial(target: HboneTarget): Promise<ClientTunnel> {
+    const connect = this.#connectOptions(target.remote);
+    return this.#secure(target.source, expectIdentity(target.expected), (options) =>
+      this.#deps.engine.dialTunnel({ ...options, connect }),
+    );
+  }
+
+  /** @param open makes the tunnel, however it is carried. */
+  async #secure(
+    source: Identity,
+    verifyPeer: VerifyPeer,
+    open: (options: TunnelOptions) => Promise<ClientTunnel>,
+  ): Promise<ClientTunnel> {
     const { clientTunnel, tls12, postQuantumOnly, checkRevocation } = this.#options;
-    const certificate = await this.#deps.certificateFor(target.source).catch((error: unknown) => {
+    const certificate = await this.#deps.certificateFor(source).catch((error: unknown) => {
       throw identityError(error as Error);
     });
-    const { engine, revocations } = this.#deps;
+    const { revocations } = this.#deps;
     let chainDer: Uint8Array = new Uint8Array();
     const isRevoked = (shown: Uint8Array): boolean => {
       chainDer = shown;
       return revocations.refuses("source", shown);
     };
-    const tunnel = await engine.dialTunnel({
-      connect: this.#connectOptions(target.remote),
+    const tunnel = await open({
       tls: {
         certificate,
-        verifyPeer: expectIdentity(target.expected),
+        verifyPeer,
         ...(checkRevocation ? { isRevoked } : {}),
         tls12,
         postQuantumOnly,
@@ -135,7 +233,7 @@ export class UpstreamConnector {
   }
 
   /** The words for pings are the original's, which calls every other end an error of a handshake. */
-  #lost({ remote }: HboneTarget, error: EngineError): void {
+  #lost(remote: SocketAddress, error: EngineError): void {
     const log = this.#deps.log.target("ztunnel::proxy::h2::client");
     const peer: [string, LogValue] = ["peer", { bare: formatSocketAddress(remote) }];
     if (error.code === "ping-timeout") log.write("warn", "HBONE ping timeout/error", [peer]);
@@ -153,7 +251,7 @@ function upstreamError(error: unknown, route: OpenRoute): ProxyError {
   if (error instanceof ProxyError) return error;
   if (!(error instanceof EngineError)) throw error;
   const failure = outboundConnectError(error, route.kind === "hbone");
-  return route.kind === "hbone" && route.hop === "waypoint"
-    ? waypointError(failure, route.workload)
+  return route.kind === "hbone" && route.hop !== "destination"
+    ? hopError(failure, `at ${route.hop}`, route.workload)
     : failure;
 }

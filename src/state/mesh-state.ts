@@ -17,9 +17,9 @@ import type { AuthorizationPolicy } from "../mesh/authorization.ts";
 import { policyKey } from "../mesh/authorization.ts";
 import { cidrContainsBytes } from "../mesh/cidr.ts";
 import type { NamespacedHostname } from "../mesh/gateway-address.ts";
-import { type Identity, parseSpiffeId } from "../mesh/identity.ts";
+import type { Identity } from "../mesh/identity.ts";
 import { type IpAddress, ipAddressToBytes } from "../mesh/ip-address.ts";
-import type { Service } from "../mesh/service.ts";
+import { type Service, serviceIdentities } from "../mesh/service.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import { MeshAnswers } from "./mesh-answers.ts";
 import {
@@ -274,12 +274,8 @@ export class MeshState {
   identitiesOf(workload: Workload, known: KnownService | undefined): readonly Identity[] {
     const last = this.#identities.get(workload);
     if (last !== undefined && last.known === known) return last.identities;
-    const identities: Identity[] = [];
-    for (const name of known?.service.subjectAltNames ?? []) {
-      const identity = parseSpiffeId(name);
-      if (identity !== undefined) identities.push(identity);
-    }
-    identities.push(workloadIdentity(workload));
+    const names = known === undefined ? [] : serviceIdentities(known.service);
+    const identities = [...names, workloadIdentity(workload)];
     this.#identities.set(workload, { known, identities });
     return identities;
   }

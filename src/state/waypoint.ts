@@ -1,7 +1,7 @@
 /**
- * Which waypoint stands before a destination, and where it is.
+ * Which waypoint stands before a destination, or gateway before its network, and where it is.
  *
- * @see spec data-path 2.4 and 2.5.
+ * @see spec data-path 2.4 to 2.6.
  */
 import {
   formatNetworkAddress,
@@ -14,7 +14,7 @@ import type { Service } from "../mesh/service.ts";
 import { formatHostPort, type SocketAddress } from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
-import { chooseWeighted, type EndpointQuery } from "./load-balancer.ts";
+import { chooseWeighted, type EndpointQuery, type UpstreamMode } from "./load-balancer.ts";
 import type { KnownService, MeshState } from "./mesh-state.ts";
 import {
   findServiceUpstream,
@@ -24,7 +24,15 @@ import {
   type UpstreamLookup,
 } from "./upstream.ts";
 
-export type WaypointLookup =
+export interface GatewayQuery {
+  readonly gateway: GatewayAddress;
+  readonly source: Workload;
+  /** Where the connection was going; a gateway found by name is reached in its family. */
+  readonly target: SocketAddress;
+  readonly avoid?: EndpointQuery["avoid"];
+}
+
+export type GatewayLookup =
   | { readonly kind: "found"; readonly upstream: Upstream }
   /** `name` is the host name or address under which nobody was found. */
   | { readonly kind: "missing"; readonly name: string }
@@ -49,17 +57,25 @@ export function chooseServiceWaypoint(
 }
 
 /** Finds the workload that serves as the waypoint. */
-export function findWaypoint(
+export function findWaypoint(state: MeshState, query: GatewayQuery, random: Random): GatewayLookup {
+  return findGateway(state, query, "waypoint", random);
+}
+
+/** Finds the workload that leads into another network. */
+export function findNetworkGateway(
   state: MeshState,
-  query: {
-    readonly gateway: GatewayAddress;
-    readonly source: Workload;
-    /** Where the connection was going; a waypoint found by name is reached in its family. */
-    readonly target: SocketAddress;
-    readonly avoid?: EndpointQuery["avoid"];
-  },
+  query: GatewayQuery,
   random: Random,
-): WaypointLookup {
+): GatewayLookup {
+  return findGateway(state, query, "standard", random);
+}
+
+function findGateway(
+  state: MeshState,
+  query: GatewayQuery,
+  mode: UpstreamMode,
+  random: Random,
+): GatewayLookup {
   const { gateway, source, avoid } = query;
   const { destination, hboneMtlsPort: port } = gateway;
   const lookup =
@@ -70,12 +86,12 @@ export function findWaypoint(
             network: destination.network,
             source,
             target: { ip: destination.ip, port },
-            mode: "waypoint",
+            mode,
             avoid,
           },
           random,
         )
-      : findByHostname(state, { ...query, host: destination, port }, random);
+      : findByHostname(state, { ...query, host: destination, port, mode }, random);
   switch (lookup.kind) {
     case "found":
     case "unroutable":
@@ -134,23 +150,17 @@ export function isOwnWaypoint(
 
 function findByHostname(
   state: MeshState,
-  query: {
+  query: GatewayQuery & {
     readonly host: NamespacedHostname;
     readonly port: number;
-    readonly source: Workload;
-    readonly target: SocketAddress;
-    readonly avoid?: EndpointQuery["avoid"];
+    readonly mode: UpstreamMode;
   },
   random: Random,
 ): UpstreamLookup {
-  const { host, port, source, target, avoid } = query;
+  const { host, port, source, target, mode, avoid } = query;
   const known = state.findService(host.namespace, host.hostname);
   if (known !== undefined) {
-    return findServiceUpstream(
-      state,
-      { known, source, target, port, mode: "waypoint", avoid },
-      random,
-    );
+    return findServiceUpstream(state, { known, source, target, port, mode, avoid }, random);
   }
   const workload = state.findWorkloadByHostname(host.namespace, host.hostname);
   if (workload === undefined) return { kind: "none" };

@@ -46,6 +46,7 @@ function mixed(client: Engine, server: Engine): Engine {
         close: () => listener.close(),
       };
     },
+    nestTunnel: (outer, options, released) => client.nestTunnel(outer, options, released),
     connect: async (options) => owned(await server.connect(options), server),
     async dialTunnel(options) {
       const tunnel = await client.dialTunnel(options);

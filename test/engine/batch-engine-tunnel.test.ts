@@ -5,10 +5,11 @@ import { native } from "../../src/net/native.ts";
 import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { HALF_CLOSED } from "../conformance/engine-lab.ts";
-import { tunnelSuite } from "../conformance/tunnel.ts";
+import { nestedTunnelSuite } from "../conformance/nested-tunnel.ts";
+import { type TunnelSuiteOptions, tunnelSuite } from "../conformance/tunnel.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 
-tunnelSuite("batch engine", {
+const options: TunnelSuiteOptions = {
   makeEngine: () =>
     new BatchEngine(
       {
@@ -21,4 +22,7 @@ tunnelSuite("batch engine", {
     ),
   leakCheck: () => new LeakCheck(),
   delay,
-});
+};
+
+tunnelSuite("batch engine", options);
+nestedTunnelSuite("batch engine", options);

@@ -1,12 +1,16 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { tunnelSuite } from "../conformance/tunnel.ts";
+import { nestedTunnelSuite } from "../conformance/nested-tunnel.ts";
+import { type TunnelSuiteOptions, tunnelSuite } from "../conformance/tunnel.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { NodeEngine } from "../support/node-engine/node-engine.ts";
 
-tunnelSuite("node engine", {
+const options: TunnelSuiteOptions = {
   makeEngine: () => new NodeEngine({ native, clock: systemClock }),
   leakCheck: () => new LeakCheck(),
   delay,
-});
+};
+
+tunnelSuite("node engine", options);
+nestedTunnelSuite("node engine", options);

@@ -112,6 +112,36 @@ describe("connections", () => {
   });
 });
 
+describe("a pair of connections", () => {
+  test("is open, ends in halves, and one end notices how the other closes", async () => {
+    const [near, far] = lab.reactor.pair();
+    lab.allow(near);
+    lab.allow(far);
+    lab.write(near, pattern(1_000_000));
+    assert.deepEqual(await lab.read(far, 1_000_000), pattern(1_000_000));
+    lab.perform("END", near);
+    await lab.expect(far, "EOF");
+    lab.write(far, "answer");
+    assert.equal((await lab.read(near, 6)).toString(), "answer");
+    lab.perform("CLOSE", far);
+    await lab.expect(near, "EOF");
+    lab.perform("CLOSE", near);
+  });
+
+  test("counts as two, both or none", async () => {
+    const small = new ReactorLab({ connectionsMax: 3 });
+    try {
+      const [near, far] = small.reactor.pair();
+      assert.throws(() => small.reactor.pair(), { code: "EMFILE", syscall: "socketpair" });
+      small.perform("CLOSE", near);
+      small.perform("CLOSE", far);
+      small.reactor.pair();
+    } finally {
+      small.close();
+    }
+  });
+});
+
 describe("what the kernel knows of a connection", () => {
   test("counts bytes, both ways, and times them", async () => {
     const { near, far } = await lab.pair(lab.listen());

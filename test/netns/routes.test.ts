@@ -58,7 +58,8 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
     ["client_uncaptured_inpod", "plain", "server", ["destination"]],
   ] as const) {
     test(name, async () => {
-      const seen = await observeCall(lab, from, IP[to], 8080);
+      const first = from === "plain" ? "inbound" : "outbound";
+      const seen = await observeCall(lab, from, IP[to], 8080, 22, first);
       assert.equal(seen.received, "hello worldhello world");
       assert.deepEqual(seen.lines.map(({ fields }) => fields["direction"]).sort(), [
         ...reporters.map((one) => (one === "source" ? "outbound" : "inbound")).sort(),

@@ -3,8 +3,10 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { parseLocalMesh } from "../../src/config/local-mesh-file.ts";
 import { formatSpiffeId } from "../../src/mesh/identity.ts";
-import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
+import { chooseOutboundRoute } from "../../src/proxy/outbound-route.ts";
 import {
+  address,
+  fixedRandom,
   gateway,
   ip,
   liveMesh,
@@ -20,6 +22,7 @@ const server = mesh.workload("server").at("10.0.0.2").hbone().behind(echo);
 const wpService = mesh.service("wp").at("10.96.0.9").port(15008, 15008);
 const wp = mesh.workload("wp").at("10.0.0.9").hbone().behind(wpService);
 const WP = "default/wp.default.svc.cluster.local";
+const eastWest = mesh.workload("gw").at("10.9.9.9").hbone().network("net1");
 
 type Parts = (WorkloadBuilder | ServiceBuilder)[];
 const cases: readonly [title: string, Parts, target: string, expected: string][] = [
@@ -202,9 +205,38 @@ const cases: readonly [title: string, Parts, target: string, expected: string][]
         .at()
         .network("net1")
         .with({ networkGateway: gateway("net1/10.9.9.9") }),
+      eastWest,
     ],
     "10.96.0.1:80",
-    "no valid routing destination for workload: cluster1//Pod/default/server",
+    `hbone 10.9.9.9:15008 for ${echo.value.hostname}:80 -> gw of echo, then server`,
+  ],
+  [
+    "a service behind a network gateway that nobody knows",
+    [
+      echo,
+      server
+        .at()
+        .network("net1")
+        .with({ networkGateway: gateway("net1/10.9.9.9") }),
+    ],
+    "10.96.0.1:80",
+    "unknown network gateway: network gateway net1/10.9.9.9:15008 not found",
+  ],
+  [
+    "a service behind a network gateway that is known by a host name only",
+    [
+      echo,
+      server.network("net1").with({ networkGateway: gateway("default/gw.example") }),
+      eastWest.at().with({ hostname: "gw.example" }),
+    ],
+    "10.96.0.1:80",
+    "IPv4 of gw.example, then hbone 192.0.2.7:15008 for echo.default.svc.cluster.local:80 -> gw of echo, then server",
+  ],
+  [
+    "a pod with a waypoint of another network",
+    [server.waypoint("net1/10.0.0.9"), wp.network("net1")],
+    "10.0.0.2:80",
+    "no service for target address: 10.0.0.2:80",
   ],
   [
     "a service with a waypoint of another network",
@@ -330,7 +362,6 @@ test("the peer may prove to be the service's names or the workload", () => {
     "spiffe://td/ns/a/sa/b",
     "spiffe://cluster.local/ns/default/sa/server",
   ]);
-  assert.equal(formatSocketAddress(chosen.hboneAddress), chosen.authority);
 });
 
 test("a waypoint may prove to be its own service's names, not the target's", () => {
@@ -345,6 +376,42 @@ test("a waypoint may prove to be its own service's names, not the target's", () 
     "spiffe://td/ns/a/sa/waypoint",
     "spiffe://cluster.local/ns/default/sa/wp",
   ]);
+});
+
+test("beyond a network gateway only the service's own names count, at the gateway its own and its workload", () => {
+  const gw = mesh.service("gw").port(15_009, 15_008).names("spiffe://td/ns/gw/sa/names");
+  const state = mesh.state(
+    echo.names("spiffe://td/ns/a/sa/b"),
+    server
+      .at()
+      .network("net1")
+      .with({ networkGateway: gateway(`default/${gw.value.hostname}`, 15_009) }),
+    gw,
+    eastWest.behind(gw),
+  );
+  const chosen = route(state, client.value, "10.96.0.1:80");
+  assert.ok(chosen.kind === "hbone");
+  assert.deepEqual(chosen.expected.map(formatSpiffeId), [
+    "spiffe://td/ns/gw/sa/names",
+    "spiffe://cluster.local/ns/default/sa/gw",
+  ]);
+  assert.deepEqual(chosen.beyond?.expected.map(formatSpiffeId), ["spiffe://td/ns/a/sa/b"]);
+});
+
+test("what was tried in vain is passed over, a pod has no substitute", () => {
+  const other = mesh.workload("other").at("10.0.0.7").hbone().behind(echo);
+  const state = mesh.state(echo, server, other);
+  const query = {
+    source: client.value,
+    downstream: ip("10.0.0.1"),
+    network: "",
+    illegalPorts: new Set<number>(),
+    avoid: new Set([server.value.uid]),
+  };
+  const choose = (target: string): string =>
+    describe(chooseOutboundRoute(state, { ...query, target: address(target) }, fixedRandom()));
+  assert.match(choose("10.96.0.1:80"), /-> other of echo$/);
+  assert.match(choose("10.0.0.2:80"), /-> server$/);
 });
 
 const FIXTURE = new URL("../fixtures/recorded-mesh.yaml", import.meta.url);

@@ -4,7 +4,12 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { mesh, type ServiceBuilder, type WorkloadBuilder } from "../support/mesh-fixture.ts";
+import {
+  gateway,
+  mesh,
+  type ServiceBuilder,
+  type WorkloadBuilder,
+} from "../support/mesh-fixture.ts";
 import { describe, route } from "./routes.ts";
 
 const client = mesh.workload("client").at("10.0.0.1").hbone().on("n1");
@@ -14,6 +19,15 @@ const plain = mesh.workload("plain").at("10.0.0.3").on("n2");
 const wpService = mesh.service("wp").at("10.96.0.9").port(15008, 15008);
 const wp = mesh.workload("wp").at("10.0.0.9").hbone().behind(wpService);
 const WP = "default/wp.default.svc.cluster.local";
+const ECHO = echo.value.hostname;
+const eastWest = mesh.workload("gw").at("10.9.9.9").hbone().network("net1");
+const gwService = mesh.service("gw").port(15_009, 15_008);
+const remote = mesh
+  .workload("remote")
+  .hbone()
+  .behind(echo)
+  .network("net1")
+  .with({ networkGateway: gateway("net1/10.9.9.9") });
 const dual = (families: "Automatic" | "IPv4" | "IPv6" | "Dual"): ServiceBuilder =>
   echo.at("fd96::1").families(families);
 const both = server.at("10.0.0.2", "fd00::2");
@@ -95,6 +109,12 @@ const OUTCOMES: readonly Row[] = [
     outcome: "no healthy upstream: 10.96.0.1:80",
   },
   {
+    name: "Service VIP, endpoint remote network with gateway",
+    mesh: [echo, remote, eastWest],
+    to: "10.96.0.1:80",
+    outcome: `hbone 10.9.9.9:15008 for ${ECHO}:80 -> gw of echo, then remote`,
+  },
+  {
     name: "Own service, picks self",
     mesh: [echo, client.behind(echo)],
     to: "10.96.0.1:80",
@@ -121,6 +141,56 @@ const OUTCOMES: readonly Row[] = [
 ];
 
 const OUTBOUND: readonly Row[] = [
+  {
+    name: "wrong network",
+    mesh: [echo, server.network("net1")],
+    to: "10.96.0.1:80",
+    outcome: "no valid routing destination for workload: cluster1//Pod/default/server",
+  },
+  {
+    name: "double HBONE by IP",
+    mesh: [echo, remote, eastWest],
+    to: "10.96.0.1:80",
+    outcome: `hbone 10.9.9.9:15008 for ${ECHO}:80 -> gw of echo, then remote`,
+  },
+  {
+    name: "double HBONE by hostname",
+    mesh: [
+      echo,
+      remote.with({ networkGateway: gateway(`default/${gwService.value.hostname}`, 15_009) }),
+      gwService,
+      eastWest.behind(gwService),
+    ],
+    to: "10.96.0.1:80",
+    outcome: `hbone 10.9.9.9:15008 for ${ECHO}:80 -> gw of echo, then remote`,
+  },
+  {
+    name: "double HBONE with remote waypoint",
+    mesh: [
+      echo.waypoint(WP),
+      server,
+      wpService,
+      wp
+        .at()
+        .network("net1")
+        .with({ networkGateway: gateway("net1/10.9.9.9") }),
+      eastWest,
+    ],
+    to: "10.96.0.1:80",
+    outcome: `hbone 10.9.9.9:15008 for ${ECHO}:80 -> gw of echo, then wp`,
+  },
+  {
+    name: "failover to remote when local unhealthy",
+    mesh: [echo.balance("Failover", ["Network"]), server.unhealthy(), remote, eastWest],
+    to: "10.96.0.1:80",
+    outcome: `hbone 10.9.9.9:15008 for ${ECHO}:80 -> gw of echo, then remote`,
+  },
+  {
+    name: "no failover to remote when local healthy",
+    mesh: [echo.balance("Failover", ["Network"]), server, remote, eastWest],
+    to: "10.96.0.1:80",
+    outcome: "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
+  },
   { name: "unknown dest", mesh: [], to: "127.0.0.1:80", outcome: "tcp 127.0.0.1:80" },
   {
     name: "known dest local, tcp",

@@ -9,7 +9,7 @@ import { address, fixedRandom, ip } from "../support/mesh-fixture.ts";
 
 const ILLEGAL_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
 
-/** `kind remote [authority] -> workload of service`, or the error. */
+/** `kind remote [authority] -> workload of service [beyond it]`, or the error. */
 export function describe(route: OutboundRoute): string {
   if (route.kind === "refuse") return route.error.message;
   if (route.kind === "unresolved") {
@@ -19,7 +19,9 @@ export function describe(route: OutboundRoute): string {
   const tunnel = route.kind === "hbone" ? ` for ${route.authority}` : "";
   const workload = route.workload === undefined ? "" : ` -> ${route.workload.name}`;
   const service = route.service === undefined ? "" : ` of ${route.service.name}`;
-  return `${route.kind} ${formatSocketAddress(route.remote)}${tunnel}${workload}${service}`;
+  const far = route.kind === "hbone" ? route.beyond?.workload : undefined;
+  const beyond = far === undefined ? "" : `, then ${far.name}`;
+  return `${route.kind} ${formatSocketAddress(route.remote)}${tunnel}${workload}${service}${beyond}`;
 }
 
 /** @param unit what the random choice draws. */

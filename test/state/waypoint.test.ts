@@ -4,6 +4,7 @@ import type { MeshState } from "../../src/state/mesh-state.ts";
 import {
   chooseServiceWaypoint,
   findGatewayDestination,
+  findNetworkGateway,
   findWaypoint,
   isOwnWaypoint,
 } from "../../src/state/waypoint.ts";
@@ -38,6 +39,24 @@ test("a waypoint is found by the host name of its workload in its namespace", ()
   const named = mesh.workload("wp").at("10.0.0.9").with({ hostname: "wp.example" });
   assert.equal(find(mesh.state(named), "default/wp.example"), "wp 10.0.0.9:15008");
   assert.equal(find(mesh.state(named), "other/wp.example"), "missing wp.example");
+});
+
+test("a network gateway is found like a waypoint, but only on ports that its service lists", () => {
+  const gateways = mesh.service("wp").port(15_009, 15_008);
+  const found = (state: MeshState, port: number): string => {
+    const query = {
+      gateway: gateway(BY_NAME, port),
+      source: client.value,
+      target: address("10.0.0.2:80"),
+    };
+    const lookup = findNetworkGateway(state, query, fixedRandom());
+    return lookup.kind === "found" ? `${lookup.upstream.ip}:${lookup.upstream.port}` : lookup.kind;
+  };
+  const state = mesh.state(gateways, wp.behind(gateways));
+  assert.equal(found(state, 15_009), "10.0.0.9:15008");
+  assert.equal(found(state, 15_008), "missing");
+  const tunnelling = mesh.state(gateways, wp.behind(gateways).tunnel("PROXY", 15_088));
+  assert.equal(found(tunnelling, 15_008), "missing");
 });
 
 test("a tunnelling waypoint may listen on a port that its service does not list", () => {

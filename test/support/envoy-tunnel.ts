@@ -177,7 +177,8 @@ function accessLog({
   };
 }
 
-function clusterTo(name: string, ip: string, port: number): object {
+/** One that takes plain TCP. */
+export function clusterTo(name: string, ip: string, port: number): object {
   const endpoint = { endpoint: { address: socketAddress(ip, port) } };
   return {
     name,

@@ -66,6 +66,10 @@ export class FakeReactor implements Reactor {
     throw new Error("nothing is connected");
   }
 
+  pair(): never {
+    throw new Error("nothing is connected");
+  }
+
   fdOf(): number {
     throw new Error("there are no descriptors");
   }

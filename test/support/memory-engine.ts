@@ -23,6 +23,7 @@ import type {
   ServerTunnel,
   SocketEnd,
   TunnelAnswer,
+  TunnelOptions,
   TunnelRequest,
 } from "../../src/engine/engine.ts";
 import { EngineError, systemErrorText } from "../../src/engine/engine-error.ts";
@@ -422,6 +423,15 @@ export class MemoryEngine implements Engine {
       },
     });
     return promise;
+  }
+
+  /** Tunnels are no bytes here, so that none can be inside of another. */
+  nestTunnel(outer: End, _options: TunnelOptions, released: () => void): Promise<ClientTunnel> {
+    outer.close();
+    queueMicrotask(released);
+    return Promise.reject(
+      new EngineError("handshake", "no tunnel in a tunnel of the memory network"),
+    );
   }
 
   acceptTunnel(end: SocketEnd, options: AcceptTunnelOptions): ServerTunnel {

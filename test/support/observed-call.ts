@@ -18,6 +18,7 @@ export interface ObservedCall {
  * The client of the recorded situations, between daemons that log JSON.
  *
  * @param length of the answer.
+ * @param first whose line there has to be: of the client's daemon, unless it has none.
  */
 export async function observeCall(
   lab: MeshLab,
@@ -25,6 +26,7 @@ export async function observeCall(
   ip: string,
   port: number,
   length = 22,
+  first: "outbound" | "inbound" = "outbound",
 ): Promise<ObservedCall> {
   const linesBefore = NODES.map((node) => lab.node(node).lines.length);
   const metricsBefore = await samples(lab);
@@ -41,7 +43,12 @@ export async function observeCall(
     const opened = moved("opened", []);
     // A connection that went to another endpoint has one line for both.
     const lineCount = opened - (retries(after) - retries(metricsBefore));
-    return lines().length >= Math.max(1, lineCount) && opened === moved("closed", []);
+    const found = lines();
+    return (
+      found.some((line) => line.fields.some(([, value]) => value === `"${first}"`)) &&
+      found.length >= lineCount &&
+      opened === moved("closed", [])
+    );
   }, `the call to ${ip}:${port} never ended`);
   return {
     ...story,

@@ -5,18 +5,22 @@ import {
   connect as connectHttp2,
   constants,
 } from "node:http2";
-import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { connect as connectTls, type DetailedPeerCertificate, type TLSSocket } from "node:tls";
 import type {
   ClientTunnel,
-  DialTunnelOptions,
   HeaderFields,
   TlsOptions,
   TunnelAnswer,
+  TunnelOptions,
   TunnelSettings,
 } from "../../../src/engine/engine.ts";
 import { EngineError, systemError } from "../../../src/engine/engine-error.ts";
-import { handshakeTimeout, revokedPeer } from "../../../src/engine/handshake-error.ts";
+import {
+  handshakeTimeout,
+  leftInHandshake,
+  revokedPeer,
+} from "../../../src/engine/handshake-error.ts";
 import type { OpenThings } from "../../../src/engine/open-things.ts";
 import { streamReset } from "../../../src/engine/stream-reset.ts";
 import type { Clock } from "../../../src/runtime/clock.ts";
@@ -45,8 +49,8 @@ export interface ClientTunnelDeps {
  */
 export function secureClient(
   deps: ClientTunnelDeps,
-  socket: Socket,
-  options: Pick<DialTunnelOptions, "tls" | "settings">,
+  socket: Duplex,
+  options: TunnelOptions,
 ): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     let refusal: EngineError | undefined;
@@ -71,6 +75,10 @@ export function secureClient(
     const timer = deps.clock.after(options.settings.handshakeTimeoutMs, () => {
       secured.destroy(handshakeTimeout());
     });
+    // Of a socket Node notices by itself, of a stream it does not.
+    for (const event of ["end", "close"]) {
+      socket.once(event, () => secured.destroy(leftInHandshake("client")));
+    }
     // Stays when connected, for errors before the HTTP/2 session takes over.
     secured.on("error", (error) => {
       reject(error instanceof EngineError ? error : handshakeError(error, "client"));

@@ -13,6 +13,7 @@ import type {
   RelayOutcome,
   ServerTunnel,
   SocketEnd,
+  TunnelOptions,
 } from "../../../src/engine/engine.ts";
 import { EngineError, systemErrorText } from "../../../src/engine/engine-error.ts";
 import { toSocketAddress } from "../../../src/engine/native-options.ts";
@@ -87,6 +88,17 @@ export class NodeEngine implements Engine {
   async dialTunnel(options: DialTunnelOptions): Promise<ClientTunnel> {
     const socket = await connectSocket(this.#deps, options.connect, (fd) => openSocket(fd));
     const secured = await secureClient(this.#deps, socket, options);
+    return new NodeClientTunnel(this.#deps, secured, options.settings);
+  }
+
+  async nestTunnel(
+    outer: End,
+    options: TunnelOptions,
+    released: () => void,
+  ): Promise<ClientTunnel> {
+    invariant(outer instanceof NodeStreamEnd, "a tunnel is nested in a stream");
+    const stream = outer.takeStream(released);
+    const secured = await secureClient(this.#deps, stream, options);
     return new NodeClientTunnel(this.#deps, secured, options.settings);
   }
 

@@ -75,6 +75,15 @@ export class NodeStreamEnd implements End, RelaySide {
     if (stream.destroyed) queueMicrotask(() => this.#onClose());
   }
 
+  /** The stream for a tunnel inside of it; this end is spent. @param released when it has ended. */
+  takeStream(released: () => void): Http2Stream {
+    const stream = this.#stream;
+    stream.removeAllListeners("end").removeAllListeners("finish");
+    if (stream.destroyed) queueMicrotask(released);
+    else stream.once("close", released);
+    return stream;
+  }
+
   start(listener: SideListener): void {
     invariant(this.#listener === undefined, "an end is relayed once");
     this.#listener = listener;
