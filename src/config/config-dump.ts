@@ -17,7 +17,7 @@ import {
 } from "../proxy/proxy-options.ts";
 import type { Config, IdentityConfig, RootSource, ServerConfig } from "./config.ts";
 
-/** The identity of this daemon where nobody says otherwise. */
+/** Of the daemon's own pod, where neither configuration nor, here, the mesh says otherwise. */
 const TRUST_DOMAIN = "cluster.local";
 /** Of the metadata that the control plane is told; the others are derived from elsewhere. */
 const DERIVED_METADATA: ReadonlySet<string> = new Set([

@@ -131,6 +131,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "lifetime to ask for in certificates; they are renewed at half of it",
   },
   {
+    name: "FAKE_CA",
+    type: "false",
+    fallback: "false",
+    why: "true is refused: the original's testing builds sign certificates themselves, here `ztunnel embedded-mesh` does",
+  },
+  {
     name: "CLUSTER_ID",
     type: "text",
     fallback: "Kubernetes",
@@ -183,6 +189,12 @@ const OPTIONS: readonly ConfigOption[] = [
     type: "text",
     fallback: "-",
     why: "service account of the daemon's own pod",
+  },
+  {
+    name: "TRUST_DOMAIN",
+    type: "text",
+    fallback: "what the mesh says",
+    why: "trust domain of the daemon's own pod",
   },
   {
     name: "ENABLE_PROXY",

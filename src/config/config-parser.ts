@@ -164,10 +164,14 @@ function readSelf(reader: EnvironmentReader): EnrolledWorkload | undefined {
   const name = reader.text("POD_NAME");
   const namespace = reader.text("POD_NAMESPACE");
   const serviceAccount = reader.text("SERVICE_ACCOUNT");
+  const trustDomain = reader.text("TRUST_DOMAIN");
   if (name === undefined || namespace === undefined || serviceAccount === undefined) {
     return undefined;
   }
-  return { uid: "self", name, namespace, serviceAccount };
+  return {
+    ...{ uid: "self", name, namespace, serviceAccount },
+    ...(trustDomain === undefined ? {} : { trustDomain }),
+  };
 }
 
 function readMesh(reader: EnvironmentReader, proxyConfig: ProxyConfig): MeshConfig {
@@ -253,6 +257,9 @@ function readNode(reader: EnvironmentReader, proxyConfig: ProxyConfig): NodeDesc
 }
 
 function readIdentity(reader: EnvironmentReader, host: Host): IdentityConfig {
+  if (reader.flag("FAKE_CA", false)) {
+    reader.invalid("FAKE_CA", "the daemon signs no certificates, ztunnel embedded-mesh does");
+  }
   return {
     authority: {
       ...readServerAddress(reader, "CA_ADDRESS", reader.text("CA_ADDRESS")),

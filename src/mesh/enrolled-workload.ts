@@ -5,6 +5,8 @@ export interface EnrolledWorkload {
   readonly name: string;
   readonly namespace: string;
   readonly serviceAccount: string;
+  /** Where the configuration says it; of others the mesh does. */
+  readonly trustDomain?: string;
 }
 
 /** `serviceAccount.namespace (name)`, as in the original's messages. */

@@ -32,9 +32,9 @@ export class LocalWorkload {
     return this.#mesh.findLocalWorkload(this.#enrolled);
   }
 
-  /** The node agent's word for names, the mesh's for the trust domain. */
+  /** The node agent's word for names, the mesh's for the trust domain unless that is configured. */
   identity(workload: Workload): Identity {
-    const { trustDomain } = workload;
+    const { trustDomain = workload.trustDomain } = this.#enrolled;
     if (this.#identity?.trustDomain !== trustDomain) {
       const { namespace, serviceAccount } = this.#enrolled;
       this.#identity = { trustDomain, namespace, serviceAccount };

@@ -382,6 +382,14 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
     `invalid configuration: PROXY_WORKLOAD_INFO must match the format 'namespace/name/service-account' (got ["shop", "", "cart"])`,
   ],
   [
+    { FAKE_CA: "true" },
+    "invalid env var FAKE_CA=true (the daemon signs no certificates, ztunnel embedded-mesh does)",
+  ],
+  [
+    { UNSTABLE_ENABLE_SOCKS5: "1" },
+    "invalid env var UNSTABLE_ENABLE_SOCKS5=1 (provided string was not `true` or `false`)",
+  ],
+  [
     { IPV6_ENABLED: "yes" },
     "invalid env var IPV6_ENABLED=yes (provided string was not `true` or `false`)",
   ],
@@ -514,6 +522,13 @@ test("the daemon's own pod takes tunnels only where its name, namespace and acco
     serviceAccount: "ztunnel",
   });
   assert.equal(selfOf(nameless), undefined);
+  assert.deepEqual(selfOf({ ...whole, TRUST_DOMAIN: "prod.example" }), {
+    uid: "self",
+    name: "ztunnel-x",
+    namespace: "istio-system",
+    serviceAccount: "ztunnel",
+    trustDomain: "prod.example",
+  });
 });
 
 test("a dedicated proxy marks nothing and shares ports with its own threads only", () => {
