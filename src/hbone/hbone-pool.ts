@@ -15,6 +15,15 @@ import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { DialBackoff } from "./dial-backoff.ts";
 
+/**
+ * Streams that are on their way when the peer says that it takes none may be sent again, elsewhere
+ * (RFC 9113 section 8.7). Each time others may be quicker.
+ */
+const REFUSED_RETRIES_MAX = 3;
+
+/** REFUSED_STREAM of RFC 9113 section 7. */
+const REFUSED_STREAM = 7;
+
 /** Where a tunnel goes and for whom; streams to different authorities share one. */
 export interface HboneTarget {
   readonly source: Identity;
@@ -99,22 +108,27 @@ export class HbonePool {
 
   /**
    * Sends a CONNECT through a tunnel to the target, a new one if need be. A request that was sent and
-   * failed is not repeated.
+   * failed is not repeated, unless the peer did not look at it: it had said GOAWAY or its limit of
+   * streams while the request was on its way.
    *
    * @throws EngineError of the dial, or of {@link ClientTunnel.open}; `tunnel-closed` after `close`.
    */
   open(target: HboneTarget, authority: string, headers: HeaderFields): Promise<PooledStream> {
+    return this.#request(target, { authority, headers, retries: REFUSED_RETRIES_MAX });
+  }
+
+  #request(target: HboneTarget, request: PoolRequest): Promise<PooledStream> {
     if (this.#closed) return Promise.reject(poolClosedError());
     const key = this.#keyOf(target);
     const waiting = this.#dialling.get(key);
     if (waiting === undefined) {
       const shared = this.#checkOut(key);
-      if (shared !== undefined) return this.#send(shared, authority, headers);
+      if (shared !== undefined) return this.#send(shared, request);
     }
     return new Promise((resolve, reject) => {
-      const request = { authority, headers, resolve, reject };
-      if (waiting === undefined) this.#dialInTime(key, target, [request]);
-      else waiting.push(request);
+      const one = { request, resolve, reject };
+      if (waiting === undefined) this.#dialInTime(key, target, [one]);
+      else waiting.push(one);
     });
   }
 
@@ -168,9 +182,9 @@ export class HbonePool {
       // GOAWAY to every newcomer must not be dialled for ever.
       let shared: SharedTunnel | undefined = this.#adopt(key, target, tunnel);
       let served = 0;
-      for (const { authority, headers, resolve } of waiting) {
+      for (const { request, resolve } of waiting) {
         if (shared === undefined) break;
-        resolve(this.#send(shared, authority, headers));
+        resolve(this.#send(shared, request));
         served++;
         shared = this.#checkOut(key);
       }
@@ -240,11 +254,8 @@ export class HbonePool {
   }
 
   /** The request leaves before this returns, so that nothing comes between it and the check. */
-  async #send(
-    shared: SharedTunnel,
-    authority: string,
-    headers: HeaderFields,
-  ): Promise<PooledStream> {
+  async #send(shared: SharedTunnel, request: PoolRequest): Promise<PooledStream> {
+    const { authority, headers, retries } = request;
     const lease = new StreamLease(shared);
     this.#checkIn(shared);
     try {
@@ -255,8 +266,14 @@ export class HbonePool {
       return { answer, tunnel: shared.tunnel, lease };
     } catch (error) {
       lease.release();
-      throw error;
+      if (retries === 0 || !isRefused(error) || !this.#isSpent(shared)) throw error;
+      return this.#request(shared.target, { ...request, retries: retries - 1 });
     }
+  }
+
+  /** It takes no more streams for now. */
+  #isSpent({ tunnel, streamCount }: SharedTunnel): boolean {
+    return !tunnel.usable || streamCount >= this.#streamsMax(tunnel);
   }
 
   /** Pools the tunnel as the most recently used one, unless it has as many streams as it may. */
@@ -325,9 +342,15 @@ interface KnownKey {
   readonly key: string;
 }
 
-interface WaitingRequest {
+interface PoolRequest {
   readonly authority: string;
   readonly headers: HeaderFields;
+  /** How often it may still be sent again. */
+  readonly retries: number;
+}
+
+interface WaitingRequest {
+  readonly request: PoolRequest;
   readonly resolve: (stream: Promise<PooledStream>) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -342,6 +365,10 @@ function poolKey(target: HboneTarget): string {
 
 function closeWhenUnused(shared: SharedTunnel): void {
   if (shared.streamCount === 0) shared.tunnel.close();
+}
+
+function isRefused(error: unknown): boolean {
+  return error instanceof EngineError && error.http2Code === REFUSED_STREAM;
 }
 
 function poolClosedError(): EngineError {

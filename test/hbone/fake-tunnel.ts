@@ -7,6 +7,8 @@ export class FakeTunnel implements ClientTunnel {
   streamsMax: number;
   /** Status of the answers; an error instead fails the request. */
   answer: number | EngineError = 200;
+  /** GOAWAY crosses the next request. */
+  goesAwayWithRequest = false;
   liveCount = 0;
   /** Streams that were ever live at a time. */
   liveCountMax = 0;
@@ -26,6 +28,7 @@ export class FakeTunnel implements ClientTunnel {
   async open(authority: string, headers: HeaderFields): Promise<TunnelAnswer> {
     this.requests.push([authority, headers]);
     if (!this.usable) throw new EngineError("tunnel-closed", "connection is closing");
+    if (this.goesAwayWithRequest) this.goAway();
     this.liveCount++;
     this.liveCountMax = Math.max(this.liveCountMax, this.liveCount);
     await Promise.resolve();

@@ -371,6 +371,49 @@ describe("tunnels that end", () => {
     assert.equal(bench.dialled.length, 3);
   });
 
+  const refusedStream = new EngineError("stream-reset", "refused", { http2Code: 7 });
+
+  test("a request that met GOAWAY on its way is sent again on another tunnel", async () => {
+    const bench = new PoolBench();
+    bench.onDialled = (tunnel) => {
+      if (bench.tunnels.length > 1) return;
+      tunnel.answer = refusedStream;
+      tunnel.goesAwayWithRequest = true;
+    };
+    const stream = bench.open();
+    // The first tunnel ended without an answer, after which the pool waits a moment.
+    await bench.clock.advance(10);
+    assert.equal((await stream).answer.status, 200);
+    assert.deepEqual(
+      bench.tunnels.map(({ requests }) => requests.length),
+      [1, 1],
+    );
+  });
+
+  test("a request that a peer refuses for no such reason is not sent again", async () => {
+    const bench = new PoolBench();
+    bench.onDialled = (tunnel) => {
+      tunnel.answer = refusedStream;
+    };
+    await assert.rejects(bench.open(), refusedStream);
+    assert.deepEqual(
+      bench.tunnels.map(({ requests }) => requests.length),
+      [1],
+    );
+  });
+
+  test("a peer that refuses on every tunnel is asked a few times, not for ever", async () => {
+    const bench = new PoolBench();
+    bench.onDialled = (tunnel) => {
+      tunnel.answer = refusedStream;
+      tunnel.goesAwayWithRequest = true;
+    };
+    const failure = assert.rejects(bench.open(), refusedStream);
+    await bench.clock.advance(1000);
+    await failure;
+    assert.equal(bench.tunnels.length, 4);
+  });
+
   test("of a lost tunnel is told which, of one that ended in order is not", async () => {
     const bench = new PoolBench();
     end(await bench.open());
