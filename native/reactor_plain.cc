@@ -106,10 +106,10 @@ bool Reactor::Pair(int32_t (&ids)[2]) {
   int fds[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0) return false;
   UniqueFd first(fds[0]), second(fds[1]);
-  ids[0] = Take(first.Get(), 0);
+  ids[0] = Take(first.Get(), 0, 0);
   if (ids[0] == 0) return false;
   first.Release();
-  ids[1] = Take(second.Get(), 0);
+  ids[1] = Take(second.Get(), 0, 0);
   if (ids[1] == 0) {
     const int error = errno;
     Close(Find(ids[0]));
