@@ -171,8 +171,8 @@ export async function runCommand(words: readonly string[], program: Program): Pr
                 .option("uid", { type: "string", describe: "pod uid; default: made up" })
                 .option("dns-capture", {
                   type: "boolean",
-                  default: false,
-                  describe: "also redirect DNS to port 15053, where a resolver must listen",
+                  default: true,
+                  describe: "also redirect DNS to port 15053, where the proxy answers it",
                 })
                 .option("bypass-inbound-capture", {
                   type: "boolean",

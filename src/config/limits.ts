@@ -212,7 +212,7 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
   dnsConnections: {
     variable: "DNS_MAX_CONNECTIONS",
     value: 256,
-    unit: "connections per workload",
+    unit: "connections per workload and IP family",
     why: "DNS over TCP, which clients use for single long answers",
   },
   dnsResolverTimeout: {

@@ -126,6 +126,8 @@ class Stage {
         CA_ROOT_CA: ROOT_FILE,
         AUTH_TOKEN: tokenFile(node.name),
         CLUSTER_ID: "Kubernetes",
+        // Calls are to addresses, and the machine may know no nameserver.
+        ISTIO_META_DNS_CAPTURE: "false",
       });
     }
     for (const node of Object.values(nodes)) {

@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { curl, HTTP_BODY, serveHttp } from "../support/curl.ts";
+import { dig } from "../support/dns-lab.ts";
 import { httpFrom } from "../support/http-from.ts";
 import {
   connectFrom,
@@ -24,7 +25,7 @@ import { readingEnd, talk } from "../support/two-nodes.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const README = join(import.meta.dirname, "../../README.md");
-const skip = requireNetns("iptables", "setpriv", "curl");
+const skip = requireNetns("iptables", "setpriv", "curl", "dig");
 const timeout = 30_000;
 
 const CLIENT = "10.67.0.11";
@@ -147,6 +148,16 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
       assert.equal(fields["dst.identity"]?.split("/").at(-1), identity);
     });
   }
+
+  test("DNS is answered beside the application", { timeout }, async () => {
+    const host = lab.host("client");
+    const ask = (...words: string[]): Promise<string> =>
+      dig(lab.net, host, "@127.0.0.1", "-p", "15053", "+short", ...words);
+    for (const name of ["server", "server.default", "server.default.svc.cluster.local"]) {
+      assert.equal(await ask(name), `${SERVER_VIP}\n`);
+      assert.equal(await ask("+tcp", name), `${SERVER_VIP}\n`);
+    }
+  });
 
   test("operators see the workload, and that there is no agent", { timeout }, async (t) => {
     const node = lab.node("client");

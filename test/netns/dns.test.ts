@@ -217,6 +217,33 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
     assert.match(metrics, new RegExp(`^${duration}_count\\{${labels}\\} [1-9]`, "m"));
   });
 
+  test("readiness waits for DNS, and DNS alone is served where nothing else is wanted", async () => {
+    const complete = (node: string, task: string): boolean =>
+      lab.node(node).lines.some((line) => line.includes(`\tTask '${task}' complete (`));
+    assert.equal(complete("node-a", "dns proxy"), true);
+    assert.equal(complete("node-a", "proxy"), true);
+    assert.equal(complete("node-b", "dns proxy"), true);
+    assert.equal(complete("node-b", "proxy"), false);
+    const listening = lab.net.exec(lab.host("unmarked"), "ss", "-Hlntu");
+    assert.deepEqual([...new Set(localAddresses(listening))].toSorted(), [
+      "127.0.0.1:15053",
+      "[::1]:15053",
+    ]);
+  });
+
+  test("a pod whose port is taken is not started, and the agent is told why", async () => {
+    const host = lab.addHost("taken", "10.77.0.18");
+    const squatter = datagramsOf(host, { ip: "127.0.0.1", port: 15053 });
+    const node = lab.node("node-a");
+    const pod = { uid: "taken", name: "taken", namespace: "default", serviceAccount: "taken" };
+    const netnsFd = node.openNetns(host);
+    const inUse = "Bind\\(127\\.0\\.0\\.1:15053, Os \\{ code: 98, kind: AddrInUse, message: ";
+    await assert.rejects(node.agent.add(pod, netnsFd), new RegExp(inUse));
+    assert.equal(lab.net.exec(host, "ss", "-Hlnt"), "");
+    squatter.close();
+    await node.agent.del("taken");
+  });
+
   test("a pod that leaves has no server any more", async () => {
     const host = lab.host("nobody");
     await lab.node("node-a").agent.del("node-a-6");
@@ -317,7 +344,8 @@ function startLab(): Promise<MeshLab> {
       "node-b": {
         ip: "10.77.0.3",
         mesh,
-        environment: { ...environment, PACKET_MARK: "7" },
+        // Marks that the rules do not know, and DNS alone.
+        environment: { ...environment, PACKET_MARK: "7", ENABLE_PROXY: "false" },
         pods: [{ name: "unmarked", ip: "10.77.0.21", resolvConf: named }],
       },
     },
