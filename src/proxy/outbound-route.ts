@@ -38,7 +38,7 @@ const HBONE_PORT = 15008;
 
 /** `reason` is one sentence for people: lower case, without a full stop. */
 export type OutboundRoute =
-  | { readonly kind: "refuse"; readonly error: ProxyError; readonly reason: string }
+  | RefusedRoute
   | {
       readonly kind: "tcp";
       readonly remote: SocketAddress;
@@ -48,6 +48,14 @@ export type OutboundRoute =
     }
   | HboneRoute
   | UnresolvedRoute;
+
+export interface RefusedRoute {
+  readonly kind: "refuse";
+  readonly error: ProxyError;
+  /** A network gateway that the mesh does not know, which may yet be learnt of. */
+  readonly missing?: GatewayAddress;
+  readonly reason: string;
+}
 
 export interface HboneRoute {
   readonly kind: "hbone";
@@ -222,7 +230,10 @@ function routeBeyond(
   const lookup = findNetworkGateway(state, { gateway, source, target, avoid }, random);
   switch (lookup.kind) {
     case "missing":
-      return refuse(unknownGatewayError(lookup.name), foreignReason(workload));
+      return {
+        ...refuse(unknownGatewayError(lookup.name), foreignReason(workload)),
+        missing: gateway,
+      };
     case "unroutable":
       return refuse(unroutableError(lookup.workload), "the network gateway has no address");
     case "found":
@@ -296,7 +307,7 @@ function passThrough(target: SocketAddress, service: Service | undefined): Outbo
   };
 }
 
-function refuse(error: ProxyError, reason: string): ResolvedRoute {
+function refuse(error: ProxyError, reason: string): RefusedRoute {
   return { kind: "refuse", error, reason };
 }
 

@@ -27,7 +27,7 @@ import {
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import { isEndpointFailure, ProxyError, selfCallError } from "./proxy-error.ts";
 import { illegalPorts, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
-import { routeNeeds } from "./route-needs.ts";
+import { gatewayKey, routeNeeds } from "./route-needs.ts";
 import { UpstreamConnector } from "./upstream-connector.ts";
 
 export interface OutboundDeps extends ProxyDeps {
@@ -210,19 +210,21 @@ export class Outbound implements ConnectionOwner {
     { end, target, source, traceparent }: Call,
     avoid: ReadonlySet<string> | undefined,
   ): Promise<ResolvedRoute> {
-    const { mesh, random } = this.#deps;
-    const chosen = chooseOutboundRoute(
-      mesh,
-      {
-        source,
-        downstream: end.peer.ip,
-        target,
-        network: this.#options.network,
-        illegalPorts: this.#illegalPorts,
-        avoid,
-      },
-      random,
-    );
+    const { mesh, random, learn } = this.#deps;
+    const query = {
+      source,
+      downstream: end.peer.ip,
+      target,
+      network: this.#options.network,
+      illegalPorts: this.#illegalPorts,
+      avoid,
+    };
+    let chosen = chooseOutboundRoute(mesh, query, random);
+    if (learn !== undefined && chosen.kind === "refuse" && chosen.missing !== undefined) {
+      // Which endpoint is chosen, and so which gateway is needed, is known only now.
+      await learn(gatewayKey(chosen.missing));
+      chosen = chooseOutboundRoute(mesh, query, random);
+    }
     return chosen.kind === "unresolved" ? this.#resolve(source, chosen, traceparent) : chosen;
   }
 

@@ -35,7 +35,8 @@ export function routeNeeds(
     .map(gatewayKey);
 }
 
-function gatewayKey({ destination }: GatewayAddress): string {
+/** By which a control plane is asked. */
+export function gatewayKey({ destination }: GatewayAddress): string {
   return destination.kind === "hostname"
     ? `${destination.namespace}/${destination.hostname}`
     : formatNetworkAddress(destination.network, destination.ip);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ProxyOptions } from "../../src/proxy/proxy-options.ts";
 import { quiet } from "../support/memory-engine.ts";
-import { mesh } from "../support/mesh-fixture.ts";
+import { gateway, mesh } from "../support/mesh-fixture.ts";
 import { greet, type Lab, makeLab } from "./lab.ts";
 import { CLIENT_1, workload } from "./recorded-mesh.ts";
 
@@ -82,6 +82,38 @@ test("what a route needs is asked for on demand, each key once, before the way i
   pod.dial("10.77.0.21:8080");
   await quiet();
   assert.equal(asked.length, 2);
+});
+
+test("a network gateway is asked for when an endpoint behind it was chosen", async () => {
+  const lab = makeLab();
+  const asked: string[] = [];
+  lab.a.learn = async (key) => {
+    asked.push(key);
+    const gateway = mesh.workload("gw").at("10.77.0.34").hbone().network("far");
+    if (key === "far/10.77.0.34") lab.a.mesh.apply([{ kind: "workload", workload: gateway.value }]);
+  };
+  const vip = mesh.service("abroad").at("10.78.0.91").port(80, 8080);
+  const endpoint = mesh
+    .workload("abroad")
+    .hbone()
+    .behind(vip)
+    .network("far")
+    .with({ networkGateway: gateway("far/10.77.0.34") });
+  lab.a.mesh.apply([
+    { kind: "workload", workload: workload("eager", "10.77.0.16", { node: "node-a" }) },
+    { kind: "service", service: vip.value },
+    { kind: "workload", workload: endpoint.value },
+  ]);
+  const pod = lab.network.pod("10.77.0.16", "captured");
+  lab.a.enroll("eager", pod);
+  lab.a.log.clear();
+  pod.dial("10.78.0.91:80");
+  await quiet();
+  assert.deepEqual(asked, ["far/10.77.0.34"]);
+  assert.equal(
+    complete(lab)["error"],
+    "io error: Connection refused (os error 111), at network gateway default/gw",
+  );
 });
 
 test("without a certificate the connection fails as an identity error", async () => {
