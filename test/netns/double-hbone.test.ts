@@ -15,6 +15,7 @@ import { behind, DOMAIN, workload } from "../support/mesh-entries.ts";
 import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
+import { fdCount } from "../support/proc.ts";
 
 const IP = {
   client: "10.85.0.11",
@@ -131,6 +132,8 @@ describe("another network", { skip: requireNetns("iptables") || requireEnvoy() }
         .flatMap((node) => lab.node(node).lines)
         .filter((line) => line.includes("connection complete")).length;
     const before = completed();
+    const daemon = lab.node("node-a").process.pid ?? 0;
+    const fdsBefore = fdCount(daemon);
     const sockets = await Promise.all(
       Array.from({ length: 20 }, () => connectFrom(lab.host("client"), VIP.envoys, 8080)),
     );
@@ -151,6 +154,7 @@ describe("another network", { skip: requireNetns("iptables") || requireEnvoy() }
         (await envoy.stat("http.hbone.downstream_rq_active")) === 0,
       "connections or streams of the outer tunnel stay",
     );
+    await waitUntil(() => fdCount(daemon) <= fdsBefore, "sockets stay open");
   });
 
   for (const [name, service, error] of [

@@ -18,6 +18,8 @@ const IP = {
   waypoint: "10.81.0.31",
   plain: "10.81.0.33",
   down: "10.81.0.34",
+  host: "10.81.0.35",
+  sick: "10.81.0.36",
 } as const;
 const VIP = {
   server: "10.81.1.1",
@@ -29,7 +31,14 @@ const VIP = {
   down: "10.81.1.7",
   empty: "10.81.1.8",
   halfDead: "10.81.1.9",
+  own: "10.81.1.10",
+  ofHost: "10.81.1.11",
+  passthrough: "10.81.0.99",
+  passthroughBehind: "10.81.1.13",
+  unhealthy: "10.81.1.14",
 } as const;
+const PASSTHROUGH =
+  "loadBalancer: {routingPreferences: [], mode: Passthrough, healthPolicy: OnlyHealthy}";
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
 
 describe("routes", { skip: requireNetns("iptables") }, () => {
@@ -39,7 +48,9 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
 
   before(async () => {
     lab = await startLab();
-    for (const name of ["local", "server", "second", "plain"]) {
+    const plain = lab.host("plain");
+    lab.net.exec(plain, "ip", "address", "add", `${VIP.passthrough}/24`, "dev", "eth0");
+    for (const name of ["local", "server", "second", "plain", "client", "host"]) {
       servers.push(listenDoubling(lab.host(name), 8080));
     }
     waypoint = await listenHbone(lab, "waypoint", "waypoint", serveAsWaypoint);
@@ -171,6 +182,75 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
     assert.equal(retries(await lab.node("node-a").metrics()) - retries(before), 1);
   });
 
+  // Rows of spec data-path 2.8 that no test of 13.1 plays.
+  for (const [name, ip, port, received, fields] of [
+    [
+      "Own service, picks self",
+      VIP.own,
+      80,
+      "hello worldhello world",
+      {
+        "dst.addr": `${IP.client}:15008`,
+        "dst.workload": "client",
+        "dst.service": `own.default.${DOMAIN}`,
+      },
+    ],
+    [
+      "Node IP / host-network pod IP",
+      IP.host,
+      8080,
+      "hello worldhello world",
+      { "dst.addr": `${IP.host}:8080`, "dst.workload": undefined },
+    ],
+    [
+      "Service VIP of a host-network pod",
+      VIP.ofHost,
+      80,
+      "hello worldhello world",
+      { "dst.addr": `${IP.host}:8080`, "dst.workload": "host" },
+    ],
+    [
+      "Service VIP, passthrough LB, no waypoint",
+      VIP.passthrough,
+      8080,
+      "hello worldhello world",
+      {
+        "dst.addr": `${VIP.passthrough}:8080`,
+        "dst.workload": undefined,
+        "dst.service": undefined,
+      },
+    ],
+    [
+      "Service VIP, passthrough LB, waypoint",
+      VIP.passthroughBehind,
+      80,
+      "waypoint\nhello world",
+      { "dst.addr": `${IP.waypoint}:15008`, "dst.hbone_addr": `${VIP.passthroughBehind}:80` },
+    ],
+    [
+      "Service VIP, all unhealthy",
+      VIP.unhealthy,
+      80,
+      "",
+      { error: `no healthy upstream: ${VIP.unhealthy}:80` },
+    ],
+    [
+      "podIP:15001 etc. (not loopback)",
+      IP.server,
+      15001,
+      "",
+      { "dst.hbone_addr": `${IP.server}:15001`, error: "http status: 503 Service Unavailable" },
+    ],
+  ] as const) {
+    test(name, async () => {
+      const seen = await observeCall(lab, "client", ip, port, Math.max(received.length, 1));
+      assert.equal(seen.received, received);
+      const line = seen.lines.find((one) => one.fields["direction"] === "outbound");
+      const said = Object.keys(fields).map((field) => [field, line?.fields[field]]);
+      assert.deepEqual(Object.fromEntries(said), fields);
+    });
+  }
+
   test("service_loadbalancing", async () => {
     const one = await observeCall(lab, "client", VIP.pair, 80);
     const hit = ["server", "second"].filter((name) => {
@@ -201,7 +281,7 @@ function startLab(): Promise<MeshLab> {
   const at = (destination: string): string =>
     `waypoint: {destination: "${destination}", hboneMtlsPort: 15008}`;
   const mesh = `workloads:
-${workload("client", IP.client, "node-a", behind())}
+${workload("client", IP.client, "node-a", behind("own"))}
 ${workload("local", IP.local, "node-a", behind())}
 ${workload("server", IP.server, "node-b", behind("server", "pair", "half-dead"))}
 ${workload("second", IP.second, "node-b", behind("pair"))}
@@ -209,6 +289,8 @@ ${workload("behind", IP.behind, "node-b", `${behind()}, ${at(`/${IP.waypoint}`)}
 ${workload("orphan", IP.orphan, "node-b", `${behind()}, ${at(`/${IP.down}`)}`)}
 ${workload("waypoint", IP.waypoint, "elsewhere", `hostname: waypoint.example, protocol: HBONE, services: {default/waypoint.default.${DOMAIN}: {15008: 15008}}`)}
 ${workload("down", IP.down, "elsewhere", `protocol: HBONE, capacity: 4000000000, services: {default/down.default.${DOMAIN}: {15008: 15008}, default/half-dead.default.${DOMAIN}: {80: 8080}}`)}
+${workload("host", IP.host, "elsewhere", `protocol: TCP, networkMode: HostNetwork, services: {default/of-host.default.${DOMAIN}: {80: 8080}}`)}
+${workload("sick", IP.sick, "elsewhere", `${behind("unhealthy")}, status: Unhealthy`)}
 ${workload("plain", IP.plain, "elsewhere", "protocol: TCP, services: {}")}
 services:
 ${service("server", VIP.server)}
@@ -218,6 +300,11 @@ ${service("by-hostname", VIP.byHostname, at(`default/waypoint.default.${DOMAIN}`
 ${service("by-workload-hostname", VIP.byWorkloadHostname, at("default/waypoint.example"))}
 ${service("weighted", VIP.weighted, `weightedWaypoints: [{destination: {destination: "/${IP.down}", hboneMtlsPort: 15008}, weight: 0}, {destination: {destination: "/${IP.waypoint}", hboneMtlsPort: 15008}, weight: 1}]`)}
 ${service("half-dead", VIP.halfDead)}
+${service("own", VIP.own)}
+${service("of-host", VIP.ofHost)}
+${service("passthrough", VIP.passthrough, PASSTHROUGH)}
+${service("passthrough-behind", VIP.passthroughBehind, `${PASSTHROUGH}, ${at(`/${IP.waypoint}`)}`)}
+${service("unhealthy", VIP.unhealthy)}
 ${service("down-before", VIP.down, at(`default/down.default.${DOMAIN}`))}
 ${service("empty-before", VIP.empty, at(`default/nobody.default.${DOMAIN}`))}
 - {name: waypoint, namespace: default, hostname: waypoint.default.${DOMAIN}, vips: [], ports: {15008: 15008}}
@@ -231,7 +318,7 @@ ${service("empty-before", VIP.empty, at(`default/nobody.default.${DOMAIN}`))}
       "node-a": { ip: "10.81.0.2", environment, pods: pods("client", "local") },
       "node-b": { ip: "10.81.0.3", environment, pods: pods("server", "second") },
     },
-    outsiders: { waypoint: IP.waypoint, plain: IP.plain, down: IP.down },
+    outsiders: { waypoint: IP.waypoint, plain: IP.plain, down: IP.down, host: IP.host },
     mesh,
     controlIp: "10.81.0.4",
     prefixLength: 24,
