@@ -42,7 +42,7 @@ export function authorityCases(stage: Stage): void {
     await istiod.restart({ authority: next.plugIn("alone", [next.root]) });
     for (const name of ["node1", "node2"] as const) {
       await waitUntil(
-        async () => (await stage.node(name).metric("ztunnel_xds_connected")) === 1,
+        async () => (await stage.node(name).daemon.metric("ztunnel_xds_connected")) === 1,
         `${name} does not trust the new root`,
         60_000,
       );

@@ -74,11 +74,11 @@ export function changeCases(stage: Stage): void {
 
   test("a pod that goes leaves nothing behind", async () => {
     const node = stage.node("node2");
-    const before = await node.metric("workload_manager_active_proxy_count");
+    const before = await node.daemon.metric("workload_manager_active_proxy_count");
     await istiod.delete(OBJECTS.db2);
     await stage.removePod("db2", DB2);
     await waitUntil(
-      async () => (await node.metric("workload_manager_active_proxy_count")) === before - 1,
+      async () => (await node.daemon.metric("workload_manager_active_proxy_count")) === before - 1,
       "its proxy is still there",
     );
     assert.deepEqual(await answers(), ["db0", "db1"]);
@@ -127,9 +127,12 @@ export function changeCases(stage: Stage): void {
     const node = stage.node("node1");
     for (const name of ["24-policy-selector-add", "25-policy-root-selector"]) {
       const family = "istio_xds_message_total";
-      const before = await node.metric(family);
+      const before = await node.daemon.metric(family);
       await istiod.apply(name);
-      await waitUntil(async () => (await node.metric(family)) > before, `${name} never arrived`);
+      await waitUntil(
+        async () => (await node.daemon.metric(family)) > before,
+        `${name} never arrived`,
+      );
       assert.equal(await stage.outcome("frontend", catalog1.ip, 9080), "catalog1");
       assert.equal(await stage.outcome("report", PODS.frontend.ip, 9999), "frontend");
       await istiod.delete(name);

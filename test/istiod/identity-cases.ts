@@ -15,7 +15,7 @@ const RECORDED_DUMP = join(
 export function identityCases(stage: Stage): void {
   test("both daemons are ready, and istiod knows all it sent them as accepted", async () => {
     for (const name of ["node1", "node2"] as const) {
-      assert.equal(await stage.node(name).isReady(), true);
+      assert.equal(await stage.node(name).daemon.isReady(), true);
     }
     await waitUntil(async () => {
       const proxies = JSON.parse(await stage.istiod.debug("/debug/syncz")) as SyncPage;
@@ -31,7 +31,7 @@ export function identityCases(stage: Stage): void {
   });
 
   test("node1 knows the workloads, services and policies that the original knew", async () => {
-    const known = names((await stage.node("node1").configDump()) as ConfigDump);
+    const known = names((await stage.node("node1").daemon.configDump()) as ConfigDump);
     const recorded = JSON.parse(readFileSync(RECORDED_DUMP, "utf8")) as ConfigDump;
     assert.deepEqual(known, names(recorded));
   });
@@ -42,7 +42,7 @@ export function identityCases(stage: Stage): void {
       ["node1", ["catalog", "db", "default", "frontend"]],
       ["node2", ["catalog", "db", "default"]],
     ] as const) {
-      const { certificates } = (await stage.node(name).configDump()) as ConfigDump;
+      const { certificates } = (await stage.node(name).daemon.configDump()) as ConfigDump;
       const held = certificates.filter(({ certChain }) => certChain.length > 0);
       assert.deepEqual(
         held.map(({ identity }) => identity).sort(),
@@ -82,14 +82,19 @@ type SyncPage = readonly {
 }[];
 
 /** What we look at of `/config_dump`. */
-interface ConfigDump {
+export interface ConfigDump {
   readonly workloads: readonly { readonly uid: string }[];
   readonly services: readonly { readonly namespace: string; readonly hostname: string }[];
   readonly policies: readonly { readonly namespace: string; readonly name: string }[];
   readonly certificates: readonly { readonly identity: string; readonly certChain: unknown[] }[];
 }
 
-function names({ workloads, services, policies }: ConfigDump): Record<string, readonly string[]> {
+/** Of all that is known, sorted. */
+export function names({
+  workloads,
+  services,
+  policies,
+}: ConfigDump): Record<string, readonly string[]> {
   return {
     workloads: workloads.map(({ uid }) => uid).sort(),
     services: services.map(({ namespace, hostname }) => `${namespace}/${hostname}`).sort(),

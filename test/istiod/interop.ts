@@ -5,6 +5,7 @@
 import { after } from "node:test";
 import { authorityCases } from "./authority-cases.ts";
 import { changeCases } from "./change-cases.ts";
+import { dedicatedCases } from "./dedicated-cases.ts";
 import { identityCases } from "./identity-cases.ts";
 import { mistakeCases } from "./mistake-cases.ts";
 import { onDemandCases } from "./on-demand-cases.ts";
@@ -21,5 +22,6 @@ changeCases(stage);
 await mistakeCases(stage);
 outageCases(stage);
 onDemandCases(stage);
+dedicatedCases(stage);
 // Last: the authority that istiod made for itself does not come back.
 authorityCases(stage);

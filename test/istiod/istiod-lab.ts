@@ -18,6 +18,7 @@ const KUBERNETES = join(ROOT, "test/fixtures/istiod/kubernetes");
 /** Discovery and certificates. */
 export const ISTIOD_PORT = 15012;
 const DEBUG_PORT = 8080;
+const ZTUNNEL = { namespace: "istio-system", serviceAccount: "ztunnel" } as const;
 /** etcd, apiserver and istiod come up one after another. */
 const STEP_MS_MAX = 240_000;
 
@@ -80,9 +81,17 @@ export class IstiodLab {
     await this.#run("patch", path, JSON.stringify(change));
   }
 
-  /** What a shared-mode daemon in the pod is started with; renews the token in its file. */
-  async daemonEnvironment(pod: string): Promise<Record<string, string>> {
-    const lines = (await this.#run("env", "--pod", pod)).trim().split("\n");
+  /**
+   * What a daemon in the pod is started with; renews the token in its file.
+   *
+   * @param whose default: of ztunnel's own pods.
+   */
+  async daemonEnvironment(
+    pod: string,
+    whose: { readonly namespace: string; readonly serviceAccount: string } = ZTUNNEL,
+  ): Promise<Record<string, string>> {
+    const words = ["--ns", whose.namespace, "--sa", whose.serviceAccount, "--pod", pod];
+    const lines = (await this.#run("env", ...words)).trim().split("\n");
     return Object.fromEntries(
       lines.map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]),
     );

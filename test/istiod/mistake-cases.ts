@@ -47,23 +47,23 @@ export async function mistakeCases(stage: Stage): Promise<void> {
     ],
   ] as const) {
     test(`${mistake}: no readiness, and the log says why`, async () => {
-      const before = node.lines.length;
+      const before = node.daemon.lines.length;
       await node.spawnDaemon(environment);
       try {
         await waitUntil(
-          () => node.lines.slice(before).some((line) => said.test(messageOf(line))),
+          () => node.daemon.lines.slice(before).some((line) => said.test(messageOf(line))),
           `never said ${said}`,
         );
-        assert.equal(await node.isReady(), false);
+        assert.equal(await node.daemon.isReady(), false);
       } finally {
-        await node.stopDaemon();
+        await node.daemon.stop();
       }
     });
   }
 
   test("the token of another node: the mesh is known, certificates are refused, so are connections", async () => {
     const token = await istiod.token("istio-system", "ztunnel", "ztunnel-node2");
-    const before = node.lines.length;
+    const before = node.daemon.lines.length;
     await node.startDaemon({ AUTH_TOKEN: file("node2-token", token) });
     const pod = stage.addHost("copy", "10.244.3.10");
     await node.attach(pod, frontend);
@@ -73,7 +73,9 @@ export async function mistakeCases(stage: Stage): Promise<void> {
       for (const scope of ["ztunnel::identity", "access"]) {
         await waitUntil(
           () =>
-            node.lines.slice(before).some((line) => line.includes(scope) && line.includes(said)),
+            node.daemon.lines
+              .slice(before)
+              .some((line) => line.includes(scope) && line.includes(said)),
           `${scope} never said ${said}`,
         );
       }
@@ -84,7 +86,7 @@ export async function mistakeCases(stage: Stage): Promise<void> {
       );
     } finally {
       await node.detach(frontend.name);
-      await node.stopDaemon();
+      await node.daemon.stop();
       node.close();
     }
   });

@@ -14,7 +14,7 @@ export function onDemandCases(stage: Stage): void {
 
   test("on demand, the first connection to what is not known fetches it, once", async () => {
     await node.restartDaemon(ON_DEMAND);
-    const before = node.lines.length;
+    const before = node.daemon.lines.length;
     for (const [from, ip, port, answer] of [
       ["frontend", db1.ip, 5432, "db1"],
       ["frontend", db1.ip, 6000, "refused"],
@@ -27,7 +27,7 @@ export function onDemandCases(stage: Stage): void {
     ] as const) {
       assert.equal(await stage.outcome(from, ip, port), answer, `${from} → ${ip}:${port}`);
     }
-    const demanded = node.lines
+    const demanded = node.daemon.lines
       .slice(before)
       .flatMap((line) => /received on demand request \S+Address\/(\S+)"/.exec(line)?.[1] ?? []);
     // A Service comes with its pods, and the pods of this node come by themselves.

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { SteadyTraffic } from "./calls.ts";
-import { signedIdentities } from "./identity-cases.ts";
+import { type ConfigDump, names, signedIdentities } from "./identity-cases.ts";
+import type { IstiodNode } from "./istiod-node.ts";
 import { DB2, OBJECTS } from "./objects.ts";
 import { LEGACY, PODS, type Stage } from "./stage.ts";
 
@@ -18,15 +19,18 @@ export function outageCases(stage: Stage): void {
 
   test("istiod restarts under traffic: no call fails, news arrive afterwards", async () => {
     const traffic = steadyTraffic(stage);
-    const before = await Promise.all(nodes.map((node) => node.metric(TERMINATIONS)));
+    const before = await Promise.all(nodes.map((node) => node.daemon.metric(TERMINATIONS)));
     await istiod.restart();
     for (const [i, node] of nodes.entries()) {
       await waitUntil(
-        async () => (await node.metric("ztunnel_xds_connected")) === 1,
+        async () => (await node.daemon.metric("ztunnel_xds_connected")) === 1,
         "no new conversation",
         60_000,
       );
-      assert.ok((await node.metric(TERMINATIONS)) > (before[i] ?? 0), "the old one never ended");
+      assert.ok(
+        (await node.daemon.metric(TERMINATIONS)) > (before[i] ?? 0),
+        "the old one never ended",
+      );
     }
     await expectNews(stage);
     expectNoFailure(await traffic.stop(), 100);
@@ -36,7 +40,7 @@ export function outageCases(stage: Stage): void {
     await istiod.restart({ args: [`--keepaliveMaxServerConnectionAge=${CONNECTION_AGE_S}s`] });
     for (const node of nodes) {
       await waitUntil(
-        async () => (await node.metric("ztunnel_xds_connected")) === 1,
+        async () => (await node.daemon.metric("ztunnel_xds_connected")) === 1,
         "away",
         60_000,
       );
@@ -76,6 +80,27 @@ export function outageCases(stage: Stage): void {
     );
     await expectNews(stage);
     expectNoFailure(await traffic.stop(), 50);
+  });
+
+  test("of what is known but too much to offer istiod sends again, and nothing is lost", async () => {
+    const node = stage.node("node1");
+    await node.restartDaemon();
+    const whole = (await tally(node)).bytes;
+    await node.restartDaemon({ XDS_OFFERED_VERSIONS_SIZE: "1000" });
+    const known = names((await node.daemon.configDump()) as ConfigDump);
+    const before = await tally(node);
+    const traffic = steadyTraffic(stage);
+    await istiod.daemonEnvironment("ztunnel-node1");
+    await waitUntil(
+      async () => (await tally(node)).answers > before.answers,
+      "the old conversation goes on",
+    );
+    const again = (await tally(node)).bytes - before.bytes;
+    assert.ok(again > 500 && again < whole, `${again} of ${whole} bytes came again`);
+    assert.deepEqual(names((await node.daemon.configDump()) as ConfigDump), known);
+    await expectNews(stage);
+    expectNoFailure(await traffic.stop(), 50);
+    await node.restartDaemon();
   });
 
   test("a pod that starts while istiod is away is served once istiod is back", async () => {
@@ -130,15 +155,15 @@ export async function expectNews(stage: Stage): Promise<void> {
   await becomes("report");
 }
 
-async function tally(node: {
-  metric(family: string, labels?: string): Promise<number>;
-}): Promise<{ reconnects: number; others: number; bytes: number; answers: number }> {
-  const all = await node.metric(TERMINATIONS);
-  const reconnects = await node.metric(TERMINATIONS, 'reason="Reconnect"');
+async function tally({
+  daemon,
+}: IstiodNode): Promise<{ reconnects: number; others: number; bytes: number; answers: number }> {
+  const all = await daemon.metric(TERMINATIONS);
+  const reconnects = await daemon.metric(TERMINATIONS, 'reason="Reconnect"');
   return {
     reconnects,
     others: all - reconnects,
-    bytes: await node.metric("istio_xds_message_bytes_total", ADDRESSES),
-    answers: await node.metric("istio_xds_message_total", ADDRESSES),
+    bytes: await daemon.metric("istio_xds_message_bytes_total", ADDRESSES),
+    answers: await daemon.metric("istio_xds_message_total", ADDRESSES),
   };
 }

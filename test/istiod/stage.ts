@@ -117,7 +117,9 @@ export class Stage {
       await stage.#start();
       return stage;
     } catch (error) {
-      for (const { lines } of stage.#nodes.values()) process.stderr.write(`${lines.join("\n")}\n`);
+      for (const { daemon } of stage.#nodes.values()) {
+        process.stderr.write(`${daemon.lines.join("\n")}\n`);
+      }
       stage.close();
       throw error;
     }

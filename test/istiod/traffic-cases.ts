@@ -78,11 +78,14 @@ export function trafficCases(stage: Stage): void {
       };
       const node = stage.node(name);
       await waitUntil(
-        () => node.lines.some((line) => line.includes('"access"') && matches(line, wanted)),
+        () => node.daemon.lines.some((line) => line.includes('"access"') && matches(line, wanted)),
         `${name} never logged ${JSON.stringify(wanted)}`,
       );
       const opened = "istio_tcp_connections_opened_total";
-      const counted = await node.metric(opened, `source_principal="${identityOf("default")}"`);
+      const counted = await node.daemon.metric(
+        opened,
+        `source_principal="${identityOf("default")}"`,
+      );
       assert.ok(counted > 0, `${name} counted no call of ${report.name}`);
     }
   });
