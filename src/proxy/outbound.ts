@@ -148,7 +148,7 @@ export class Outbound implements ConnectionOwner {
     let route = first;
     let report: ConnectionReport | undefined;
     let failure: ProxyError | undefined;
-    const tried = new Set<string>();
+    let tried: Set<string> | undefined;
     for (let left = this.#options.connectRetriesMax; ; left--) {
       // Who is behind a network gateway is known when it has answered.
       const isFar = route.kind === "hbone" && route.beyond !== undefined;
@@ -164,6 +164,7 @@ export class Outbound implements ConnectionOwner {
         if (!(error instanceof ProxyError)) throw error;
         if (isFar) report = this.#report(call, this.#describe(call, route), report, failure);
         failure = error;
+        tried ??= new Set();
         const next = left > 0 ? await this.#chooseAnother(call, route, error, tried) : undefined;
         if (connection.ended) return;
         if (next === undefined) return connection.fail(error);

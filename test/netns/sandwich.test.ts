@@ -5,6 +5,8 @@
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
+import { EnvoyProcess, requireEnvoy } from "../support/envoy-process.ts";
+import { sandwich } from "../support/envoy-sandwich.ts";
 import {
   connectFrom,
   type LabServer,
@@ -12,7 +14,7 @@ import {
   listenOn,
 } from "../support/lab-application.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
-import { MeshLab } from "../support/mesh-lab.ts";
+import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
 import { type ReadProxyHeader, readProxyHeader } from "../support/proxy-header-reader.ts";
@@ -21,15 +23,20 @@ const IP = {
   client: "10.84.0.11",
   first: "10.84.0.21",
   second: "10.84.0.22",
+  third: "10.84.0.23",
   plain: "10.84.0.31",
   proxied: "10.84.0.32",
+  envoy: "10.84.0.33",
 } as const;
 const WAYPOINT_VIP = "10.84.1.1";
 const SERVICE_VIP = "10.84.1.2";
 const TUNNEL_PORT = 15088;
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
 
+const NO_ENVOY = requireEnvoy();
+
 describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
+  let envoy: EnvoyProcess;
   let lab: MeshLab;
   let plainWaypoint: LabServer;
   let proxiedWaypoint: LabServer;
@@ -38,7 +45,12 @@ describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
 
   before(async () => {
     lab = await startLab();
-    servers.push(listenDoubling(lab.host("first"), 8080), listenDoubling(lab.host("second"), 8080));
+    for (const name of ["first", "second", "third"]) {
+      servers.push(listenDoubling(lab.host(name), 8080));
+    }
+    if (NO_ENVOY === false) {
+      envoy = await EnvoyProcess.start(lab, "envoy", (log) => sandwich(TUNNEL_PORT, log));
+    }
     plainWaypoint = listenOn(lab.host("plain"), 8080, (socket) => {
       void forward(lab, "plain", socket, `${IP.first}:8080`);
     });
@@ -103,6 +115,21 @@ describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
       );
     });
   }
+
+  test("sandwich_waypoint_proxy_protocol with a real Envoy", { skip: NO_ENVOY }, async () => {
+    const seen = await observeCall(lab, "client", IP.third, 8080);
+    assert.equal(seen.received, "hello worldhello world");
+    assert.deepEqual(hops(seen), [
+      `outbound client -> envoy at ${IP.envoy}:15008 for ${IP.third}:8080`,
+      `inbound client -> envoy at ${IP.envoy}:15008 for ${IP.third}:8080`,
+      `outbound envoy -> third at ${IP.third}:15008 for ${IP.third}:8080`,
+      `inbound envoy -> third at ${IP.third}:15008 for ${IP.third}:8080`,
+    ]);
+    await waitUntil(() => envoy.accessLines().length > 0, "Envoy logged nothing");
+    assert.deepEqual(envoy.accessLines(), [
+      { source: IP.client, called: `${IP.third}:8080`, peer: `${SPIFFE}/client` },
+    ]);
+  });
 });
 
 /** What the waypoint does with a connection; its own is captured again. */
@@ -139,22 +166,23 @@ function startLab(): Promise<MeshLab> {
   const environment = { LOG_FORMAT: "json", ZTUNNEL_WORKER_THREADS: "1" };
   const pods = (...names: (keyof typeof IP)[]) => names.map((name) => ({ name, ip: IP[name] }));
   const at = (ip: string): string => `waypoint: {destination: "/${ip}", hboneMtlsPort: 15008}`;
-  const proxied =
-    `protocol: HBONE, services: {default/proxied.default.${DOMAIN}: {}}, ` +
-    `applicationTunnel: {protocol: PROXY, port: ${TUNNEL_PORT}}`;
+  const tunnel = `applicationTunnel: {protocol: PROXY, port: ${TUNNEL_PORT}}`;
+  const proxied = `protocol: HBONE, services: {default/proxied.default.${DOMAIN}: {}}, ${tunnel}`;
   return MeshLab.start({
     nodes: {
       "node-a": { ip: "10.84.0.2", environment, pods: pods("client") },
       "node-b": {
         ip: "10.84.0.3",
         environment,
-        pods: pods("first", "second", "plain", "proxied"),
+        pods: pods("first", "second", "third", "plain", "proxied", "envoy"),
       },
     },
     mesh: `workloads:
 ${workload("client", IP.client, "node-a", behind())}
 ${workload("first", IP.first, "node-b", `${behind()}, ${at(IP.plain)}`)}
 ${workload("second", IP.second, "node-b", `${behind("second")}, ${at(WAYPOINT_VIP)}`)}
+${workload("third", IP.third, "node-b", `${behind()}, ${at(IP.envoy)}`)}
+${workload("envoy", IP.envoy, "node-b", `${behind()}, ${tunnel}`)}
 ${workload("plain", IP.plain, "node-b", `${behind()}, applicationTunnel: {protocol: NONE}`)}
 ${workload("proxied", IP.proxied, "node-b", proxied)}
 services:
