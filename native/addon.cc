@@ -12,6 +12,7 @@ constexpr ztunnel::Method kFunctions[] = {
     {"socketInNamespace", ztunnel::SocketInNamespace},
     {"loadQueueMigration", ztunnel::LoadQueueMigration},
     {"accept", ztunnel::Accept},
+    {"connect", ztunnel::Connect},
     {"originalDestination", ztunnel::OriginalDestination},
     {"localAddress", ztunnel::LocalAddress},
     {"peerAddress", ztunnel::PeerAddress},

@@ -39,6 +39,18 @@ napi_value Accept(napi_env env, napi_callback_info info) {
   return FromFd(env, std::move(fd));
 }
 
+napi_value Connect(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
+  std::optional<Address> to =
+      RequireAddress(env, arguments.values[1], arguments.values[2], "");
+  if (!fd || !to) return nullptr;
+  if (connect(*fd, to->Raw(), to->length) != 0 && errno != EINPROGRESS) {
+    return ThrowErrno(env, errno, "connect");
+  }
+  return nullptr;
+}
+
 napi_value OriginalDestination(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");

@@ -21,6 +21,7 @@ napi_value SocketInNamespace(napi_env env, napi_callback_info info);
 napi_value LoadQueueMigration(napi_env env, napi_callback_info info);
 
 napi_value Accept(napi_env env, napi_callback_info info);
+napi_value Connect(napi_env env, napi_callback_info info);
 napi_value OriginalDestination(napi_env env, napi_callback_info info);
 napi_value LocalAddress(napi_env env, napi_callback_info info);
 napi_value PeerAddress(napi_env env, napi_callback_info info);

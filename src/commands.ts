@@ -4,6 +4,7 @@
  */
 import yargs from "yargs";
 import type { DrainReport } from "./admin/drain-report.ts";
+import type { WhyReport } from "./admin/why-report.ts";
 import { CONFIG_OPTIONS } from "./config/config-option.ts";
 
 /** What commands may do with the process that they run in. */
@@ -235,6 +236,36 @@ export async function runCommand(words: readonly string[], program: Program): Pr
           },
         )
         .demandCommand(1, "drain what? see --help"),
+    )
+    .command(
+      "why <source> <destination>",
+      "explain what becomes of a connection: route, waypoint, certificate, policies",
+      (why) =>
+        why
+          .positional("source", {
+            type: "string",
+            demandOption: true,
+            describe: "a pod as NAMESPACE/NAME, an address, or a service's host name",
+          })
+          .positional("destination", {
+            type: "string",
+            demandOption: true,
+            describe: "the same with :PORT, which may be left out where there is but one",
+          })
+          .option("connect", {
+            type: "boolean",
+            default: false,
+            describe: "also make a connection, from a source that is a pod of the daemon",
+          })
+          .options(ADMIN_OPTIONS),
+      async ({ source, destination, connect, admin, output }) => {
+        const { askAdmin } = await import("./admin/admin-client.ts");
+        const { formatWhy } = await import("./admin/why-text.ts");
+        const query = new URLSearchParams({ source, destination, connect: String(connect) });
+        const path = `/debug/why?${query}`;
+        const report = (await askAdmin(admin, path, connect ? "POST" : "GET")) as WhyReport;
+        program.print(output === "json" ? JSON.stringify(report, null, 2) : formatWhy(report));
+      },
     )
     .command(
       "demo",

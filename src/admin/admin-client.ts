@@ -11,10 +11,17 @@ const ANSWER_MS_MAX = 30_000;
  * @returns the parsed answer.
  * @throws Error in words for an operator: nobody listens there, or what the daemon says.
  */
-export function askAdmin(address: string, path: string): Promise<unknown> {
+export function askAdmin(
+  address: string,
+  path: string,
+  method: "GET" | "POST" = "GET",
+): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const fail = (reason: string): void => reject(new Error(`ztunnel at ${address}: ${reason}`));
-    const asked = request(new URL(path, `http://${address}`), { timeout: ANSWER_MS_MAX });
+    const asked = request(new URL(path, `http://${address}`), {
+      method,
+      timeout: ANSWER_MS_MAX,
+    });
     asked.on("timeout", () => asked.destroy(new Error(`no answer within ${ANSWER_MS_MAX} ms`)));
     asked.on("error", (error: NodeJS.ErrnoException) => {
       fail(error.code === "ECONNREFUSED" ? "nobody listens, is it running?" : error.message);

@@ -1,5 +1,6 @@
 /** Port 15000, on the loopback addresses only: what an operator may see and poke. */
 
+import { AdminError } from "./admin-error.ts";
 import type { DrainReport } from "./drain-report.ts";
 import {
   type HttpAnswer,
@@ -11,11 +12,13 @@ import {
 import { formatJson } from "./json-text.ts";
 import { type AdjustableLog, answerLogging } from "./logging-page.ts";
 import { ProfilePages, type Profiler } from "./profile-pages.ts";
+import type { WhyQuestion, WhyReport } from "./why-report.ts";
 
 export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
   /** JSON text of `/config_dump`. */
   readonly configDump: () => AsyncIterable<string>;
   readonly drain: () => Promise<DrainReport>;
+  readonly why: (question: WhyQuestion) => Promise<WhyReport>;
   readonly profiler: Profiler;
   readonly logging: AdjustableLog;
   /** Called once the answer of `/quitquitquit` has been sent. */
@@ -32,6 +35,7 @@ const PAGES: readonly (readonly [path: string, what: string])[] = [
     "config_dump",
     "everything known: mesh, certificates, pods and their connections, configuration",
   ],
+  ["debug/why", "explain a connection (source=, destination=, and with POST connect=true)"],
   ["debug/pprof/profile", "CPU profile (seconds=10, frequency=100, thread=all of them)"],
   ["debug/pprof/heap", "profile of what is on the heap since sampling was activated"],
   [
@@ -56,7 +60,7 @@ export function listenAdmin(
 
 function answerAdmin(
   question: HttpQuestion,
-  { log, logging, configDump, drain, quit }: AdminServerDeps,
+  { log, logging, configDump, drain, why, quit }: AdminServerDeps,
   { defaultLogFilter }: AdminServerOptions,
 ): HttpAnswer | Promise<HttpAnswer> {
   switch (question.path) {
@@ -74,6 +78,8 @@ function answerAdmin(
       };
     case "/drain":
       return drain().then(answerJson);
+    case "/debug/why":
+      return answerWhy(question, why);
     case "/logging":
       return answerLogging(question, logging, defaultLogFilter, (filter) =>
         log.target("ztunnel::telemetry").write("info", `new log filter is ${filter}`),
@@ -88,6 +94,25 @@ function answerAdmin(
       };
     default:
       return { status: 404 };
+  }
+}
+
+async function answerWhy(
+  { method, query }: HttpQuestion,
+  why: AdminServerDeps["why"],
+): Promise<HttpAnswer> {
+  const connect = query.get("connect") === "true";
+  if (connect && method !== "POST") return { status: 405, body: "connect=true needs POST\n" };
+  const source = query.get("source") ?? "";
+  const destination = query.get("destination") ?? "";
+  if (source === "" || destination === "") {
+    return { status: 400, body: "source and destination are needed\n" };
+  }
+  try {
+    return answerJson(await why({ source, destination, connect }));
+  } catch (error) {
+    if (!(error instanceof AdminError) || error.code !== "question") throw error;
+    return { status: 400, body: `${error.message}\n` };
   }
 }
 

@@ -41,4 +41,9 @@ export class DedicatedMode implements Mode {
   nodeAgent(): "none" {
     return "none";
   }
+
+  /** The daemon's own connections are not captured. */
+  netnsFd(): undefined {
+    return undefined;
+  }
 }

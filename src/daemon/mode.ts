@@ -20,4 +20,6 @@ export interface Mode {
   /** Every workload that is ours. */
   workloads(): readonly WorkloadStanding[];
   nodeAgent(): ReadinessStanding["nodeAgent"];
+  /** Of a workload that runs here; `undefined` where there is none but the daemon's own. */
+  netnsFd(uid: string): number | undefined;
 }

@@ -8,14 +8,18 @@ import { listenMetrics } from "../admin/metrics-server.ts";
 import type { Profiler } from "../admin/profile-pages.ts";
 import type { ReadinessStanding } from "../admin/readiness-report.ts";
 import { listenReadiness } from "../admin/readiness-server.ts";
+import type { WhyQuestion, WhyReport } from "../admin/why-report.ts";
 import type { Config } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
 import { makeLoopDelayFamily, setLoopDelays } from "../dataplane/metrics.ts";
 import { makeDnsFamilies, mergeDns } from "../dns/metrics.ts";
 import { registerClockSkew } from "../identity/metrics.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
+import { native } from "../net/native.ts";
 import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
+import { illegalPorts } from "../proxy/proxy-options.ts";
 import { type Clock, sleep } from "../runtime/clock.ts";
+import { systemRandom } from "../runtime/random.ts";
 import type { Readiness } from "../runtime/readiness.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
 import { buildFacts, registerBuildMetric } from "../telemetry/build-info.ts";
@@ -89,6 +93,7 @@ export class OperatorServers {
             },
             configDump: () => this.#configDump(),
             drain: () => this.#drain(),
+            why: (question) => this.#why(question),
             profiler: this.#makeProfiler(),
             quit,
           },
@@ -159,6 +164,29 @@ export class OperatorServers {
       }
       await sleep(clock, PORT_RETRY_MS, signal).catch(() => {});
     }
+  }
+
+  async #why(question: WhyQuestion): Promise<WhyReport> {
+    const { reportWhy } = await import("../admin/why-report.ts");
+    const { probeConnection } = await import("../net/connection-probe.ts");
+    const { mesh, certificates, mode, clock } = this.#deps;
+    const { network, unknownPolicy } = this.#config.proxy;
+    return reportWhy(
+      {
+        mesh: mesh.state,
+        certificates: () => certificates.dump(),
+        workloads: () => mode.workloads(),
+        probe: (uid, target) => {
+          const netnsFd = mode.netnsFd(uid);
+          return netnsFd === undefined
+            ? undefined
+            : probeConnection({ native, clock }, { netnsFd, target });
+        },
+        random: systemRandom(),
+      },
+      { network, unknownPolicy, illegalPorts: illegalPorts(this.#config.proxy) },
+      question,
+    );
   }
 
   #drain(): Promise<DrainReport> {

@@ -87,6 +87,10 @@ export class SharedMode implements Mode {
     return this.#agent && { address: this.#config.socketPath, ...this.#agent.status() };
   }
 
+  netnsFd(uid: string): number | undefined {
+    return this.#reconciler.netnsFd(uid);
+  }
+
   #forgetCertificates(workload: EnrolledWorkload): void {
     const { certificates, dataPlane } = this.#deps;
     for (const identity of certificates.forget(workload)) dataPlane.certificateForgotten(identity);

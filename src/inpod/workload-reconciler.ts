@@ -109,6 +109,11 @@ export class WorkloadReconciler {
     ];
   }
 
+  /** Open while the workload runs. @returns `undefined` for what does not run. */
+  netnsFd(uid: string): number | undefined {
+    return this.#running.get(uid)?.netns.fd;
+  }
+
   /** A conversation with the agent begins: it will name all workloads anew. */
   conversationStarted(): Promise<void> {
     return this.#inTurn(async () => {

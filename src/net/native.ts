@@ -78,6 +78,8 @@ export interface Native {
    * @returns `undefined` when nobody waits.
    */
   accept(listenFd: number): number | undefined;
+  /** Begins to connect: {@link peerAddress} knows when it is done, reading when it failed. */
+  connect(fd: number, ip: string, port: number): void;
   /** SO_ORIGINAL_DST, then its IPv6 twin; `undefined` when neither is known. */
   originalDestination(fd: number): NativeAddress | undefined;
   localAddress(fd: number): NativeAddress;

@@ -52,20 +52,20 @@ export function policyMatches(policy: AuthorizationPolicy, connection: JudgedCon
 }
 
 /** All clauses; none means always. */
-function ruleMatches(rule: PolicyRule, connection: JudgedConnection): boolean {
+export function ruleMatches(rule: PolicyRule, connection: JudgedConnection): boolean {
   for (const clause of rule) if (!clauseMatches(clause, connection)) return false;
   return true;
 }
 
 /** Any match; none means always. */
-function clauseMatches(clause: PolicyClause, connection: JudgedConnection): boolean {
+export function clauseMatches(clause: PolicyClause, connection: JudgedConnection): boolean {
   if (clause.length === 0) return true;
   for (const match of clause) if (matchApplies(match, connection)) return true;
   return false;
 }
 
 /** All kinds that are asked for; a match that asks nothing never applies. */
-function matchApplies(match: PolicyMatch, c: JudgedConnection): boolean {
+export function matchApplies(match: PolicyMatch, c: JudgedConnection): boolean {
   let isAsked = false;
   if (match.namespaces.length > 0) {
     if (!anyText(match.namespaces, c.namespace)) return false;

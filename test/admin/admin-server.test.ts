@@ -61,6 +61,7 @@ async function listen(t: TestContext): Promise<Lab> {
         connections: { inbound: 0, outbound: 0 },
         workloads: [],
       }),
+      why: async () => assert.fail("asked"),
       profiler: {
         threads: ["control", "data-0"],
         profile: async (thread, request) => {
@@ -90,6 +91,7 @@ test("the index lists the pages that exist", async (t) => {
   const links = [...answer.body.toString().matchAll(/href="([^"]+)"/g)].map(([, path]) => path);
   assert.deepEqual(links, [
     "config_dump",
+    "debug/why",
     "debug/pprof/profile",
     "debug/pprof/heap",
     "debug/pprof/heap/profiling",

@@ -1,0 +1,210 @@
+/**
+ * What would become of a connection: the route that this node would choose and how the policies of
+ * the destination, as this node knows them, would judge it. Plain text all through, for operators.
+ */
+import type { RbacConnection } from "../mesh/authorization.ts";
+import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
+import type { IpAddress } from "../mesh/ip-address.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
+import { evaluatePolicies } from "../rbac/evaluate.ts";
+import { explainPolicy, type PolicyExplanation } from "../rbac/policy-explanation.ts";
+import type { Random } from "../runtime/random.ts";
+import type { MeshState } from "../state/mesh-state.ts";
+import { findUpstream } from "../state/upstream.ts";
+import { chooseOutboundRoute, type OutboundRoute } from "./outbound-route.ts";
+
+export interface ForecastQuery {
+  readonly source: {
+    /** `undefined`: the mesh does not know the address. */
+    readonly workload: Workload | undefined;
+    readonly ip: IpAddress;
+  };
+  readonly target: SocketAddress;
+  /** Our own network. */
+  readonly network: string;
+  readonly illegalPorts: ReadonlySet<number>;
+  readonly unknownPolicy: "deny" | "allow";
+}
+
+/** One way of several where endpoints or waypoints are chosen by weight. */
+export interface ForecastRoute {
+  /** `plain`: the source is not captured, and its connection arrives as it is. */
+  readonly kind: OutboundRoute["kind"] | "plain";
+  readonly reason: string;
+  /** Why it is refused. */
+  readonly error?: string;
+  /** Where the connection or its tunnel goes. */
+  readonly remote?: string;
+  /** What the tunnel's far end is asked to connect to. */
+  readonly authority?: string;
+  /** SPIFFE IDs, one of which the tunnel's far end must prove. */
+  readonly expected?: readonly string[];
+  /** `namespace/name` of whom it goes to. */
+  readonly workload?: string;
+  /** The same where that is a waypoint. */
+  readonly waypoint?: string;
+  /** Host name of the service that was asked for. */
+  readonly service?: string;
+}
+
+export interface ForecastJudgement {
+  /** `namespace/name`, and the node whose proxy judges. */
+  readonly workload: string;
+  readonly node: string;
+  /** SPIFFE ID by which the connection comes; `null`: it has none. */
+  readonly identity: string | null;
+  readonly verdict: "allow" | "deny";
+  /** Of a denial, as in the access log. */
+  readonly reason?: string;
+  readonly policies: readonly PolicyExplanation[];
+  /** Policies that the workload names and nobody has sent. */
+  readonly unknown: readonly string[];
+}
+
+export interface ConnectionForecast {
+  readonly route: ForecastRoute;
+  /** `undefined`: no proxy of the mesh stands before the destination. */
+  readonly judgement: ForecastJudgement | undefined;
+}
+
+export function forecastConnection(
+  state: MeshState,
+  query: ForecastQuery,
+  random: Random,
+): ConnectionForecast {
+  const { workload } = query.source;
+  return workload?.protocol === "HBONE"
+    ? forecastCaptured(state, query, workload, random)
+    : forecastPlain(state, query);
+}
+
+function forecastCaptured(
+  state: MeshState,
+  query: ForecastQuery,
+  source: Workload,
+  random: Random,
+): ConnectionForecast {
+  const { target, network, illegalPorts } = query;
+  const downstream = query.source.ip;
+  const route = chooseOutboundRoute(
+    state,
+    { source, downstream, target, network, illegalPorts },
+    random,
+  );
+  const described = describeRoute(route);
+  if (route.kind !== "hbone") return { route: described, judgement: undefined };
+  const identity = workloadIdentity(source);
+  if (route.hop === "destination") {
+    const at = { workload: route.workload, address: route.hboneAddress };
+    return { route: described, judgement: judge(state, query, at, { ip: downstream, identity }) };
+  }
+  // The waypoint judges by itself, then comes to the destination as its own caller.
+  const waypoint = route.workload;
+  const behind = findUpstream(
+    state,
+    { network, source: waypoint, target, mode: "standard" },
+    random,
+  );
+  const ip = waypoint.ips[0] ?? downstream;
+  if (behind.kind !== "found") return { route: described, judgement: undefined };
+  const { workload, port } = behind.upstream;
+  // One that is known by its host name only has no proxy.
+  if (behind.upstream.ip === undefined) return { route: described, judgement: undefined };
+  const at = { workload, address: { ip: behind.upstream.ip, port } };
+  const caller = { ip, identity: workloadIdentity(waypoint) };
+  return { route: described, judgement: judge(state, query, at, caller) };
+}
+
+/** From outside the mesh: where the network takes it, and whether a proxy takes it there. */
+function forecastPlain(state: MeshState, query: ForecastQuery): ConnectionForecast {
+  const { source, target, network } = query;
+  const known = state.findServiceByVip(network, target.ip, undefined);
+  const endpoint = known && [...known.endpoints.values()][0];
+  const port =
+    known && endpoint?.services.get(`${known.service.namespace}/${known.service.hostname}`);
+  const workload = known ? endpoint : state.findWorkloadByAddress(network, target.ip);
+  const ip = endpoint?.ips[0] ?? target.ip;
+  const address = { ip, port: port?.get(target.port) ?? target.port };
+  const reason = source.workload
+    ? `workload ${source.workload.name} is not in the mesh`
+    : `the mesh does not know ${source.ip}`;
+  return {
+    route: {
+      kind: "plain",
+      reason,
+      remote: formatSocketAddress(address),
+      ...(workload && { workload: nameOf(workload) }),
+      ...(known && { service: known.service.hostname }),
+    },
+    judgement:
+      workload?.protocol === "HBONE"
+        ? judge(state, query, { workload, address }, { ip: source.ip, identity: undefined })
+        : undefined,
+  };
+}
+
+function judge(
+  state: MeshState,
+  { network, unknownPolicy }: ForecastQuery,
+  at: { readonly workload: Workload; readonly address: SocketAddress },
+  by: { readonly ip: IpAddress; readonly identity: Identity | undefined },
+): ForecastJudgement {
+  const { workload, address } = at;
+  const connection: RbacConnection = {
+    // Policies do not look at it.
+    source: { ip: by.ip, port: 0 },
+    sourceIdentity: by.identity,
+    destination: address,
+    destinationNetwork: network,
+  };
+  const { policies, unknown } = state.policiesFor(workload);
+  const verdict = evaluatePolicies(policies, connection);
+  const isUnknownDenied = unknown.length > 0 && unknownPolicy === "deny";
+  const reason = isUnknownDenied
+    ? `unknown policy: ${unknown.join(", ")}`
+    : verdict.kind === "deny" && verdict.reason;
+  return {
+    workload: nameOf(workload),
+    node: workload.node,
+    identity: by.identity ? formatSpiffeId(by.identity) : null,
+    verdict: reason === false ? "allow" : "deny",
+    ...(reason !== false && { reason }),
+    policies: policies.map((policy) => explainPolicy(policy, connection)),
+    unknown,
+  };
+}
+
+function describeRoute(route: OutboundRoute): ForecastRoute {
+  const { kind, reason } = route;
+  switch (route.kind) {
+    case "refuse":
+      return { kind, reason, error: route.error.message };
+    case "unresolved":
+      return { kind, reason, workload: nameOf(route.workload) };
+    case "tcp":
+      return {
+        kind,
+        reason,
+        remote: formatSocketAddress(route.remote),
+        ...(route.workload && { workload: nameOf(route.workload) }),
+        ...(route.service && { service: route.service.hostname }),
+      };
+    case "hbone": {
+      const name = nameOf(route.workload);
+      return {
+        kind,
+        reason,
+        remote: formatSocketAddress(route.remote),
+        authority: route.authority,
+        expected: route.expected.map(formatSpiffeId),
+        ...(route.hop === "waypoint" ? { waypoint: name } : { workload: name }),
+        ...(route.service && { service: route.service.hostname }),
+      };
+    }
+  }
+}
+
+function nameOf({ namespace, name }: Workload): string {
+  return `${namespace}/${name}`;
+}

@@ -1,0 +1,119 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { reportWhy, type WhyDeps, type WhyReport } from "../../src/admin/why-report.ts";
+import { formatWhy } from "../../src/admin/why-text.ts";
+import { fixedRandom, mesh } from "../support/mesh-fixture.ts";
+
+const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
+const twoPorts = mesh.service("two").at("10.96.0.2").port(80, 8080).port(443, 8443);
+const headless = mesh.service("headless").port(80, 8080);
+const client = mesh.workload("client").at("10.0.0.1").on("node-a").hbone();
+const STATE = mesh.state(
+  echo,
+  twoPorts,
+  headless,
+  client,
+  mesh.workload("server").at("10.0.0.2").on("node-b").hbone().behind(echo, { 80: 8080 }),
+  mesh.workload("waypoint").at("10.0.0.9").on("node-c").hbone(),
+  mesh
+    .workload("shop")
+    .at("10.0.0.3")
+    .on("node-b")
+    .hbone()
+    .waypoint("/10.0.0.9")
+    .policies("default/only-waypoint"),
+  mesh.workload("lost").at("10.0.0.4").on("node-b").hbone().policies("default/never-sent"),
+  mesh.workload("plain").at("10.0.0.5").on("node-b"),
+  mesh
+    .allow("only-waypoint")
+    .scope("WorkloadSelector")
+    .rule({ principals: [{ kind: "exact", value: "cluster.local/ns/default/sa/waypoint" }] }),
+);
+
+const deps: WhyDeps = {
+  mesh: STATE,
+  certificates: () => [],
+  workloads: () => [],
+  probe: () => undefined,
+  random: fixedRandom(),
+};
+const ask = (source: string, destination: string): Promise<WhyReport> =>
+  reportWhy(
+    deps,
+    { network: "", illegalPorts: new Set([15001]), unknownPolicy: "deny" },
+    { source, destination, connect: false },
+  );
+
+test("behind a waypoint the destination judges the waypoint", async () => {
+  const { route, judgement } = await ask("default/client", "default/shop:8080");
+  assert.equal(route.kind, "hbone");
+  assert.equal(route.remote, "10.0.0.9:15008");
+  assert.equal(route.authority, "10.0.0.3:8080");
+  assert.equal(route.waypoint, "default/waypoint");
+  assert.equal(judgement?.workload, "default/shop");
+  assert.equal(judgement?.identity, "spiffe://cluster.local/ns/default/sa/waypoint");
+  assert.equal(judgement?.verdict, "allow");
+  assert.deepEqual(
+    judgement?.policies.map(({ policy, matches }) => [policy, matches]),
+    [["default/only-waypoint", true]],
+  );
+});
+
+test("a policy that nobody has sent denies, as the daemon is told to take it", async () => {
+  const report = await ask("default/client", "10.0.0.4:80");
+  assert.equal(report.judgement?.reason, "unknown policy: default/never-sent");
+  assert.match(formatWhy(report), /^ +default\/never-sent: named by the workload, but nobody/m);
+  assert.match(formatWhy(report), /^verdict +denied: unknown policy: default\/never-sent$/m);
+});
+
+test("a service without an endpoint is refused at the source", async () => {
+  const report = await ask("10.0.0.1", "two.default.svc.cluster.local:443");
+  assert.equal(report.route.kind, "refuse");
+  assert.equal(report.judgement, undefined);
+  assert.match(formatWhy(report), /^verdict +refused at the source: /m);
+});
+
+test("a service's only port need not be said", async () => {
+  const { destination, route } = await ask("default/client", "echo.default.svc.cluster.local");
+  assert.equal(destination.address, "10.96.0.1:80");
+  assert.equal(route.authority, "10.0.0.2:8080");
+});
+
+test("who is outside the mesh meets a service's endpoint by the network", async () => {
+  const { route, judgement, certificate } = await ask("default/plain", "10.96.0.1:80");
+  assert.deepEqual(
+    [route.kind, route.remote, route.reason],
+    ["plain", "10.0.0.2:8080", "workload plain is not in the mesh"],
+  );
+  assert.equal(judgement?.identity, null);
+  assert.equal(certificate, null);
+});
+
+for (const [source, destination, message] of [
+  ["default/nobody", "10.0.0.2:80", "the mesh knows no workload default/nobody"],
+  [
+    "nobody.svc",
+    "10.0.0.2:80",
+    "the mesh knows no service nobody.svc (pods are named NAMESPACE/NAME)",
+  ],
+  [
+    "default/client",
+    "two.default.svc.cluster.local",
+    "two.default.svc.cluster.local needs a port, it has 80, 443",
+  ],
+  ["default/client", "10.0.0.2", "10.0.0.2 needs a port"],
+  ["default/client", "default/server:99999", "default/server:99999 has no port from 0 to 65535"],
+  [
+    "default/client",
+    "headless.default.svc.cluster.local:80",
+    'service headless.default.svc.cluster.local has no address of its own in network "", name one of its pods',
+  ],
+] as const) {
+  test(`${source} to ${destination}: ${message}`, async () => {
+    await assert.rejects(ask(source, destination), {
+      name: "AdminError",
+      code: "question",
+      message,
+    });
+  });
+}
