@@ -16,7 +16,7 @@ export function formatWhy(report: WhyReport): string {
     ...row("source", describeSource(report)),
     ...row("route", describeRoute(route)),
     ...row("certificate", describeCertificate(report)),
-    ...row("policies", describePolicies(judgement)),
+    ...row("policies", describePolicies(route, judgement)),
     ...row("verdict", [describeVerdict(report)]),
     ...(connect === null ? [] : row("connect", [describeConnect(connect)])),
   ].join("\n");
@@ -56,6 +56,7 @@ function describeRoute(route: ForecastRoute): string[] {
     `because ${reason}`,
     ...(service === undefined ? [] : [`by service ${service}`]),
     ...(route.waypoint === undefined ? [] : [`through waypoint ${route.waypoint}`]),
+    ...(route.gateway === undefined ? [] : [`through network gateway ${route.gateway}`]),
     ...(route.workload === undefined ? [] : [`to workload ${route.workload}`]),
     ...expected.map((identity) => `the other end must be ${identity}`),
   ];
@@ -68,7 +69,11 @@ function describeCertificate({ certificate }: WhyReport): string[] {
   return [identity, expirationTime === null ? state : `${state}, until ${expirationTime}`];
 }
 
-function describePolicies(judgement: ForecastJudgement | undefined): string[] {
+function describePolicies(
+  route: ForecastRoute,
+  judgement: ForecastJudgement | undefined,
+): string[] {
+  if (route.gateway !== undefined) return ["judged in the other network"];
   if (judgement === undefined) return ["nobody judges: the destination has no proxy of the mesh"];
   const { workload, node, identity, policies, unknown } = judgement;
   return [

@@ -5,14 +5,18 @@
 import type { RbacConnection } from "../mesh/authorization.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
-import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import {
+  formatSocketAddress,
+  parseSocketAddress,
+  type SocketAddress,
+} from "../mesh/socket-address.ts";
 import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import { evaluatePolicies } from "../rbac/evaluate.ts";
 import { explainPolicy, type PolicyExplanation } from "../rbac/policy-explanation.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { findUpstream } from "../state/upstream.ts";
-import { chooseOutboundRoute, type OutboundRoute } from "./outbound-route.ts";
+import { chooseOutboundRoute, type HboneRoute, type OutboundRoute } from "./outbound-route.ts";
 
 export interface ForecastQuery {
   readonly source: {
@@ -44,6 +48,8 @@ export interface ForecastRoute {
   readonly workload?: string;
   /** The same where that is a waypoint. */
   readonly waypoint?: string;
+  /** The same where that is a network gateway. */
+  readonly gateway?: string;
   /** Host name of the service that was asked for. */
   readonly service?: string;
 }
@@ -64,7 +70,7 @@ export interface ForecastJudgement {
 
 export interface ConnectionForecast {
   readonly route: ForecastRoute;
-  /** `undefined`: no proxy of the mesh stands before the destination. */
+  /** `undefined`: no proxy of the mesh judges, or one in another network. */
   readonly judgement: ForecastJudgement | undefined;
 }
 
@@ -95,8 +101,13 @@ function forecastCaptured(
   const described = describeRoute(route);
   if (route.kind !== "hbone") return { route: described, judgement: undefined };
   const identity = workloadIdentity(source);
+  const address = parseSocketAddress(route.authority);
+  // Beyond a network gateway others judge, by what this node is not told.
+  if (route.hop === "network gateway" || address === undefined) {
+    return { route: described, judgement: undefined };
+  }
   if (route.hop === "destination") {
-    const at = { workload: route.workload, address: route.hboneAddress };
+    const at = { workload: route.workload, address };
     return { route: described, judgement: judge(state, query, at, { ip: downstream, identity }) };
   }
   // The waypoint judges by itself, then comes to the destination as its own caller.
@@ -175,6 +186,18 @@ function judge(
   };
 }
 
+/** As what a route names whom it goes to. */
+const HOP_NAMES: Readonly<
+  Record<
+    HboneRoute["hop"],
+    (name: string) => Pick<ForecastRoute, "workload" | "waypoint" | "gateway">
+  >
+> = {
+  destination: (workload) => ({ workload }),
+  waypoint: (waypoint) => ({ waypoint }),
+  "network gateway": (gateway) => ({ gateway }),
+};
+
 function describeRoute(route: OutboundRoute): ForecastRoute {
   const { kind, reason } = route;
   switch (route.kind) {
@@ -198,7 +221,8 @@ function describeRoute(route: OutboundRoute): ForecastRoute {
         remote: formatSocketAddress(route.remote),
         authority: route.authority,
         expected: route.expected.map(formatSpiffeId),
-        ...(route.hop === "waypoint" ? { waypoint: name } : { workload: name }),
+        ...HOP_NAMES[route.hop](name),
+        ...(route.beyond && { workload: nameOf(route.beyond.workload) }),
         ...(route.service && { service: route.service.hostname }),
       };
     }
