@@ -79,6 +79,20 @@ describe("TCP through the proxies", { skip: requireNetns("iptables", "ss") }, ()
     });
   }
 
+  // Who is captured talks to a proxy, which only then dials: what can't be had is told afterwards.
+  test("a port where nobody listens refuses, through a proxy after the connect", async () => {
+    for (const [name, { from, to }] of Object.entries(ALL_PATHS)) {
+      const call = connectFrom(lab.host(from), lab.host(to).ipv4, APP_PORT + 99).then((socket) => {
+        socket.write("hello");
+        return readingEnd(socket);
+      });
+      const seen = await call.catch((error: NodeJS.ErrnoException) => `connect: ${error.code}`);
+      // EOF if the refusal was sooner than the client's word.
+      if (name === "direct") assert.equal(seen, "connect: ECONNREFUSED");
+      else assert.match(seen, /^(ECONNRESET|EOF)$/, name);
+    }
+  });
+
   test("a client that may not call sees a reset", async () => {
     const echo = listenEcho(lab.host("guarded"), APP_PORT);
     const socket = await connectFrom(lab.host("client"), ADDRESS.guarded, APP_PORT);

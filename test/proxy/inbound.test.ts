@@ -6,6 +6,7 @@ import type { Identity } from "../../src/mesh/identity.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import { peerIdentities } from "../../src/tls/spiffe-verifier.ts";
 import { type MemorySocket, memoryCertificate, quiet } from "../support/memory-engine.ts";
+import { cidr } from "../support/mesh-fixture.ts";
 import { readProxyHeader } from "../support/proxy-header-reader.ts";
 import { dialOptions, dialPeer, greet, type Lab, makeLab } from "./lab.ts";
 import { policy, workload } from "./recorded-mesh.ts";
@@ -318,6 +319,35 @@ test("streams of one tunnel are judged on their own", async () => {
     answers.map(({ status }) => status),
     [200, 401, 200],
   );
+});
+
+test("policies see the pod's address and the application's port, whatever the authority names", async () => {
+  for (const [what, match] of [
+    ["the application's port", { destinationPorts: [8080] }],
+    ["the pod's address", { destinationIps: [cidr("10.77.0.21/32")] }],
+  ] as const) {
+    const lab = makeLab();
+    lab.b.mesh.apply([
+      { kind: "policy", policy: { ...policy("deny", "Deny", match), scope: "Namespace" } },
+    ]);
+    const { status } = await (await peer(lab)).open("echo.default.svc.cluster.local:80", []);
+    assert.equal(status, 401, what);
+  }
+  const lab = makeLab();
+  const others = {
+    ...policy("deny", "Deny", { destinationPorts: [80, 15_008] }),
+    scope: "Namespace" as const,
+  };
+  lab.b.mesh.apply([{ kind: "policy", policy: others }]);
+  const { status } = await (await peer(lab)).open("echo.default.svc.cluster.local:80", []);
+  assert.equal(status, 200);
+});
+
+test("the application sees the peer's address, never the one that it says to forward for", async () => {
+  const lab = makeLab();
+  await (await peer(lab)).open("10.77.0.21:8080", [["forwarded", 'for="10.77.0.99:1234"']]);
+  const dialled = lab.network.engine.connects.at(-1);
+  assert.equal(dialled?.source, lab.pod("outside").ip);
 });
 
 test("a server that resets resets the client, and that is nobody's error", async () => {

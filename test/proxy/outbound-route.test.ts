@@ -52,6 +52,13 @@ const cases: readonly [title: string, Parts, target: string, expected: string][]
     "10.0.0.3:80",
     "tcp 10.0.0.3:80 -> plain",
   ],
+  [
+    // The first lookup sees a workload, so that no service is called; the second finds the service.
+    "an address that a workload shares with a service behind a waypoint",
+    [echo.waypoint(WP), server, mesh.workload("shares").at("10.96.0.1").hbone(), wpService, wp],
+    "10.96.0.1:80",
+    "hbone 10.0.0.2:15008 for 10.0.0.2:8080 -> server of echo",
+  ],
   ["a host-network pod", [server.hostNetwork()], "10.0.0.2:80", "tcp 10.0.0.2:80"],
   [
     "a service",
