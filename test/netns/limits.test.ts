@@ -62,6 +62,11 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
         connectFrom(lab.host("client"), ADDRESS.server, STALLED_PORT),
       ),
     );
+    // However this ends: what stays open would keep the whole run waiting.
+    t.after(() => {
+      for (const client of [...clients, other]) client.resetAndDestroy();
+      stalled.close();
+    });
     for (const client of clients) writeOn(client);
     const taken = (): number => sum(clients.map((one) => one.bytesWritten - one.writableLength));
     const sampleMemory = async (forMs: number): Promise<void> => {
@@ -78,10 +83,6 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
       sampleMemory(STALL_MS / 2),
     ]);
     const takenAtEnd = taken();
-    for (const client of clients) client.resetAndDestroy();
-    stalled.close();
-    other.destroy();
-
     const growth = NODES.map((_, i) => (rssMax[i] ?? 0) - (rssBefore[i] ?? 0));
     t.diagnostic(
       `RSS growth: client's proxy ${megabytes(growth[0])} MB, server's ${megabytes(growth[1])} MB; ` +
@@ -95,7 +96,7 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     assert.ok(takenAtEnd - takenHalfway < 0.1 * takenAtEnd, "the writers were never stopped");
     assert.ok((growth[0] ?? 0) < CLIENT_PROXY_BYTES_MAX, `client's proxy grew ${growth[0]}`);
     assert.ok((growth[1] ?? 0) < SERVER_PROXY_BYTES_MAX, `server's proxy grew ${growth[1]}`);
-    assert.ok(during.p50 < 10, `echo p50 ${during.p50} ms while others stall`);
+    assert.ok(during.p50 < 10 + 10 * idle.p99, `echo p50 ${during.p50} ms while others stall`);
   });
 
   test(`${SHORT_COUNT} short connections into one port of one pod in a minute: none fails, hangs or slows`, {
@@ -113,8 +114,12 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     const tunnels = await Promise.all(
       SHORT_CLIENTS.map((ip) => ConnectClient.dial(lab, "outside", ADDRESS.server, ip)),
     );
+    t.after(() => {
+      for (const tunnel of tunnels) tunnel.close();
+      server.close();
+    });
     const startedAt = performance.now();
-    const cpuBefore = cpuSeconds(pid);
+    const cpuAtThirds = [cpuSeconds(pid)];
     const doneAt: number[] = [];
     let remaining = SHORT_COUNT;
     let slowest = 0;
@@ -126,15 +131,13 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
         slowest = Math.max(slowest, now - beganAt);
         if (now - startedAt > SHORT_MS_MAX) throw new Error(`only ${doneAt.length} in a minute`);
         doneAt.push(now - startedAt);
+        if (doneAt.length % (SHORT_COUNT / 3) === 0) cpuAtThirds.push(cpuSeconds(pid));
       }
     };
     await Promise.all(
       tunnels.flatMap((tunnel) => Array.from({ length: IN_FLIGHT_PER_TUNNEL }, () => work(tunnel))),
     );
-    const cpu = cpuSeconds(pid) - cpuBefore;
     const inTimeWait = timeWaitCount(lab.net, lab.host("server"));
-    for (const tunnel of tunnels) tunnel.close();
-    server.close();
 
     const clients = new Set(server.peers.map((peer) => peer.slice(0, peer.lastIndexOf(":"))));
     assert.equal(server.peers.length, SHORT_COUNT);
@@ -142,24 +145,34 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     const third = SHORT_COUNT / 3;
     const at = (count: number): number => (count === 0 ? 0 : (doneAt[count - 1] ?? 0));
     const rates = [0, 1, 2].map((i) => (1000 * third) / (at((i + 1) * third) - at(i * third)));
+    const costs = [0, 1, 2].map(
+      (i) => (1000 * ((cpuAtThirds[i + 1] ?? 0) - (cpuAtThirds[i] ?? 0))) / third,
+    );
     t.diagnostic(
       `${SHORT_COUNT} in ${(at(SHORT_COUNT) / 1000).toFixed(1)} s; per second by thirds: ` +
         `${rates.map((rate) => rate.toFixed(0)).join(", ")}; slowest ${slowest.toFixed(0)} ms; ` +
-        `TIME_WAIT at the end ${inTimeWait}; server's proxy CPU ` +
-        `${((cpu / SHORT_COUNT) * 1000).toFixed(2)} ms per connection`,
+        `TIME_WAIT at the end ${inTimeWait}; server's proxy CPU ms per connection ` +
+        `${costs.map((cost) => cost.toFixed(3)).join(", ")}`,
     );
     assert.ok(inTimeWait > 24_000, `only ${inTimeWait} in TIME_WAIT: the trap was not set`);
     assert.ok(slowest < SHORT_SLOWEST_MS, `one took ${slowest} ms`);
-    const [first = 0, , last = 0] = rates;
-    assert.ok(last > first / 2, `${first} per second in the first third, ${last} in the last`);
+    // By the cost, which other work on the machine changes less than the rate.
+    const [first = 0, , last = 0] = costs;
+    assert.ok(
+      last < 1.5 * first,
+      `${first} ms of CPU each in the first third, ${last} in the last`,
+    );
   });
 
   test("plaintext connections never take the ports of others in the same pod", {
     timeout: 40_000,
-  }, async () => {
+  }, async (t) => {
     // By chance alone one in fifteen of the later ones would meet one of those that stay.
     const dial = (): Promise<Socket> => connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT);
     const staying = await Promise.all(Array.from({ length: 1000 }, dial));
+    t.after(() => {
+      for (const socket of staying) socket.destroy();
+    });
     let missing = 1000;
     const work = async (): Promise<void> => {
       while (missing-- > 0) {
@@ -170,7 +183,6 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     };
     await Promise.all(Array.from({ length: 16 }, work));
     for (const socket of staying) await pingPong(socket);
-    for (const socket of staying) socket.destroy();
   });
 
   test("afterwards nothing is left open", { timeout: 30_000 }, async (t) => {
