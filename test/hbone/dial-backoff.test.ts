@@ -21,7 +21,7 @@ test("the delay doubles from 10 ms to the limit, for each peer on its own", asyn
 test("an answer, or a while without failures, begins anew", async () => {
   const clock = new FakeClock();
   const backoff = new DialBackoff(clock, 100);
-  for (const forget of [() => backoff.succeeded("a"), () => clock.advance(200)]) {
+  for (const forget of [async () => backoff.succeeded("a"), () => clock.advance(200)]) {
     backoff.failed("a");
     backoff.failed("a");
     await forget();
