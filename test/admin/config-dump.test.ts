@@ -5,11 +5,17 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import type { MeshState } from "../../src/state/mesh-state.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
-import { recordedOriginal, recordedText } from "../support/istiod-recording.ts";
+import {
+  type RecordedMessage,
+  recordedOriginal,
+  recordedScenario,
+  recordedScenarios,
+  recordedText,
+} from "../support/istiod-recording.ts";
 import { address, liveMesh, mesh } from "../support/mesh-fixture.ts";
 
-/** The mesh after everything that istiod said to the original. */
-function replay(which: "base" | "full"): MeshState {
+/** The mesh after everything that istiod said. */
+function replay(messages: readonly RecordedMessage[]): MeshState {
   const mesh = liveMesh("node1");
   const committed = (): void => {};
   const client = new DeltaClient(
@@ -17,7 +23,7 @@ function replay(which: "base" | "full"): MeshState {
     { node: { id: "", metadata: {} }, offeredBytesMax: 1 },
   );
   client.open();
-  for (const message of recordedOriginal(which)) {
+  for (const message of messages) {
     if (message.from !== "server") continue;
     const exchange = client.receive(message.response);
     while (exchange.step(1000));
@@ -74,11 +80,29 @@ for (const which of ["base", "full"] as const) {
   for (const name of ["policies", "services", "stagedServices", "staticConfig", "workloads"]) {
     test(`after the recorded conversation "${which}", ${name} are dumped to the letter`, async () => {
       const expected = sectionOf(recordedText(`real-ztunnel/${which}/config_dump.json`), name);
-      const dumped = sectionOf(await dump({ mesh: replay(which) }), name);
+      const dumped = sectionOf(await dump({ mesh: replay(recordedOriginal(which)) }), name);
       assert.equal(inOneOrder(dumped), inOneOrder(expected));
     });
   }
 }
+
+test("after all recorded changes the mesh is dumped as one that was learnt at once", async () => {
+  // Of a stream of its own, or recorded at another time.
+  const isApart = /^(00|2[789])-/;
+  const history = recordedScenarios().filter(
+    ({ name }) => /^[0-5]\d-/.test(name) && !isApart.test(name),
+  );
+  assert.ok(history.length > 40);
+  const [changed, fresh] = await Promise.all(
+    [history, [recordedScenario("62")]].map((scenarios) =>
+      dump({ mesh: replay(scenarios.flatMap(({ messages }) => messages)) }),
+    ),
+  );
+  for (const name of ["policies", "services", "stagedServices", "workloads"]) {
+    const [left, right] = [changed, fresh].map((text) => inOneOrder(sectionOf(text ?? "", name)));
+    assert.equal(left, right);
+  }
+});
 
 test("endpoints of services that are not known are staged", async () => {
   const state = liveMesh(undefined);

@@ -18,6 +18,7 @@ export class IstiodDaemon {
   readonly host: LabHost;
   readonly #net: NetnsLab;
   readonly #relay: LabServer;
+  readonly #hostsFile: string;
   #process: ChildProcess | undefined;
   #output = "";
 
@@ -25,12 +26,18 @@ export class IstiodDaemon {
     this.#net = net;
     this.host = host;
     this.#relay = relayToIstiod(host, istiod);
+    this.#hostsFile = istiod.hostsFile;
   }
 
   spawn(environment: Readonly<Record<string, string>>): void {
     const variables = { LOG_FORMAT: "json", ZTUNNEL_WORKER_THREADS: "1", ...environment };
     const words = Object.entries(variables).map(([key, value]) => `${key}=${value}`);
-    const daemon = this.#net.spawn(this.host, "env", ...words, ...PROGRAM);
+    const withHosts = `mount --bind ${this.#hostsFile} /etc/hosts && exec "$@"`;
+    const daemon = this.#net.spawn(
+      this.host,
+      ...["unshare", "--mount", "sh", "-ec", withHosts, "sh"],
+      ...["env", ...words, ...PROGRAM],
+    );
     daemon.stdout?.on("data", (chunk: Buffer) => {
       this.#output += chunk.toString();
     });

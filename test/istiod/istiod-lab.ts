@@ -3,7 +3,7 @@
  * the lab's script `istiod.py`.
  */
 import { execFile, execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -38,12 +38,17 @@ export class IstiodLab {
   /** Everything of the lab; removed at its end. */
   readonly folder: string;
 
+  /** What daemons see as /etc/hosts. */
+  readonly hostsFile: string;
+
   /** @param host where the servers listen, on its loopback. @throws when a program is missing. */
   constructor(host: LabHost) {
     this.#host = host;
     this.#script = findScript();
     const programs = controlPlaneBinaries((line) => process.stderr.write(`${line}\n`));
     this.folder = mkdtempSync(join(tmpdir(), "ztunnel-istiod-"));
+    this.hostsFile = join(this.folder, "hosts");
+    writeFileSync(this.hostsFile, "127.0.0.1 localhost\n");
     this.#environment = {
       PATH: process.env["PATH"] ?? "",
       LAB_DIR: join(this.folder, "lab"),

@@ -2,6 +2,7 @@
  * The recorded cluster for real: its Kubernetes objects in a real control plane, its pods as network
  * namespaces with their addresses, one daemon and agent a node.
  */
+import { appendFileSync } from "node:fs";
 import type { LabServer } from "../support/lab-application.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { outcome, serveName, type Way } from "./calls.ts";
@@ -91,6 +92,13 @@ export const LEGACY: { readonly ip: string; readonly port: number } = {
   port: 8080,
 };
 
+/** An external service of which the mesh knows the endpoints by host name only; `legacy` plays both. */
+export const EXTERNAL = {
+  vip: "240.1.0.1",
+  names: ["db-a.example.net", "db-b.example.net"],
+  ports: [15432, 5432],
+} as const;
+
 const NODES = {
   node1: { ip: "10.244.1.2", pod: "ztunnel-node1" },
   node2: { ip: "10.244.2.2", pod: "ztunnel-node2" },
@@ -110,7 +118,7 @@ export class Stage {
 
   /** Settles when both daemons serve their pods. @throws when something is missing for it. */
   static async start(): Promise<Stage> {
-    const obstacle = requireNetns("iptables", "python3", "openssl");
+    const obstacle = requireNetns("iptables", "python3", "openssl", "unshare");
     if (obstacle !== false) throw new Error(obstacle);
     const stage = new Stage();
     try {
@@ -188,7 +196,8 @@ export class Stage {
       this.#nodes.set(name, await IstiodNode.start(this.net, host, this.istiod, { name, pod }));
     }
     this.addHost("legacy", LEGACY.ip);
-    this.serve("legacy", [LEGACY.port]);
+    appendFileSync(this.istiod.hostsFile, `${LEGACY.ip} ${EXTERNAL.names.join(" ")}\n`);
+    this.serve("legacy", [LEGACY.port, ...EXTERNAL.ports]);
     await Promise.all([...this.#nodes.values()].map((node) => node.startDaemon()));
     for (const [key, pod] of Object.entries(PODS)) await this.addPod(key, pod);
   }

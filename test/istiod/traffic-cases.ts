@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { identityOf } from "./identity-cases.ts";
-import { LEGACY, PODS, type Stage } from "./stage.ts";
+import { EXTERNAL, LEGACY, PODS, type Stage } from "./stage.ts";
 
 const CATALOG_VIP = "10.96.0.11";
 const DB_ALL_VIP = "10.96.0.13";
@@ -40,6 +40,7 @@ const CONNECTIONS: readonly (readonly [
   ["frontend", EMPTY_VIP, 80, "refused", "a Service without pods"],
   ["frontend", LEGACY.ip, LEGACY.port, "legacy", "outside the mesh, in plain text"],
   ["frontend", LEGACY_VIP, 80, "legacy", "a Service outside the mesh"],
+  ["frontend", EXTERNAL.vip, 5432, "legacy", "an external service, looked up by host name"],
   ["legacy", report.ip, 8080, "report", "plain text has no namespace to deny"],
   ["legacy", db0.ip, 5432, "db0", "allow-sa: nobody is not evil"],
   ["legacy", db0.ip, 6000, "refused", "allow-sa: nobody is not catalog"],
