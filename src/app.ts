@@ -14,6 +14,7 @@ import { OperatorServers } from "./daemon/operator-servers.ts";
 import { SharedMode } from "./daemon/shared-mode.ts";
 import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
+import type { StartedThread } from "./dataplane/data-threads.ts";
 import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
 import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
@@ -49,15 +50,16 @@ export interface App {
 /**
  * Settles when the daemon has begun; it may not be ready yet.
  *
+ * @param threads as many as configured; the data path runs on them, without any on this thread.
  * @throws what stands in the way: a port that is taken, a mesh file that can't be read, a missing
  *   privilege. Nothing is left running that would keep the process alive.
  */
-export async function startApp(config: Config): Promise<App> {
+export async function startApp(config: Config, threads: readonly StartedThread[]): Promise<App> {
   native.forbidMemoryDumps();
   // What moves bytes is loaded on the thread that moves them.
   const inline =
-    config.dataThreadCount === 0 ? await import("./dataplane/inline-data-plane.ts") : undefined;
-  const daemon = new Daemon(config, inline?.openInlineDataPlane);
+    threads.length === 0 ? await import("./dataplane/inline-data-plane.ts") : undefined;
+  const daemon = new Daemon(config, threads, inline?.openInlineDataPlane);
   try {
     await daemon.start();
   } catch (error) {
@@ -87,7 +89,11 @@ class Daemon implements App {
   #drainTimes: DrainTimes | undefined;
 
   /** @param openInline given when there are no data threads. */
-  constructor(config: Config, openInline: typeof openInlineDataPlane | undefined) {
+  constructor(
+    config: Config,
+    threads: readonly StartedThread[],
+    openInline: typeof openInlineDataPlane | undefined,
+  ) {
     this.#config = config;
     const clock = this.#clock;
     const random = this.#random;
@@ -122,7 +128,7 @@ class Daemon implements App {
       config,
     );
     this.#certificates = new DaemonCertificates({ clock, random, log }, config);
-    this.#dataPlane = this.#makeDataPlane(openInline);
+    this.#dataPlane = this.#makeDataPlane(threads, openInline);
     this.#mode = this.#makeMode(registry);
     this.#servers = new OperatorServers(
       {
@@ -233,7 +239,10 @@ class Daemon implements App {
     return mode.kind === "shared" ? new SharedMode(deps, mode) : new DedicatedMode(deps, mode);
   }
 
-  #makeDataPlane(openInline: typeof openInlineDataPlane | undefined): DataPlane {
+  #makeDataPlane(
+    threads: readonly StartedThread[],
+    openInline: typeof openInlineDataPlane | undefined,
+  ): DataPlane {
     const config = this.#config;
     const certificateFor: CertificateSource = (identity) =>
       this.#certificates.certificate(identity);
@@ -273,7 +282,7 @@ class Daemon implements App {
         threadFailed: (error) => this.#crash(error),
       },
       {
-        threadCount: config.dataThreadCount,
+        threads,
         mesh: this.#mesh.buffer,
         options,
         log: { format: config.logging.format, filter: config.logging.filter },

@@ -36,14 +36,17 @@ function isPlainProxy([command = "proxy", role = "ztunnel", ...rest]: readonly s
 }
 
 async function runProxy(): Promise<void> {
-  const [{ parseConfig }, { startApp }] = await Promise.all([
+  const [{ parseConfig }, { startDataThreads }] = await Promise.all([
     import("./config/config-parser.ts"),
-    import("./app.ts"),
+    import("./dataplane/data-threads.ts"),
   ]);
   const meshConfig = existsSync(MESH_CONFIG_PATH)
     ? readFileSync(MESH_CONFIG_PATH, "utf8")
     : undefined;
-  const app = await startApp(parseConfig(process.env, meshConfig));
+  const config = parseConfig(process.env, meshConfig);
+  const threads = startDataThreads(config.dataThreadCount);
+  const { startApp } = await import("./app.ts");
+  const app = await startApp(config, threads);
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
     // Whoever asks twice does not want to wait for connections to end.

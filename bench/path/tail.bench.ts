@@ -4,6 +4,7 @@
  * within a sample, far more often than in a cluster, so that the 99th percentile sees it.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { startDataThreads } from "../../src/dataplane/data-threads.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { type LoopDelay, measureLoopDelay } from "../../src/runtime/loop-delay.ts";
@@ -82,7 +83,7 @@ async function measurePush(): Promise<void> {
           },
         },
         {
-          threadCount: 1,
+          threads: startDataThreads(1),
           mesh: parts.memory.buffer,
           options,
           log: { format: "plain", filter: "info" },

@@ -1,6 +1,7 @@
 /** The process that `at-scale.bench.ts` measures: the daemon's way from a response to its data threads. */
 import { openSync, readFileSync, readSync } from "node:fs";
 import { parseConfig } from "../../src/config/config-parser.ts";
+import { startDataThreads } from "../../src/dataplane/data-threads.ts";
 import { giveBackWhenQuiet } from "../../src/dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { native } from "../../src/net/native.ts";
@@ -49,7 +50,7 @@ const dataPlane = new WorkerDataPlane(
     },
   },
   {
-    threadCount: 2,
+    threads: startDataThreads(2),
     mesh: memory.buffer,
     options: { onDemand: false, proxy, proxyEnabled: true, dns: undefined },
     log: { format: "plain", filter: "info" },

@@ -1,5 +1,5 @@
 /** The entry of a data thread: takes commands from the main thread, runs one {@link DataThread}. */
-import { parentPort, workerData } from "node:worker_threads";
+import { type MessagePort, parentPort } from "node:worker_threads";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { AddressesOf } from "../proxy/proxy-options.ts";
@@ -26,11 +26,15 @@ const SLICE_MS = 1;
 const PORTION_CONNECTIONS = 128;
 const PORTION_SERIES = 256;
 
-run(workerData as ThreadStart);
+const port = parentPort;
+invariant(port !== null, "a data thread is started by the main thread");
+let take = (start: unknown): void => {
+  take = run(port, start as ThreadStart);
+};
+port.on("message", (message) => take(message));
 
-function run(start: ThreadStart): void {
-  const port = parentPort;
-  invariant(port !== null, "a data thread is started by the main thread");
+/** @returns what takes commands. */
+function run(port: MessagePort, start: ThreadStart): (message: unknown) => void {
   const report = (message: ThreadReport): void => port.postMessage(message);
   const sink = new ThreadLogSink(systemClock, (text) => report({ kind: "log", text }));
   const logger = createRootLogger({ ...start.log, sink, clock: systemClock });
@@ -97,7 +101,8 @@ function run(start: ThreadStart): void {
     }
   };
 
-  port.on("message", (command: ThreadCommand) => {
+  return (message) => {
+    const command = message as ThreadCommand;
     switch (command.kind) {
       case "mesh-changed":
         return thread.meshChanged(command.change);
@@ -149,5 +154,5 @@ function run(start: ThreadStart): void {
       case "close":
         return void settle(command.call, thread.close());
     }
-  });
+  };
 }

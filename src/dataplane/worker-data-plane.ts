@@ -2,7 +2,7 @@
  * The data path on worker threads. Each thread opens its own SO_REUSEPORT listeners, so the kernel
  * spreads connections over them; without port reuse a workload lives on one thread only.
  */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
@@ -17,13 +17,8 @@ import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import { Calls } from "./calls.ts";
 import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
+import type { StartedThread } from "./data-threads.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
-
-/**
- * Young generation of a thread. What a connection needs for a moment is small and lives shortly; V8's
- * own limit of 48 MB is never given back when a burst has filled it.
- */
-const YOUNG_MB_MAX = 3;
 
 /**
  * Waking a thread costs more than a change of the mesh, and threads read it without being told: word of
@@ -44,8 +39,8 @@ export interface WorkerDataPlaneDeps {
 }
 
 export interface WorkerDataPlaneOptions extends ThreadStart {
-  /** At least 1. */
-  readonly threadCount: number;
+  /** At least one; they are this data path's from now on. */
+  readonly threads: readonly StartedThread[];
 }
 
 type Answer = Extract<ThreadReport, { kind: "answer" }>;
@@ -66,10 +61,7 @@ export class WorkerDataPlane implements DataPlane {
     const { mesh, options: threadOptions, log } = options;
     const start: ThreadStart = { mesh, options: threadOptions, log };
     this.#reusePort = threadOptions.proxy.reusePort;
-    this.#threads = Array.from(
-      { length: options.threadCount },
-      (_, index) => new WorkerThread(deps, start, `data-${index}`),
-    );
+    this.#threads = options.threads.map((thread) => new WorkerThread(deps, start, thread));
   }
 
   get threads(): readonly string[] {
@@ -214,22 +206,13 @@ class WorkerThread {
   readonly #deps: WorkerDataPlaneDeps;
   #ended = false;
 
-  constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, name: string) {
-    this.name = name;
+  constructor(deps: WorkerDataPlaneDeps, start: ThreadStart, thread: StartedThread) {
+    this.name = thread.name;
     this.#deps = deps;
-    // The sources, what the compiler made of them and the bundle run alike.
-    const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-    const entry = `../dataplane/data-worker.${extension}`;
-    this.#worker = new Worker(new URL(entry, import.meta.url), {
-      name,
-      workerData: start,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB_MAX },
-      // Sockets come from the addon, of which Node's own account of descriptors knows nothing.
-      trackUnmanagedFds: false,
-    });
+    this.#worker = thread.worker;
     this.#worker.on("message", (report: ThreadReport) => this.#take(report));
-    this.#worker.on("error", (error: unknown) => this.#gone(asError(error)));
-    this.#worker.on("exit", (code) => this.#gone(new Error(`data thread ended with code ${code}`)));
+    void thread.died.then((error) => this.#gone(error));
+    this.#worker.postMessage(start);
   }
 
   post(command: ThreadCommand): void {
@@ -333,8 +316,4 @@ class WorkerThread {
     this.#calls.failAll(error);
     this.#deps.threadFailed(error);
   }
-}
-
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { DataThreadOptions } from "../../src/dataplane/data-thread.ts";
+import { startDataThreads } from "../../src/dataplane/data-threads.ts";
 import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
 import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
@@ -35,7 +36,7 @@ function workerDataPlane(
   return new WorkerDataPlane(
     { ...parts, clock: systemClock, threadFailed },
     {
-      threadCount: THREAD_COUNT,
+      threads: startDataThreads(THREAD_COUNT),
       mesh: memory.buffer,
       options,
       log: { format: "plain", filter: "info" },

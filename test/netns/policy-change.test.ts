@@ -7,6 +7,7 @@ import { describe, test } from "node:test";
 import { parseConfig } from "../../src/config/config-parser.ts";
 import { parseLocalMesh } from "../../src/config/local-mesh-file.ts";
 import type { CertificateSource, DataPlane } from "../../src/dataplane/data-plane.ts";
+import { startDataThreads } from "../../src/dataplane/data-threads.ts";
 import { InlineDataPlane } from "../../src/dataplane/inline-data-plane.ts";
 import { makeEngine } from "../../src/dataplane/make-engine.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
@@ -153,6 +154,11 @@ function workerDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
         throw error;
       },
     },
-    { threadCount: 2, mesh: memory.buffer, options, log: { format: "plain", filter: "info" } },
+    {
+      threads: startDataThreads(2),
+      mesh: memory.buffer,
+      options,
+      log: { format: "plain", filter: "info" },
+    },
   );
 }
