@@ -419,6 +419,10 @@ test("what was tried in vain is passed over, a pod has no substitute", () => {
     describe(chooseOutboundRoute(state, { ...query, target: address(target) }, fixedRandom()));
   assert.match(choose("10.96.0.1:80"), /-> other of echo$/);
   assert.match(choose("10.0.0.2:80"), /-> server$/);
+  const standby = mesh.workload("wp2").at("10.0.0.8").hbone().behind(wpService);
+  const behindTwo = mesh.state(echo.waypoint(WP), wpService, wp, standby);
+  const second = { ...query, target: address("10.96.0.1:80"), avoid: new Set([wp.value.uid]) };
+  assert.match(describe(chooseOutboundRoute(behindTwo, second, fixedRandom())), /-> wp2 of echo$/);
 });
 
 const FIXTURE = new URL("../fixtures/recorded-mesh.yaml", import.meta.url);
