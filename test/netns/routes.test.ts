@@ -36,6 +36,7 @@ const VIP = {
   passthrough: "10.81.0.99",
   passthroughBehind: "10.81.1.13",
   unhealthy: "10.81.1.14",
+  replicas: "10.81.1.15",
 } as const;
 const PASSTHROUGH =
   "loadBalancer: {routingPreferences: [], mode: Passthrough, healthPolicy: OnlyHealthy}";
@@ -182,6 +183,20 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
     assert.equal(retries(await lab.node("node-a").metrics()) - retries(before), 1);
   });
 
+  test("a connection goes to another replica of a waypoint when the first can't be reached", async () => {
+    const seen = await observeCall(lab, "client", VIP.replicas, 80, 20);
+    assert.equal(seen.received, "waypoint\nhello world");
+    const [line] = seen.lines;
+    assert.deepEqual(
+      ["dst.workload", "retries", "retry_error"].map((field) => line?.fields[field]),
+      [
+        "waypoint",
+        1,
+        `${IP.down}:15008: io error: Connection refused (os error 111), at waypoint default/down`,
+      ],
+    );
+  });
+
   // Rows of spec data-path 2.8 that no test of 13.1 plays.
   for (const [name, ip, port, received, fields] of [
     [
@@ -287,8 +302,8 @@ ${workload("server", IP.server, "node-b", behind("server", "pair", "half-dead"))
 ${workload("second", IP.second, "node-b", behind("pair"))}
 ${workload("behind", IP.behind, "node-b", `${behind()}, ${at(`/${IP.waypoint}`)}`)}
 ${workload("orphan", IP.orphan, "node-b", `${behind()}, ${at(`/${IP.down}`)}`)}
-${workload("waypoint", IP.waypoint, "elsewhere", `hostname: waypoint.example, protocol: HBONE, services: {default/waypoint.default.${DOMAIN}: {15008: 15008}}`)}
-${workload("down", IP.down, "elsewhere", `protocol: HBONE, capacity: 4000000000, services: {default/down.default.${DOMAIN}: {15008: 15008}, default/half-dead.default.${DOMAIN}: {80: 8080}}`)}
+${workload("waypoint", IP.waypoint, "elsewhere", `hostname: waypoint.example, protocol: HBONE, services: {default/waypoint.default.${DOMAIN}: {15008: 15008}, default/replicas.default.${DOMAIN}: {15008: 15008}}`)}
+${workload("down", IP.down, "elsewhere", `protocol: HBONE, capacity: 4000000000, services: {default/down.default.${DOMAIN}: {15008: 15008}, default/half-dead.default.${DOMAIN}: {80: 8080}, default/replicas.default.${DOMAIN}: {15008: 15008}}`)}
 ${workload("host", IP.host, "elsewhere", `protocol: TCP, networkMode: HostNetwork, services: {default/of-host.default.${DOMAIN}: {80: 8080}}`)}
 ${workload("sick", IP.sick, "elsewhere", `${behind("unhealthy")}, status: Unhealthy`)}
 ${workload("plain", IP.plain, "elsewhere", "protocol: TCP, services: {}")}
@@ -307,6 +322,8 @@ ${service("passthrough-behind", VIP.passthroughBehind, `${PASSTHROUGH}, ${at(`/$
 ${service("unhealthy", VIP.unhealthy)}
 ${service("down-before", VIP.down, at(`default/down.default.${DOMAIN}`))}
 ${service("empty-before", VIP.empty, at(`default/nobody.default.${DOMAIN}`))}
+${service("behind-replicas", VIP.replicas, at(`default/replicas.default.${DOMAIN}`))}
+- {name: replicas, namespace: default, hostname: replicas.default.${DOMAIN}, vips: [], ports: {15008: 15008}}
 - {name: waypoint, namespace: default, hostname: waypoint.default.${DOMAIN}, vips: [], ports: {15008: 15008}}
 - {name: down, namespace: default, hostname: down.default.${DOMAIN}, vips: [], ports: {15008: 15008}}
 - {name: nobody, namespace: default, hostname: nobody.default.${DOMAIN}, vips: [], ports: {15008: 15008}}
