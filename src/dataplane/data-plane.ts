@@ -4,7 +4,7 @@
  * word of its changes and certificates down, log lines and counter deltas up.
  */
 
-import type { DnsDelta } from "../dns/dns-metrics.ts";
+import type { DnsSample } from "../dns/dns-metrics.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
@@ -66,7 +66,7 @@ export interface DataPlane {
 /** What changed in a thread's counters, and how late it was. Survives `structuredClone`. */
 export interface ThreadSample extends TrafficSample {
   readonly loopDelay: LoopDelay;
-  readonly dns: readonly DnsDelta[];
+  readonly dns: DnsSample;
 }
 
 /** Where data threads get the certificates that they serve and dial with. */

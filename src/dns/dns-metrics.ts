@@ -2,6 +2,7 @@
  * The DNS counters of one data thread. As with traffic, what is handed out is the difference to the
  * last time; the families in {@link file://./metrics.ts} add all threads up.
  */
+import type { IpAddress } from "../mesh/ip-address.ts";
 
 /** In the order of every array of label values here. @see spec data-path 8.4 */
 export const DNS_LABELS = [
@@ -26,12 +27,26 @@ export interface DnsDelta {
   readonly upstreamBuckets: readonly number[];
 }
 
+/** How a resolver did. `refused`: it answered that it can't or won't. */
+export type ResolverOutcome = "answered" | "refused" | "timeout" | "unreachable";
+
+/** What changed since the last sample. Survives `structuredClone`. */
+export interface DnsSample {
+  readonly series: readonly DnsDelta[];
+  readonly resolvers: readonly {
+    readonly resolver: IpAddress;
+    readonly outcome: ResolverOutcome;
+    readonly count: number;
+  }[];
+}
+
 type Series = { -readonly [K in keyof DnsDelta]: DnsDelta[K] } & {
   readonly upstreamBuckets: number[];
 };
 
 export class DnsMetrics {
   #series = new Map<string, Series>();
+  #resolvers = new Map<IpAddress, Map<ResolverOutcome, number>>();
 
   /** @param labels as in {@link DNS_LABELS}. */
   requested(labels: readonly string[]): void {
@@ -50,11 +65,21 @@ export class DnsMetrics {
     series.upstreamBuckets[bucket] = (series.upstreamBuckets[bucket] ?? 0) + 1;
   }
 
+  /** A resolver has been asked, or has not been. */
+  resolverAsked(resolver: IpAddress, outcome: ResolverOutcome): void {
+    const outcomes = this.#resolvers.get(resolver) ?? new Map<ResolverOutcome, number>();
+    this.#resolvers.set(resolver, outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1));
+  }
+
   /** Everything that happened since the last call. */
-  collect(): readonly DnsDelta[] {
+  collect(): DnsSample {
     const series = [...this.#series.values()];
+    const resolvers = [...this.#resolvers].flatMap(([resolver, outcomes]) =>
+      Array.from(outcomes, ([outcome, count]) => ({ resolver, outcome, count })),
+    );
     this.#series = new Map();
-    return series;
+    this.#resolvers = new Map();
+    return { series, resolvers };
   }
 
   #find(labels: readonly string[]): Series {

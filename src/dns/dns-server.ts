@@ -9,7 +9,7 @@ import { parseIpAddress } from "../mesh/ip-address.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Native } from "../net/native.ts";
-import type { Clock } from "../runtime/clock.ts";
+import { type Clock, sleep } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshState } from "../state/mesh-state.ts";
@@ -72,6 +72,8 @@ interface QueryResult {
   readonly records: number;
 }
 
+/** A turn of the event loop, and some. */
+const LAST_READ_MS = 2;
 const TTL_SECONDS = 30;
 const TARGET = "ztunnel::dns::server";
 /** Without IPv6 on loopback, and without IPv6 at all. */
@@ -100,7 +102,11 @@ export class DnsServer {
       searchDomains: options.searchDomains === "file" ? conf.searchDomains : undefined,
     });
     this.#forwarder = new Forwarder(
-      { ask: deps.resolvers.ask, clock: deps.clock },
+      {
+        ask: deps.resolvers.ask,
+        asked: (resolver, outcome) => deps.metrics.resolverAsked(resolver, outcome),
+        clock: deps.clock,
+      },
       {
         ...conf,
         timeoutMs: Math.min(conf.timeoutMs ?? options.resolverTimeoutMs, options.resolverTimeoutMs),
@@ -144,13 +150,16 @@ export class DnsServer {
    */
   async drain(deadlineMs: number): Promise<void> {
     for (const listener of this.#listeners) listener.drain();
+    const { clock } = this.#deps;
     await new Promise<void>((resolve) => {
-      const timer = this.#deps.clock.after(deadlineMs, resolve, true);
+      const timer = clock.after(deadlineMs, resolve, true);
       void Promise.allSettled(this.#pending).then(() => {
         timer.cancel();
         resolve();
       });
     });
+    // What the kernel has taken in by now is read in the meantime.
+    await sleep(clock, LAST_READ_MS);
     this.close();
   }
 

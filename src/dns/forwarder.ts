@@ -11,10 +11,18 @@ import type { IpAddress } from "../mesh/ip-address.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { RCODE, readDnsOutcome, withIdOf } from "../wire/dns-message.ts";
 import { DnsError } from "./dns-error.ts";
+import type { ResolverOutcome } from "./dns-metrics.ts";
 import type { ExchangeOptions, ZoneTransfer } from "./resolver-exchange.ts";
 
 /** One resolver's reply to a query. @throws DnsError `timeout`, `unreachable` or `closed`. */
 export type Ask = (query: Uint8Array, options: ExchangeOptions) => Promise<Uint8Array>;
+
+export interface ForwarderDeps {
+  readonly ask: Ask;
+  /** Told how each resolver did. */
+  readonly asked: (resolver: IpAddress, outcome: ResolverOutcome) => void;
+  readonly clock: Clock;
+}
 
 export interface ForwarderOptions {
   /** In the order of the configuration; at least one. */
@@ -32,17 +40,15 @@ const AVOID_MS = 30_000;
 const AFTER_ID = 2;
 
 export class Forwarder {
-  readonly #ask: Ask;
-  readonly #clock: Clock;
+  readonly #deps: ForwarderDeps;
   readonly #options: ForwarderOptions;
   /** Until when, monotonic. */
   readonly #avoided = new Map<IpAddress, number>();
   /** By transport and all of the message but its number. */
   readonly #waiting = new Map<string, Promise<Uint8Array>>();
 
-  constructor(deps: { readonly ask: Ask; readonly clock: Clock }, options: ForwarderOptions) {
-    this.#ask = deps.ask;
-    this.#clock = deps.clock;
+  constructor(deps: ForwarderDeps, options: ForwarderOptions) {
+    this.#deps = deps;
     this.#options = options;
   }
 
@@ -69,6 +75,7 @@ export class Forwarder {
     transport: "udp" | "tcp",
     more?: ZoneTransfer,
   ): Promise<Uint8Array> {
+    const { ask, asked, clock } = this.#deps;
     const { attempts, timeoutMs } = this.#options;
     let failure: unknown;
     for (let attempt = 0; attempt < attempts; attempt++) {
@@ -76,15 +83,19 @@ export class Forwarder {
       let refusal: Uint8Array | undefined;
       for (const resolver of this.#order()) {
         try {
-          const reply = await this.#ask(query, { resolver, transport, timeoutMs, more });
+          const reply = await ask(query, { resolver, transport, timeoutMs, more });
           this.#avoided.delete(resolver);
+          const isRefused = isRefusal(reply);
+          asked(resolver, isRefused ? "refused" : "answered");
           // Of a transfer more is under way by now.
-          if (more !== undefined || !isRefusal(reply)) return reply;
+          if (more !== undefined || !isRefused) return reply;
           refusal = reply;
         } catch (error) {
           failure = error;
-          if (error instanceof DnsError && error.code === "closed") throw error;
-          this.#avoided.set(resolver, this.#clock.monotonic() + AVOID_MS);
+          const code = error instanceof DnsError ? error.code : undefined;
+          if (code !== "timeout" && code !== "unreachable") throw error;
+          asked(resolver, code);
+          this.#avoided.set(resolver, clock.monotonic() + AVOID_MS);
         }
       }
       if (refusal !== undefined) return refusal;
@@ -93,7 +104,7 @@ export class Forwarder {
   }
 
   #order(): readonly IpAddress[] {
-    const now = this.#clock.monotonic();
+    const now = this.#deps.clock.monotonic();
     const isAvoided = (resolver: IpAddress): number =>
       (this.#avoided.get(resolver) ?? 0) > now ? 1 : 0;
     return this.#options.resolvers.toSorted((a, b) => isAvoided(a) - isAvoided(b));

@@ -1,10 +1,11 @@
 /**
- * The `istio_dns_*` families; names, labels and help texts are the original's.
+ * The `istio_dns_*` families; names, labels and help texts are the original's. Which resolver does not
+ * do well is ours to tell.
  *
  * @see spec data-path 8.4
  */
 import { Counter, type Metric, type Registry } from "prom-client";
-import { DNS_DURATION_BUCKETS, DNS_LABELS, type DnsDelta } from "./dns-metrics.ts";
+import { DNS_DURATION_BUCKETS, DNS_LABELS, type DnsDelta, type DnsSample } from "./dns-metrics.ts";
 
 const DURATION_NAME = "istio_dns_upstream_request_duration_seconds";
 
@@ -15,6 +16,7 @@ export interface DnsFamilies {
   readonly upstreamRequests: DnsCounter;
   readonly upstreamFailures: DnsCounter;
   readonly upstreamDuration: DurationFamily;
+  readonly resolvers: Counter<"resolver" | "outcome">;
 }
 
 /** Makes the families in a registry; they have no sample until something is merged. */
@@ -32,15 +34,24 @@ export function makeDnsFamilies(registry: Registry): DnsFamilies {
       "Total number of DNS requests that failed to forward upstream (unstable).",
     ),
     upstreamDuration: new DurationFamily(),
+    resolvers: new Counter({
+      name: "ztunnel_dns_resolver_queries_total",
+      help: "DNS queries that were put to each resolver, by what came of it: answered, refused, timeout or unreachable.",
+      labelNames: ["resolver", "outcome"],
+      registers: [registry],
+    }),
   };
   // Its type wants prom-client's own classes; what the registry calls is here.
   registry.registerMetric(families.upstreamDuration as unknown as Metric);
   return families;
 }
 
-/** Adds what the data threads counted since their last samples. */
-export function mergeDns(families: DnsFamilies, deltas: readonly DnsDelta[]): void {
-  for (const delta of deltas) {
+/** Adds what a data thread counted since its last sample. */
+export function mergeDns(families: DnsFamilies, sample: DnsSample): void {
+  for (const { resolver, outcome, count } of sample.resolvers) {
+    families.resolvers.inc({ resolver, outcome }, count);
+  }
+  for (const delta of sample.series) {
     const { labels, requests, upstreamRequests, upstreamFailures } = delta;
     if (requests > 0) families.requests.labels(...labels).inc(requests);
     if (upstreamRequests === 0) continue;

@@ -52,6 +52,8 @@ export class ResolverExchange {
   readonly #options: ResolverExchangeOptions;
   /** By where they come from, see {@link sourceKey}. */
   readonly #open = new Map<string, Stop>();
+  /** The namespace may be gone, and its descriptor another's. */
+  #isClosed = false;
 
   constructor(
     deps: { readonly native: Native; readonly clock: Clock },
@@ -69,6 +71,7 @@ export class ResolverExchange {
    */
   readonly ask = (query: Uint8Array, options: ExchangeOptions): Promise<Uint8Array> =>
     new Promise((resolve, reject) => {
+      if (this.#isClosed) return reject(closed());
       try {
         if (options.transport === "udp") this.#askByDatagram(query, options, resolve, reject);
         else this.#askByStream(query, options, resolve, reject);
@@ -82,9 +85,10 @@ export class ResolverExchange {
     return this.#open.has(sourceKey(transport, ipFamily(peer.ip), peer.port));
   }
 
-  /** Ends what is under way. Idempotent. */
+  /** Ends what is under way; nothing is asked any more. Idempotent. */
   close(): void {
-    for (const stop of this.#open.values()) stop(new DnsError("closed", "the server is closed"));
+    this.#isClosed = true;
+    for (const stop of this.#open.values()) stop(closed());
   }
 
   #askByDatagram(
@@ -200,6 +204,10 @@ export class ResolverExchange {
 
 function sourceKey(transport: "udp" | "tcp", family: 4 | 6, port: number): string {
   return `${transport}${family}:${port}`;
+}
+
+function closed(): DnsError {
+  return new DnsError("closed", "the server is closed");
 }
 
 function timeout(resolver: IpAddress): DnsError {

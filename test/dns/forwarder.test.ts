@@ -23,18 +23,23 @@ interface Lab {
   readonly clock: FakeClock;
   /** Who was asked. */
   readonly asked: string[];
+  /** How they did. */
+  readonly outcomes: string[];
 }
 
 /** @param behaviour of each resolver, looked up for each question. */
 function makeLab(behaviour: Record<string, Ask>, attempts = 2): Lab {
   const clock = new FakeClock();
   const asked: string[] = [];
+  const outcomes: string[] = [];
+  const told = (resolver: string, outcome: string): unknown =>
+    outcomes.push(`${resolver} ${outcome}`);
   const ask: Ask = (message, how) => {
     asked.push(how.resolver);
     return (behaviour[how.resolver] ?? failing)(message, how);
   };
   const options = { resolvers: [FIRST, SECOND], attempts, timeoutMs: 5000 };
-  return { forwarder: new Forwarder({ ask, clock }, options), clock, asked };
+  return { forwarder: new Forwarder({ ask, asked: told, clock }, options), clock, asked, outcomes };
 }
 
 test("the first resolver answers alone", async () => {
@@ -57,6 +62,8 @@ for (const rcode of [RCODE.serverFailure, RCODE.notImplemented, RCODE.refused]) 
     const worse = makeLab({ [FIRST]: answer(rcode), [SECOND]: failing });
     assert.equal(readDnsOutcome(await worse.forwarder.forward(query, "udp")).rcode, rcode);
     assert.deepEqual(worse.asked, [FIRST, SECOND]);
+    assert.deepEqual(better.outcomes, [`${FIRST} refused`, `${SECOND} answered`]);
+    assert.deepEqual(worse.outcomes, [`${FIRST} refused`, `${SECOND} timeout`]);
   });
 }
 

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { DnsMetrics } from "../../src/dns/dns-metrics.ts";
 import { makeDnsFamilies, mergeDns } from "../../src/dns/metrics.ts";
 import { makeRegistry, renderMetrics } from "../../src/telemetry/registry.ts";
+import { ip } from "../support/mesh-fixture.ts";
 
 const LABELS = ["a", "udp", "client1", "v1"];
 
@@ -21,9 +22,10 @@ test("differences of threads and scrapes add up", async () => {
   for (const scrape of [0, 1]) {
     for (const thread of threads) {
       thread.requested(LABELS);
+      thread.resolverAsked(ip("192.0.2.53"), scrape === 1 ? "timeout" : "answered");
       thread.forwarded(LABELS, [0.5, 7000][scrape] as number, scrape === 1);
       mergeDns(families, thread.collect());
-      assert.deepEqual(thread.collect(), []);
+      assert.deepEqual(thread.collect(), { series: [], resolvers: [] });
     }
   }
   const labels =
@@ -34,6 +36,10 @@ test("differences of threads and scrapes add up", async () => {
       .split("\n")
       .find((line) => line.startsWith(`${name}{${le === undefined ? "" : `le="${le}",`}${labels}}`))
       ?.split(" ")[1];
+  assert.match(
+    text,
+    /^ztunnel_dns_resolver_queries_total\{resolver="192\.0\.2\.53",outcome="timeout"\} 2$/m,
+  );
   assert.equal(value("istio_dns_requests_total"), "4");
   assert.equal(value("istio_dns_upstream_requests_total"), "4");
   assert.equal(value("istio_dns_upstream_failures_total"), "2");

@@ -180,13 +180,14 @@ test("a transfer brings every message until the one who asked leaves", async (t)
   assert.equal(clock.pendingCount, 0);
 });
 
-test("closing ends what is under way", async (t) => {
+test("closing ends what is under way, and nothing is asked any more", async (t) => {
   const { ask, exchange } = await makeLab(t);
   const failures = ["udp", "tcp"].map((transport) =>
     assert.rejects(ask(transport as "udp"), { code: "closed" }),
   );
   exchange.close();
   await Promise.all(failures);
+  await assert.rejects(ask("udp"), { code: "closed" });
 });
 
 function rcodeOf(message: Uint8Array): number {

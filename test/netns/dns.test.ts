@@ -1,8 +1,10 @@
 /** DNS of real pods, behind istio-cni's rules, with real resolvers and dig. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { encode } from "dns-packet";
 import { answersOf, dnsQuery, dnsReply, ednsOf } from "../support/dns-client.ts";
 import { askFrom, datagramsOf, dig, ScriptedResolver, startDnsmasq } from "../support/dns-lab.ts";
@@ -242,6 +244,31 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
     assert.equal(lab.net.exec(host, "ss", "-Hlnt"), "");
     squatter.close();
     await node.agent.del("taken");
+  });
+
+  test("while another daemon takes over every query is answered", async (t) => {
+    const host = lab.host("client1");
+    const old = lab.node("node-a");
+    let [count, again] = [0, 0];
+    let isOver = false;
+    const load = (async () => {
+      for (; !isOver; count++) {
+        // As resolvers do when nothing comes.
+        await askFrom(host, NAMESERVER, "udp", dnsQuery("echo", "A"), 3000).catch(() => {
+          again++;
+          return askFrom(host, NAMESERVER, "udp", dnsQuery("echo", "A"));
+        });
+        await delay(5);
+      }
+    })();
+    await lab.startSuccessor("node-a", "10.77.0.50");
+    const exited = once(old.process, "exit");
+    old.process.kill("SIGTERM");
+    assert.deepEqual(await exited, [0, null]);
+    isOver = true;
+    await load;
+    t.diagnostic(`${count} queries, ${again} asked again`);
+    assert.ok(again <= 2, `${again} of ${count} queries were asked again`);
   });
 
   test("a pod that leaves has no server any more", async () => {

@@ -93,7 +93,7 @@ export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> 
     forwarded,
     log,
     lines: () => log.of("dns").map(({ fields }) => formatFields(fields)),
-    metrics: () => metrics.collect(),
+    metrics: () => metrics.collect().series,
     close: async () => dns.close(),
   };
 }
