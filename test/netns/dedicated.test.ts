@@ -25,11 +25,13 @@ import { readingEnd, talk } from "../support/two-nodes.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const README = join(import.meta.dirname, "../../README.md");
-const skip = requireNetns("iptables", "setpriv", "curl", "dig");
+const skip = requireNetns("iptables", "ip6tables", "setpriv", "curl", "dig");
 const timeout = 30_000;
 
 const CLIENT = "10.67.0.11";
 const SERVER = "10.67.0.21";
+const CLIENT6 = "fd67::11";
+const SERVER6 = "fd67::21";
 const PLAIN = "10.67.0.13";
 const CLIENT_VIP = "10.68.0.11";
 const SERVER_VIP = "10.68.0.21";
@@ -38,13 +40,13 @@ const APP_PORT = 8080;
 const MESH = `
 workloads:
 ${[
-  ["client", CLIENT],
-  ["server", SERVER],
+  ["client", CLIENT, CLIENT6],
+  ["server", SERVER, SERVER6],
   ["plain", PLAIN],
 ]
   .map(
-    ([name, ip]) =>
-      `- {uid: ${name}, name: ${name}, namespace: default, serviceAccount: ${name}, trustDomain: cluster.local, workloadIps: ["${ip}"], protocol: HBONE, services: {default/${name}.default.svc.cluster.local: {80: ${APP_PORT}}}}`,
+    ([name, ...ips]) =>
+      `- {uid: ${name}, name: ${name}, namespace: default, serviceAccount: ${name}, trustDomain: cluster.local, workloadIps: ${JSON.stringify(ips)}, protocol: HBONE, services: {default/${name}.default.svc.cluster.local: {80: ${APP_PORT}}}}`,
   )
   .join("\n")}
 services:
@@ -74,10 +76,10 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     // One learns the mesh from a file, the other from the control plane.
     const pods = [
       await lab.addDedicated(
-        { name: "client", ip: CLIENT },
+        { name: "client", ip: CLIENT, ipv6: CLIENT6 },
         { mesh: MESH, environment: { ...environment, UNSTABLE_ENABLE_SOCKS5: "true" } },
       ),
-      await lab.addDedicated({ name: "server", ip: SERVER }, { environment }),
+      await lab.addDedicated({ name: "server", ip: SERVER, ipv6: SERVER6 }, { environment }),
     ];
     await Promise.all(pods.map((pod) => pod.ready()));
   });
@@ -120,6 +122,19 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     }
     await tellStory(lab.host("outside"), SERVER, APP_PORT);
     assert.match(app.peers.join(), new RegExp(`,${OUTSIDE}:\\d+$`));
+  });
+
+  test("over IPv6", { timeout }, async (t) => {
+    const app = listenDoubling(lab.host("server"), APP_PORT);
+    t.after(() => app.close());
+    const story = await tellStory(lab.host("client"), SERVER6, APP_PORT);
+    assert.equal(story.received.length, 22, JSON.stringify(story));
+    assert.match(app.peers.join(), new RegExp(`^${CLIENT6}:`));
+    for (const name of ["client", "server"]) {
+      const said = (): boolean =>
+        lab.node(name).lines.some((line) => line.includes(`"src.addr":"[${CLIENT6}]:`));
+      await waitUntil(said, `no access line of ${name}`);
+    }
   });
 
   for (const [title, target, goesTo, identity] of [

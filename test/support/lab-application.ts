@@ -128,7 +128,7 @@ export function tellStory(
   answerLength: number = 2 * data.length,
 ): Promise<ClientStory> {
   return new Promise((resolve) => {
-    const socket = socketOf(host);
+    const socket = socketOf(host, isIPv6(ip) ? "ipv6" : "ipv4");
     let step: ClientStory["step"] = "connect";
     let received = "";
     const done = (end: string): void => {
