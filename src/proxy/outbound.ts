@@ -155,7 +155,7 @@ export class Outbound implements ConnectionOwner {
       if (!isFar) report = this.#report(call, this.#describe(call, route), report, failure);
       try {
         const upstream = await this.#upstreams.connect(route, request);
-        if (isFar && !connection.ended) {
+        if (isFar) {
           const description = { ...this.#describe(call, route), far: upstream.far };
           this.#report(call, description, report, failure);
         }
@@ -182,7 +182,7 @@ export class Outbound implements ConnectionOwner {
   ): ConnectionReport {
     const { reporter } = this.#deps;
     if (before !== undefined && failure !== undefined) {
-      reporter.retried(before, description, failure);
+      if (!connection.ended) reporter.retried(before, description, failure);
       return before;
     }
     const report = reporter.opened(description, startedAt);

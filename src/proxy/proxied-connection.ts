@@ -45,9 +45,10 @@ export class ProxiedConnection implements Stoppable {
     return this.#report?.summary;
   }
 
-  /** From now on the end of the connection is reported. */
+  /** From now on the end of the connection is reported, at once when that was before. */
   opened(report: ConnectionReport): void {
     this.#report = report;
+    if (this.#ended) report.finished(this.#cause);
   }
 
   /**
@@ -81,8 +82,8 @@ export class ProxiedConnection implements Stoppable {
 
   stop(how: "close" | "reset", cause: ProxyError): void {
     if (this.#ended) return;
+    this.#cause ??= cause;
     if (this.#relay !== undefined) {
-      this.#cause ??= cause;
       this.#relay.stop(how);
       return;
     }

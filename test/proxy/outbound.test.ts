@@ -116,6 +116,33 @@ test("a network gateway is asked for when an endpoint behind it was chosen", asy
   );
 });
 
+test("a connection into another network that is ended before anybody answered is reported", async () => {
+  const lab = makeLab();
+  const vip = mesh.service("abroad").at("10.78.0.91").port(80, 8080);
+  const parts = [
+    mesh
+      .workload("abroad")
+      .hbone()
+      .behind(vip)
+      .network("far")
+      .with({ networkGateway: gateway("far/10.98.0.9") }),
+    mesh.workload("gw").at("10.98.0.9").hbone().network("far"),
+  ];
+  lab.a.mesh.apply([
+    { kind: "service", service: vip.value },
+    ...parts.map(({ value }) => ({ kind: "workload", workload: value }) as const),
+  ]);
+  lab.pod("client1").dial("10.78.0.91:80");
+  await quiet();
+  await lab.proxy("client1").close();
+  await lab.clock.advance(10_000);
+  const fields = complete(lab);
+  assert.equal(fields["error"], "connection closed due to connection drain");
+  assert.equal(fields["dst.workload"], "gw");
+  const [series] = lab.a.traffic.collect().series;
+  assert.deepEqual([series?.opened, series?.closed, series?.failed], [1, 1, 0]);
+});
+
 test("without a certificate the connection fails as an identity error", async () => {
   const lab = makeLab();
   lab.a.certificateFor = () => Promise.reject(new Error("the authority is away"));
