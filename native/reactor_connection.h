@@ -1,6 +1,8 @@
 // One socket of a reactor: a listener, a plain connection or a tunnel.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 
 #include "byte_queue.h"
@@ -15,6 +17,8 @@ enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert, kAbandon };
 enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
 
 constexpr size_t kHeadroomBytes = 16;
+// Who reads less is answered before those who read this much or more.
+constexpr ssize_t kBulkReadBytes = 8 << 10;
 // Of the peer, then of the original destination, where ACCEPT points to.
 constexpr size_t kAddressBytes = 20;
 // Longest plaintext of a TLS record.
@@ -54,6 +58,8 @@ struct Connection {
   int32_t id = 0;
   int fd = -1;
   uint16_t flags = 0;
+  // Its last read was long.
+  bool is_bulk = false;
   uint32_t interest = 0;
   ByteQueue queue;
 

@@ -1,4 +1,5 @@
 // The batch: what is ready becomes events, JavaScript answers with operations.
+#include <algorithm>
 #include <cerrno>
 
 #include "napi_support.h"
@@ -38,13 +39,21 @@ bool Reactor::RunBatch(int timeout_ms) {
   const int count = epoll_wait(epoll_.Get(), ready, kReadyMax, timeout_ms);
   read_bytes_max_ = std::max(static_cast<size_t>(std::max(credit_[0] / std::max(count, 1), 0)),
                              kSharedReadBytesMin);
+  const auto is_short = [this](const epoll_event& one) {
+    const Connection* connection = Find(static_cast<int32_t>(one.data.u64));
+    return connection == nullptr || !connection->is_bulk;
+  };
+  const epoll_event* const end = ready + std::max(count, 0);
+  const epoll_event* const bulk = std::partition(ready, ready + std::max(count, 0), is_short);
   bool libuv_is_ready = false;
   in_batch_ = true;
-  for (int i = 0; i < count && !closed_; ++i) {
-    if (ready[i].data.u64 == 0) {
+  for (const epoll_event* one = ready; one < end && !closed_; ++one) {
+    // What is short is told and answered before anything long is read.
+    if (one == bulk) Deliver();
+    if (one->data.u64 == 0) {
       libuv_is_ready = true;
-    } else {
-      Dispatch(ready[i]);
+    } else if (!closed_) {
+      Dispatch(*one);
     }
   }
   if (!closed_) TellUntold();

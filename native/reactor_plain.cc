@@ -155,6 +155,7 @@ void Reactor::ReadPlain(Connection* connection) {
       std::min({static_cast<size_t>(*credit), most, sizes_.arena_bytes - offset});
   ssize_t count = recv(connection->fd, arena_ + offset, wanted, MSG_DONTWAIT);
   if (count > 0) {
+    connection->is_bulk = count >= kBulkReadBytes;
     Emit(kData, id, static_cast<int64_t>(offset), count);
     Occupy(offset + static_cast<size_t>(count));
   } else if (count == 0) {

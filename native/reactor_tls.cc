@@ -79,6 +79,7 @@ void Reactor::ReadTunnel(Connection* connection) {
     Emit(kEof, id);
     return;
   }
+  connection->is_bulk = count >= kBulkReadBytes;
   receiver_ = connection;
   received_start_ = 0;
   received_end_ = static_cast<size_t>(count);

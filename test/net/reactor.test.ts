@@ -412,6 +412,35 @@ describe("a limited batch", () => {
   }
 });
 
+test("who reads little is told in a turn before those who read much", async () => {
+  const listener = lab.listen();
+  const [much, little] = [await lab.pair(listener), await lab.pair(listener)];
+  lab.write(much.near, pattern(20_000));
+  lab.allow(much.far);
+  await lab.read(much.far, 20_000);
+  lab.reactor.credit[much.far & 0xffff] = 0;
+  lab.write(much.near, pattern(20_000));
+  lab.write(little.near, "hello");
+  for (const [{ far }, bytes] of [
+    [much, 40_000],
+    [little, 5],
+  ] as const) {
+    const fd = lab.reactor.fdOf(far);
+    while (readTcpInfo(native, fd).receivedBytes < bytes) await delay(1);
+  }
+  // Both are ready, in this order.
+  const told: number[] = [];
+  lab.during = ({ kind, id }) => kind === "DATA" && told.push(id, lab.turns.length);
+  for (const { far } of [much, little]) lab.reactor.credit[far & 0xffff] = 100_000;
+  lab.queue("RESUME", much.far);
+  lab.queue("RESUME", little.far);
+  lab.flush();
+  await lab.read(much.far, 20_000);
+  const [first, turn = 0, second, nextTurn = 0] = told;
+  assert.deepEqual([first, second], [little.far, much.far]);
+  assert(nextTurn > turn);
+});
+
 describe("the loop sleeps", () => {
   for (const [state, arrange] of [
     ["half-closed", async (near: number, _far: number) => lab.perform("END", near)],
