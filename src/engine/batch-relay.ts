@@ -39,6 +39,8 @@ export interface BatchEnd extends End {
   limit(byteCount: number): void;
   /** Leaves what comes unread. Idempotent. */
   hold(): void;
+  /** Its peer has ended its direction, but what it said is not read yet. May ask the kernel. */
+  readonly hasLeftUnread: boolean;
   /** Ends it as {@link End.reset} does, but loses nothing that it was given. Idempotent. */
   giveUp(): void;
 }
@@ -73,7 +75,7 @@ export class BatchFlow {
   forwardEnd(): void {
     if (this.hasEnded) return;
     this.hasEnded = true;
-    this.#relay.onHalfClosed();
+    this.#relay.onHalfEnded();
     if (!this.isCut) this.sink.finish();
   }
 
@@ -105,7 +107,7 @@ export class BatchRelay implements Relay, QuietRelay {
   #error: EngineError | undefined;
   /** What it says goes nowhere. */
   #unheard: BatchEnd | undefined;
-  #isHalfClosed = false;
+  #hasHalfEnded = false;
   #isDone = false;
 
   /** Takes both sides and begins to copy. */
@@ -128,6 +130,7 @@ export class BatchRelay implements Relay, QuietRelay {
     this.#sent = new BatchFlow(this, downstream, upstream);
     this.#received = new BatchFlow(this, upstream, downstream);
     this.#open.add(this);
+    this.#halfClosed.add(this);
     this.#loop.shareTurns();
     downstream.join(this.#sent, this.#received);
     upstream.join(this.#received, this.#sent);
@@ -188,10 +191,12 @@ export class BatchRelay implements Relay, QuietRelay {
   }
 
   /** A source has ended in order. */
-  onHalfClosed(): void {
-    if (this.#isHalfClosed || this.#isDone) return;
-    this.#isHalfClosed = true;
-    this.#halfClosed.add(this);
+  onHalfEnded(): void {
+    this.#hasHalfEnded = true;
+  }
+
+  get isHalfClosed(): boolean {
+    return this.#hasHalfEnded || this.#downstream.hasLeftUnread || this.#upstream.hasLeftUnread;
   }
 
   /** Ends both sides when both directions have. */
@@ -200,7 +205,7 @@ export class BatchRelay implements Relay, QuietRelay {
     this.#settleCounts();
     this.#isDone = true;
     this.#open.delete(this);
-    if (this.#isHalfClosed) this.#halfClosed.delete(this);
+    this.#halfClosed.delete(this);
     this.#unheard?.giveUp();
     this.#downstream.close();
     this.#upstream.close();

@@ -7,6 +7,7 @@
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
+import { readTcpInfo, TCP_CLOSE_WAIT } from "../net/tcp-info.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
 import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
@@ -156,6 +157,17 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     if (this.#isHeld || this.#isGone) return;
     this.#isHeld = true;
     this.#deps.loop.credit[this.#slot] = 0;
+  }
+
+  get hasLeftUnread(): boolean {
+    if (!this.#isHeld || this.#isGone || this.#reading === undefined) return false;
+    const { native, loop } = this.#deps;
+    try {
+      return readTcpInfo(native, loop.reactor.fdOf(this.id)).state === TCP_CLOSE_WAIT;
+    } catch {
+      // Not TCP, or just closed.
+      return false;
+    }
   }
 
   close(): void {

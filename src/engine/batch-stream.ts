@@ -158,6 +158,11 @@ export class BatchStream implements BatchEnd {
 
   hold(): void {}
 
+  /** Frames are read as they come; what windows hold back waits at the peer. */
+  get hasLeftUnread(): boolean {
+    return false;
+  }
+
   close(): void {
     // What is cut short must not look complete.
     if (this.#early !== undefined) this.reset();

@@ -1,7 +1,7 @@
 /**
- * The relays of which one direction has ended. Whoever ended it may have left for good, while the
- * other side says nothing and so never learns of it: without a limit their sockets would stay in
- * CLOSE_WAIT for ever.
+ * Ends relays of which one side has ended its direction and in which nothing moves any more. Whoever
+ * ended it may have left for good, while the other side says nothing, or reads nothing, and so never
+ * learns of it: without a limit their sockets would stay in CLOSE_WAIT for ever.
  */
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { EngineError } from "./engine-error.ts";
@@ -11,6 +11,8 @@ const LOOKS = 8;
 
 /** A relay as it is looked after here. */
 export interface QuietRelay {
+  /** A side has ended its direction, whether or not all that it said has been read. */
+  readonly isHalfClosed: boolean;
   /** Grows whenever a byte was passed on. */
   readonly movedBytes: number;
   /** Ends it; leads to {@link HalfClosedRelays.delete}. */
@@ -19,24 +21,23 @@ export interface QuietRelay {
 
 interface Seen {
   readonly movedBytes: number;
-  /** Monotonic milliseconds. */
+  /** Since when it has been half-closed and has moved nothing, monotonic milliseconds. */
   readonly quietSince: number;
 }
 
 export class HalfClosedRelays {
   readonly #clock: Clock;
   readonly #idleMs: number;
-  /** What was seen of them; most have ended before the first look. */
+  /** All relays; with what was seen of those that are half-closed. */
   readonly #relays = new Map<QuietRelay, Seen | undefined>();
   #timer: Timer | undefined;
 
-  /** @param idleMs those that move nothing for so long, and up to a quarter longer, are ended. */
+  /** @param idleMs half-closed ones that move nothing for so long, and up to a quarter longer. */
   constructor(clock: Clock, idleMs: number) {
     this.#clock = clock;
     this.#idleMs = idleMs;
   }
 
-  /** Call when the first direction has ended. */
   add(relay: QuietRelay): void {
     this.#relays.set(relay, undefined);
     this.#timer ??= this.#clock.after(this.#idleMs / LOOKS, this.#look);
@@ -57,6 +58,7 @@ export class HalfClosedRelays {
   readonly #look = (): void => {
     const now = this.#clock.monotonic();
     for (const [relay, seen] of this.#relays) {
+      if (!relay.isHalfClosed) continue;
       const { movedBytes } = relay;
       if (movedBytes !== seen?.movedBytes) this.#relays.set(relay, { movedBytes, quietSince: now });
       else if (now - seen.quietSince >= this.#idleMs) relay.expire(this.#expired());

@@ -7,6 +7,8 @@ import type { Native } from "./native.ts";
  * kernels leave at 0 what they do not count.
  */
 export interface TcpInfo {
+  /** 1 is established, {@link TCP_CLOSE_WAIT}; others in the kernel's tcp_states.h. */
+  readonly state: number;
   /** Smoothed; 0 before the first acknowledgement (RFC 6298). */
   readonly roundTripUs: number;
   readonly roundTripVariationUs: number;
@@ -26,6 +28,9 @@ export interface TcpInfo {
   readonly receivedBytes: number;
 }
 
+/** {@link TcpInfo.state}: the peer has ended its direction, we have not. */
+export const TCP_CLOSE_WAIT = 8;
+
 const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
 const IS_LITTLE_ENDIAN = endianness() === "LE";
@@ -43,6 +48,7 @@ export function readTcpInfo(native: Pick<Native, "socketOption">, fd: number): T
   const longNumber = (offset: number): number =>
     offset + 8 > info.length ? 0 : Number(view.getBigUint64(offset, IS_LITTLE_ENDIAN));
   return {
+    state: info[0] ?? 0,
     roundTripUs: number(68),
     roundTripVariationUs: number(72),
     roundTripMinUs: number(148),

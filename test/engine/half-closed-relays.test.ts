@@ -7,6 +7,7 @@ const IDLE_MS = 8000;
 
 class FakeRelay implements QuietRelay {
   readonly #relays: HalfClosedRelays;
+  isHalfClosed = true;
   movedBytes = 0;
   expired: string[] = [];
 
@@ -48,6 +49,20 @@ describe("half-closed relays", () => {
     assert.deepEqual([talking.expired.length, quiet.expired.length], [0, 1]);
     relays.close();
     assert.equal(clock.pendingCount, 0);
+  });
+
+  test("that are open may be silent, and have the whole limit from their first end on", async () => {
+    const clock = new FakeClock();
+    const relays = new HalfClosedRelays(clock, IDLE_MS);
+    const relay = new FakeRelay(relays);
+    relay.isHalfClosed = false;
+    relays.add(relay);
+    await clock.advance(3 * IDLE_MS);
+    relay.isHalfClosed = true;
+    await clock.advance(IDLE_MS);
+    assert.deepEqual(relay.expired, []);
+    await clock.advance(IDLE_MS / 4);
+    assert.equal(relay.expired.length, 1);
   });
 
   test("that have ended are forgotten", async () => {

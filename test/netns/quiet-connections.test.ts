@@ -48,6 +48,7 @@ describe("connections that go quiet", { skip: requireNetns("iptables", "ss") }, 
   });
 
   test("half-closed ones are reset, unless a byte moves now and then", { timeout }, async () => {
+    const stuck = leftUnread(pairsAlong(PATHS.passthrough, APP_PORT + 8), lab);
     const talking = lastingWords(pairsAlong(PATHS.HBONE, APP_PORT + 9));
     const silent = Object.entries(PATHS).flatMap(([name, path], i) =>
       (["client", "server"] as const).map(async (role, j) => {
@@ -73,6 +74,7 @@ describe("connections that go quiet", { skip: requireNetns("iptables", "ss") }, 
       "no line says why",
     );
     assert.equal(await talking, "EOF");
+    await stuck;
     for (const pod of ["client", "server"]) {
       const left = (): string =>
         lab.net.exec(lab.host(pod), "ss", "-Htn", "state", "close-wait", "state", "fin-wait-2");
@@ -129,4 +131,36 @@ async function lastingWords(pairs: PairMaker): Promise<string> {
   }
   server.end();
   return end;
+}
+
+/**
+ * The server reads nothing; the client says more than there is room for, and leaves. Settles when
+ * both were reset: the proxy holds a FIN that it can't read up to.
+ */
+async function leftUnread(pairs: PairMaker, lab: MeshLab): Promise<void> {
+  const { client, server } = await pairs.make();
+  server.pause();
+  const serverInKernel = kernelView(lab, lab.host("outside"), server);
+  const filter = [
+    "state",
+    "connected",
+    "sport",
+    "=",
+    ":15001",
+    "dport",
+    "=",
+    `:${client.localPort}`,
+  ];
+  const accepted = (): string => lab.net.exec(lab.host("client"), "ss", "-Htna", ...filter);
+  const piece = Buffer.alloc(65_536);
+  // Until some of it stays unread in the proxy's kernel; that is little, so that the FIN comes, too.
+  while (!/^\S+ +[1-9]/.test(accepted())) {
+    client.write(piece);
+    await delay(5);
+  }
+  const end = readingEnd(client);
+  client.end();
+  await waitUntil(() => accepted().startsWith("CLOSE-WAIT"), "the end never came");
+  assert.equal(await end, "ECONNRESET");
+  await waitUntil(() => serverInKernel() === "", "the server is not told");
 }
