@@ -61,8 +61,8 @@ const DOORS: readonly {
   },
   {
     module: /^(pkijs|asn1js)$/,
-    rooms: ["tls", "embedded"],
-    why: "10 MB that data threads never load",
+    rooms: ["embedded"],
+    why: "15 MB that the daemon never loads",
   },
   { module: /^pino$/, rooms: ["telemetry"], why: "one way to speak" },
   {
