@@ -17,6 +17,8 @@ import type { DumpedWorkload } from "./config-dump.ts";
 import { WhyParties } from "./why-parties.ts";
 
 export interface WhyReport extends ConnectionForecast {
+  /** What else is to be known of the answer. */
+  readonly notes: readonly string[];
   readonly source: {
     readonly address: string;
     /** `namespace/name`; `null`: the mesh does not know it. */
@@ -59,7 +61,11 @@ export interface WhyDeps {
   readonly random: Random;
 }
 
-export type WhyOptions = Pick<ForecastQuery, "network" | "illegalPorts" | "unknownPolicy">;
+export interface WhyOptions
+  extends Pick<ForecastQuery, "network" | "illegalPorts" | "unknownPolicy"> {
+  /** The mesh is known as far as connections have needed it (`XDS_ON_DEMAND`). */
+  readonly onDemand: boolean;
+}
 
 /** @throws AdminError `question` */
 export async function reportWhy(
@@ -80,6 +86,9 @@ export async function reportWhy(
   const forecast = forecastConnection(mesh, { ...options, source, target: address }, random);
   const connect = question.connect ? await probe(deps, enrolment, address, question.source) : null;
   return {
+    notes: options.onDemand
+      ? ["the mesh is known here as far as connections have needed it (XDS_ON_DEMAND)"]
+      : [],
     source: {
       address: source.ip,
       workload: workload ? `${workload.namespace}/${workload.name}` : null,

@@ -19,6 +19,7 @@ export function formatWhy(report: WhyReport): string {
     ...row("policies", describePolicies(route, judgement)),
     ...row("verdict", [describeVerdict(report)]),
     ...(connect === null ? [] : row("connect", [describeConnect(connect)])),
+    ...row("note", report.notes),
   ].join("\n");
 }
 

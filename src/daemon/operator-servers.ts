@@ -184,7 +184,12 @@ export class OperatorServers {
         },
         random: systemRandom(),
       },
-      { network, unknownPolicy, illegalPorts: illegalPorts(this.#config.proxy) },
+      {
+        network,
+        unknownPolicy,
+        illegalPorts: illegalPorts(this.#config.proxy),
+        onDemand: this.#config.mesh.discovery?.onDemand ?? false,
+      },
       question,
     );
   }

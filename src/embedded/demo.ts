@@ -54,6 +54,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     await installPackages(missing);
   }
   const unshare = await chooseUnshare();
+  if (options.signal.aborted) return;
   const main = join(import.meta.dirname, "..", `main${extname(import.meta.filename)}`);
   const stage = [process.execPath, main, "demo", ...(options.keep ? ["--keep"] : [])];
   const child = spawn(

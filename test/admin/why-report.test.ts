@@ -2,16 +2,18 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { reportWhy, type WhyDeps, type WhyReport } from "../../src/admin/why-report.ts";
 import { formatWhy } from "../../src/admin/why-text.ts";
-import { fixedRandom, mesh } from "../support/mesh-fixture.ts";
+import { fixedRandom, gateway, mesh } from "../support/mesh-fixture.ts";
 
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
 const twoPorts = mesh.service("two").at("10.96.0.2").port(80, 8080).port(443, 8443);
 const headless = mesh.service("headless").port(80, 8080);
+const distant = mesh.service("distant").at("10.96.0.3").port(80, 8080);
 const client = mesh.workload("client").at("10.0.0.1").on("node-a").hbone();
 const STATE = mesh.state(
   echo,
   twoPorts,
   headless,
+  distant,
   client,
   mesh.workload("server").at("10.0.0.2").on("node-b").hbone().behind(echo, { 80: 8080 }),
   mesh.workload("waypoint").at("10.0.0.9").on("node-c").hbone(),
@@ -23,6 +25,13 @@ const STATE = mesh.state(
     .waypoint("/10.0.0.9")
     .policies("default/only-waypoint"),
   mesh.workload("lost").at("10.0.0.4").on("node-b").hbone().policies("default/never-sent"),
+  mesh.workload("gate").at("10.0.0.8").on("node-c").hbone(),
+  mesh
+    .workload("far")
+    .network("west")
+    .hbone()
+    .with({ networkGateway: gateway("/10.0.0.8") })
+    .behind(distant, { 80: 8080 }),
   mesh.workload("plain").at("10.0.0.5").on("node-b"),
   mesh
     .allow("only-waypoint")
@@ -40,7 +49,7 @@ const deps: WhyDeps = {
 const ask = (source: string, destination: string): Promise<WhyReport> =>
   reportWhy(
     deps,
-    { network: "", illegalPorts: new Set([15001]), unknownPolicy: "deny" },
+    { network: "", illegalPorts: new Set([15001]), unknownPolicy: "deny", onDemand: true },
     { source, destination, connect: false },
   );
 
@@ -64,6 +73,7 @@ test("a policy that nobody has sent denies, as the daemon is told to take it", a
   assert.equal(report.judgement?.reason, "unknown policy: default/never-sent");
   assert.match(formatWhy(report), /^ +default\/never-sent: named by the workload, but nobody/m);
   assert.match(formatWhy(report), /^verdict +denied: unknown policy: default\/never-sent$/m);
+  assert.match(formatWhy(report), /^note +the mesh is known here as far as .*XDS_ON_DEMAND/m);
 });
 
 test("a service without an endpoint is refused at the source", async () => {
@@ -71,6 +81,15 @@ test("a service without an endpoint is refused at the source", async () => {
   assert.equal(report.route.kind, "refuse");
   assert.equal(report.judgement, undefined);
   assert.match(formatWhy(report), /^verdict +refused at the source: /m);
+});
+
+test("beyond a network gateway others judge", async () => {
+  const report = await ask("default/client", "distant.default.svc.cluster.local");
+  assert.equal(report.route.kind, "hbone");
+  assert.equal(report.route.gateway, "default/gate");
+  assert.equal(report.route.workload, "default/far");
+  assert.match(formatWhy(report), /^ +through network gateway default\/gate$/m);
+  assert.match(formatWhy(report), /^policies +judged in the other network$/m);
 });
 
 test("a service's only port need not be said", async () => {

@@ -24,7 +24,7 @@ const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const PATH_NAMES = Object.keys(PATHS) as PathName[];
 /** On each of the three. */
 const PER_SECOND = 100;
-const DRAIN_MS = 3000;
+const DRAIN_MS = 2000;
 
 /** Through whose daemons the connections of a path go. */
 const THROUGH: Readonly<Record<string, readonly PathName[]>> = {
@@ -93,7 +93,7 @@ describe("a daemon is replaced", {
       await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
       const { inbound, outbound } = (await drainOf(old)).connections;
       assert.ok(inbound + outbound >= 2, "both long ones are listed");
-      await delay(DRAIN_MS * 0.5);
+      await delay(DRAIN_MS * 0.4);
       await Promise.all(long.map((socket) => pingPong(socket)));
       assert.deepEqual(await exited, [0, null]);
       const tookMs = performance.now() - startedAt;
@@ -170,7 +170,7 @@ describe("a daemon is replaced", {
     await waitUntil(() => loads.every(({ count }) => count > 10), "no load");
     const startedAt = performance.now();
     const restarted = node.restart();
-    await delay(DRAIN_MS * 0.5);
+    await delay(DRAIN_MS * 0.4);
     await pingPong(long);
     await restarted;
     t.diagnostic(`ready ${(performance.now() - startedAt).toFixed(0)} ms after SIGTERM`);
