@@ -5,6 +5,7 @@
  * @see spec control-plane 7.2
  */
 import type { DnsOptions } from "../dns/dns-options.ts";
+import { readResolvConf } from "../dns/resolv-conf.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
 import { formatHostPort, formatSocketAddress } from "../mesh/socket-address.ts";
@@ -49,9 +50,7 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
     crlPath: identity.revocationPath ?? null,
     dnsProxy: dns !== undefined,
     dnsProxyAddr: dns === undefined ? null : dumpDnsAddress(dns),
-    // Read again by each workload's server.
-    dnsResolverCfg: null,
-    dnsResolverOpts: null,
+    ...dumpResolvers(dns),
     enableEnhancedBaggage: proxy.responseBaggage,
     fakeCa: false,
     fakeSelfInbound: false,
@@ -102,6 +101,24 @@ export function dumpConfig(config: Config): Readonly<Record<string, unknown>> {
 
 function dumpWorkload({ name, namespace, serviceAccount }: EnrolledWorkload): unknown {
   return { name, namespace, serviceAccount };
+}
+
+/** As the file is now; a workload's server keeps to what it was when the workload came. */
+function dumpResolvers(dns: DnsOptions | undefined): Readonly<Record<string, unknown>> {
+  const nothing = { dnsResolverCfg: null, dnsResolverOpts: null };
+  if (dns === undefined) return nothing;
+  try {
+    const { resolvers, searchDomains, ...rest } = readResolvConf(dns.resolvConfPath);
+    const { attempts, timeoutMs = dns.resolverTimeoutMs } = rest;
+    const nameServers = resolvers.map((ip) => ({ ip }));
+    return {
+      dnsResolverCfg: { domain: null, name_servers: nameServers, search: searchDomains },
+      dnsResolverOpts: { attempts, timeout: timeoutMs / 1000 },
+    };
+  } catch {
+    // The log says so for each workload.
+    return nothing;
+  }
 }
 
 function dumpDnsAddress({ listen, ipv6 }: DnsOptions): unknown {

@@ -214,3 +214,21 @@ test("another domain of the cluster is one", async (t) => {
   const reply = dnsReply(await askDns(stage.server, "udp", dnsQuery("echo.ns1", "A")));
   assert.deepEqual(answersOf(reply), ["A 10.96.1.1"]);
 });
+
+test("a workload of its own searches what its resolv.conf says, and nothing else", async (t) => {
+  const stage = await startDnsServer({
+    state,
+    source: client.value,
+    options: { searchDomains: "file" },
+    searchDomains: ["corp.example"],
+  });
+  t.after(() => stage.close());
+  const ask = async (name: string): Promise<readonly string[]> =>
+    answersOf(dnsReply(await askDns(stage.server, "udp", dnsQuery(name, "A"))));
+  assert.deepEqual(await ask("www.example.com.corp.example"), [
+    "CNAME www.example.com",
+    "A 240.0.0.1",
+  ]);
+  assert.deepEqual(await ask("www.example.com.ns1.svc.cluster.local"), []);
+  assert.equal(stage.forwarded.length, 1);
+});

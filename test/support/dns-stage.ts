@@ -21,6 +21,8 @@ export interface DnsStageOptions {
   /** Whose server it is; a function is asked each time. */
   readonly source: Workload | QuerySource;
   readonly options?: Partial<DnsOptions>;
+  /** Of the machine's file. */
+  readonly searchDomains?: readonly string[];
   /** Default: refuses everything. */
   readonly ask?: Ask;
   readonly isOwn?: (transport: "udp" | "tcp", peer: SocketAddress) => boolean;
@@ -39,7 +41,14 @@ export interface DnsStage {
 }
 
 export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> {
-  const { state, source, options = {}, ask = refuse, isOwn = () => false } = stage;
+  const {
+    state,
+    source,
+    options = {},
+    searchDomains = [],
+    ask = refuse,
+    isOwn = () => false,
+  } = stage;
   const server = { ip: ip("127.0.0.1"), port: await freePort() };
   const forwarded: Uint8Array[] = [];
   const log = new CapturedLog("debug");
@@ -80,7 +89,7 @@ export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> 
       netns: undefined,
       resolvConf: {
         resolvers: [ip("192.0.2.53")],
-        searchDomains: [],
+        searchDomains,
         timeoutMs: undefined,
         attempts: 1,
       },
