@@ -61,8 +61,8 @@ const DOORS: readonly {
   },
   {
     module: /^(pkijs|asn1js)$/,
-    rooms: ["embedded"],
-    why: "15 MB that the daemon never loads",
+    rooms: ["tls", "embedded"],
+    why: "10 MB that data threads never load",
   },
   { module: /^pino$/, rooms: ["telemetry"], why: "one way to speak" },
   {
