@@ -15,9 +15,16 @@ function totalOf(nodes: readonly CallNode[], functionName: string): number {
 test("a CPU profile finds the function that keeps the thread busy", async () => {
   const profiler = new ThreadProfiler(systemClock);
   const profile = profiler.run({ kind: "cpu", durationMs: 400, frequencyHz: 1000 });
-  // Sampling begins a moment after it was asked for.
-  await new Promise((resolve) => systemClock.after(100, () => resolve(undefined), true));
-  const spinningMs = spin(150);
+  // Sampling begins a moment after it was asked for, and may end late: spin all the while.
+  let isOver = false;
+  void profile.finally(() => {
+    isOver = true;
+  });
+  let spinningMs = 0;
+  while (!isOver) {
+    spinningMs += spin(20);
+    await new Promise((resolve) => systemClock.after(0, () => resolve(undefined), true));
+  }
   const nodes = await profile;
   const spunMs = totalOf(nodes, "spin") / 1e6;
   const allMs = totalOf(nodes, "(root)") / 1e6;
