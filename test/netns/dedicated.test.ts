@@ -73,13 +73,18 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
       gatewayIp: "10.67.0.1",
     });
     const environment = { LOG_FORMAT: "json", CONNECTION_TERMINATION_DEADLINE: "60s" };
-    // One learns the mesh from a file, the other from the control plane.
+    const asked = { ...environment, UNSTABLE_ENABLE_SOCKS5: "true", ZTUNNEL_WORKER_THREADS: "0" };
+    // One learns the mesh from a file, the other from the control plane; one has no data thread, the
+    // other two, which share its ports.
     const pods = [
       await lab.addDedicated(
         { name: "client", ip: CLIENT, ipv6: CLIENT6 },
-        { mesh: MESH, environment: { ...environment, UNSTABLE_ENABLE_SOCKS5: "true" } },
+        { mesh: MESH, environment: asked },
       ),
-      await lab.addDedicated({ name: "server", ip: SERVER, ipv6: SERVER6 }, { environment }),
+      await lab.addDedicated(
+        { name: "server", ip: SERVER, ipv6: SERVER6 },
+        { environment: { ...environment, ZTUNNEL_WORKER_THREADS: "2" } },
+      ),
     ];
     await Promise.all(pods.map((pod) => pod.ready()));
   });
