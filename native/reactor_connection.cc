@@ -172,7 +172,10 @@ void Reactor::Send(Connection* connection, iovec* pieces, size_t piece_count) {
     msghdr message = {};
     message.msg_iov = pieces;
     message.msg_iovlen = piece_count;
-    const ssize_t taken = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    constexpr int kHow = MSG_NOSIGNAL | MSG_DONTWAIT;
+    const ssize_t taken = piece_count == 1
+                              ? send(connection->fd, pieces->iov_base, pieces->iov_len, kHow)
+                              : sendmsg(connection->fd, &message, kHow);
     if (taken < 0 && errno != EAGAIN && errno != EINTR) return Fail(connection, errno);
     sent = static_cast<size_t>(std::max(taken, ssize_t{0}));
   }
