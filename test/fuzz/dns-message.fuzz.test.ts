@@ -2,15 +2,9 @@ import assert from "node:assert/strict";
 import { decode, encode, type Packet } from "dns-packet";
 import fc from "fast-check";
 import { ipAddressFromBytes } from "../../src/mesh/ip-address.ts";
-import {
-  encodeDnsAnswer,
-  encodeDnsError,
-  isDnsQuery,
-  isDnsReply,
-  RCODE,
-  readDnsQuery,
-  withIdOf,
-} from "../../src/wire/dns-message.ts";
+import { encodeDnsAnswer, encodeDnsError } from "../../src/wire/dns-answer.ts";
+import { isDnsQuery, isDnsReply, RCODE, withIdOf } from "../../src/wire/dns-message.ts";
+import { readDnsQuery } from "../../src/wire/dns-query.ts";
 import { WireError } from "../../src/wire/wire-error.ts";
 import { fuzz } from "./fuzz.ts";
 

@@ -1,18 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decode, encode, type Packet } from "dns-packet";
+import { encodeDnsAnswer, encodeDnsError } from "../../src/wire/dns-answer.ts";
 import {
-  type DnsQuery,
-  type DnsQuestion,
-  encodeDnsAnswer,
-  encodeDnsError,
   isDnsQuery,
   isDnsReply,
   RCODE,
   readDnsOutcome,
-  readDnsQuery,
   withIdOf,
 } from "../../src/wire/dns-message.ts";
+import { type DnsQuery, type DnsQuestion, readDnsQuery } from "../../src/wire/dns-query.ts";
 import type { WireError } from "../../src/wire/wire-error.ts";
 import { ip } from "../support/mesh-fixture.ts";
 
