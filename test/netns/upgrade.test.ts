@@ -142,7 +142,15 @@ describe("a daemon is replaced", {
     old.process.kill("SIGTERM");
     await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
     await successor.ready();
-    assert.match(await successor.metrics(), /^istio_build/m);
+    // Each port is tried for again by itself.
+    await waitUntil(
+      () =>
+        successor.metrics().then(
+          (text) => /^istio_build/m.test(text),
+          () => false,
+        ),
+      "no metrics",
+    );
     // The admin port is there for those who ask what is still waited for.
     assert.deepEqual((await drainOf(old)).connections, { inbound: 1, outbound: 0 });
     long.destroy();
