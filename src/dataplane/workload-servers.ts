@@ -110,6 +110,8 @@ export class WorkloadServers {
   /** Settles when everything has ended, at the latest so many milliseconds from now. */
   async drain(deadlineMs: number): Promise<void> {
     await Promise.all([this.#proxy?.drain(deadlineMs), this.#dns?.drain(deadlineMs)]);
+    // A client of SOCKS5 may have left while its name is looked up.
+    this.#lookup?.close();
   }
 
   /** Closes the listeners before it returns. Idempotent. */
