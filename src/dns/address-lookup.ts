@@ -6,12 +6,11 @@
  */
 import type { IpAddress } from "../mesh/ip-address.ts";
 import type { Random } from "../runtime/random.ts";
-import { encodeAddressQuestion, readAddresses } from "../wire/dns-question.ts";
-import type { ExchangeOptions } from "./resolver-exchange.ts";
+import { encodeAddressQuestion, readAddresses } from "../wire/address-question.ts";
+import type { Ask } from "./forwarder.ts";
 
 export interface AddressLookupDeps {
-  /** {@link file://./resolver-exchange.ts} */
-  readonly ask: (query: Uint8Array, options: ExchangeOptions) => Promise<Uint8Array>;
+  readonly ask: Ask;
   readonly random: Random;
 }
 

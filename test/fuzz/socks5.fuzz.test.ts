@@ -6,7 +6,7 @@ import type { SocketEnd } from "../../src/engine/engine.ts";
 import { EngineError } from "../../src/engine/engine-error.ts";
 import { type IpAddress, ipAddressFromBytes, parseIpAddress } from "../../src/mesh/ip-address.ts";
 import { Socks5Error, shakeHands } from "../../src/proxy/socks5-handshake.ts";
-import { readAddresses } from "../../src/wire/dns-question.ts";
+import { readAddresses } from "../../src/wire/address-question.ts";
 import { WireError } from "../../src/wire/wire-error.ts";
 import { fuzz, lawful, mutated } from "./fuzz.ts";
 

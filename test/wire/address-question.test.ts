@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decode, encode } from "dns-packet";
-import { encodeAddressQuestion, readAddresses } from "../../src/wire/dns-question.ts";
+import { encodeAddressQuestion, readAddresses } from "../../src/wire/address-question.ts";
 
 test("a question asks for recursion", () => {
   const packet = decode(Buffer.from(encodeAddressQuestion(0xbeef, "echo.default.svc.", "AAAA")));
