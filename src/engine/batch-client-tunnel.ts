@@ -1,5 +1,5 @@
 /** An outgoing HBONE connection on the reactor: TCP, TLS, then CONNECT streams. */
-
+import { ErrorCode } from "../http2/error-code.ts";
 import { OPERATION } from "../net/reactor.ts";
 import { BatchConnect, type BatchConnectDeps } from "./batch-connect.ts";
 import { BatchStream } from "./batch-stream.ts";
@@ -14,9 +14,6 @@ import type {
 } from "./engine.ts";
 import { type EngineError, systemError } from "./engine-error.ts";
 import { streamReset } from "./stream-reset.ts";
-
-/** REFUSED_STREAM of RFC 9113 section 7: what the peer would answer to one stream too many. */
-const REFUSED_STREAM = 7;
 
 export class BatchClientTunnel implements ClientTunnel {
   readonly #settings: TunnelSettings;
@@ -103,7 +100,8 @@ export class BatchClientTunnel implements ClientTunnel {
     if (!tunnel.isUsable) return Promise.reject(tunnel.closedError());
     const end = new BatchStream(tunnel);
     const stream = tunnel.connection.open(authority, headers, end);
-    if (stream === undefined) return Promise.reject(streamReset(REFUSED_STREAM));
+    // What the peer would answer to one stream too many.
+    if (stream === undefined) return Promise.reject(streamReset(ErrorCode.refusedStream));
     end.attach(stream);
     return new Promise((resolve, reject) => {
       end.lostUnanswered = reject;

@@ -9,32 +9,23 @@
  */
 import type { ClientTunnel, HeaderFields, TunnelAnswer } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
+import { ErrorCode } from "../http2/error-code.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
-import type { IpAddress } from "../mesh/ip-address.ts";
-import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import { formatSocketAddress } from "../mesh/socket-address.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { DialBackoff } from "./dial-backoff.ts";
+import {
+  closeWhenUnused,
+  type HboneTarget,
+  type SharedTunnel,
+  StreamLease,
+} from "./shared-tunnel.ts";
 
 /**
  * Streams that are on their way when the peer says that it takes none may be sent again, elsewhere
  * (RFC 9113 section 8.7). Each time others may be quicker.
  */
 const REFUSED_RETRIES_MAX = 3;
-
-/** REFUSED_STREAM of RFC 9113 section 7. */
-const REFUSED_STREAM = 7;
-
-/** Where a tunnel goes and for whom; streams to different authorities share one. */
-export interface HboneTarget {
-  readonly source: Identity;
-  /** The client's address: tunnels are never shared by two pods. */
-  readonly sourceIp: IpAddress;
-  /** Identities that the peer may have; the order is part of the key. */
-  readonly expected: readonly Identity[];
-  /** The workload that has the address now: another one there is never spoken to through its tunnel. */
-  readonly destinationUid: string;
-  readonly remote: SocketAddress;
-}
 
 /** One CONNECT that was answered. */
 export interface PooledStream {
@@ -43,26 +34,6 @@ export interface PooledStream {
   readonly tunnel: ClientTunnel;
   /** Already released when the answer has no end. */
   readonly lease: StreamLease;
-}
-
-/** The place of one stream in a tunnel; all that is kept of a request while its stream lives. */
-export class StreamLease {
-  #shared: SharedTunnel | undefined;
-
-  /** Takes a place. */
-  constructor(shared: SharedTunnel) {
-    this.#shared = shared;
-    shared.streamCount++;
-  }
-
-  /** Call when the stream has ended. Idempotent. */
-  release(): void {
-    const shared = this.#shared;
-    if (shared === undefined) return;
-    this.#shared = undefined;
-    shared.streamCount--;
-    if (!shared.isPooled) closeWhenUnused(shared);
-  }
 }
 
 export interface HbonePoolDeps {
@@ -321,22 +292,6 @@ export class HbonePool {
   }
 }
 
-interface SharedTunnel {
-  readonly key: string;
-  readonly target: HboneTarget;
-  readonly tunnel: ClientTunnel;
-  /** Requests that were sent and whose stream has not ended. */
-  streamCount: number;
-  /** The peer has answered a request, whatever it said. */
-  wasAnswered: boolean;
-  /** It takes more streams. */
-  isPooled: boolean;
-  /** Monotonic milliseconds of the last request. */
-  usedAt: number;
-  /** Runs while the tunnel is pooled. */
-  unusedTimer: Timer | undefined;
-}
-
 interface KnownKey {
   readonly target: HboneTarget;
   readonly key: string;
@@ -363,12 +318,8 @@ function poolKey(target: HboneTarget): string {
   return `${target.sourceIp} ${remote} ${source} ${expected} ${target.destinationUid}`;
 }
 
-function closeWhenUnused(shared: SharedTunnel): void {
-  if (shared.streamCount === 0) shared.tunnel.close();
-}
-
 function isRefused(error: unknown): boolean {
-  return error instanceof EngineError && error.http2Code === REFUSED_STREAM;
+  return error instanceof EngineError && error.http2Code === ErrorCode.refusedStream;
 }
 
 function poolClosedError(): EngineError {

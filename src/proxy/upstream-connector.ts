@@ -14,7 +14,8 @@ import type {
 } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
 import { connectHeaders } from "../hbone/connect-request.ts";
-import { HbonePool, type HboneTarget } from "../hbone/hbone-pool.ts";
+import { HbonePool } from "../hbone/hbone-pool.ts";
+import type { HboneTarget } from "../hbone/shared-tunnel.ts";
 import type { Identity } from "../mesh/identity.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";

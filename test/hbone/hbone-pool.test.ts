@@ -1,12 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { EngineError } from "../../src/engine/engine-error.ts";
-import {
-  HbonePool,
-  type HbonePoolOptions,
-  type HboneTarget,
-  type PooledStream,
-} from "../../src/hbone/hbone-pool.ts";
+import { HbonePool, type HbonePoolOptions, type PooledStream } from "../../src/hbone/hbone-pool.ts";
+import type { HboneTarget } from "../../src/hbone/shared-tunnel.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
