@@ -1,9 +1,9 @@
 /**
  * Two ends joined: each direction goes on its own until it has ended, and says how.
  *
- * A half-close is passed on after the last byte; a reset of
- * one side resets the other; a side that has said all it had to say may leave without hearing the
- * rest. Bytes go from the arena to the sink within the turn that read them.
+ * A half-close is passed on after the last byte; a reset of one side resets the other; a side that has
+ * said all it had to say may leave without hearing the rest. Bytes go from the arena to the sink within
+ * the turn that read them.
  */
 import type { BatchLoop } from "./batch-loop.ts";
 import type { End, HalfEnd, Relay, RelayOutcome } from "./engine.ts";

@@ -1,8 +1,8 @@
 /**
  * A TCP connection as an end: a number of the reactor, its addresses, and where its bytes go.
  *
- * Nothing is read before it is relayed but what is asked for, so that closing it makes the kernel answer RST when the
- * peer's bytes were never wanted.
+ * Before it is relayed nothing is read but what {@link BatchSocket.readFirst} asks for: closing it makes
+ * the kernel answer RST when the peer's bytes were never wanted.
  */
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
