@@ -235,7 +235,7 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             );
           },
         )
-        .demandCommand(1, "drain what? see --help"),
+        .demandCommand(1, "drain what?"),
     )
     .command(
       "why <source> <destination>",
