@@ -207,7 +207,7 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
     ]);
   });
 
-  test("queries are counted by type, transport and source", async () => {
+  test("test_dns_metrics: queries are counted by type, transport and source", async () => {
     const metrics = await lab.node("node-a").metrics();
     const labels =
       'request_query_type="a",request_protocol="udp",source_canonical_service="client1",source_canonical_revision="v1"';

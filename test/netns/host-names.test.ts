@@ -82,7 +82,7 @@ describe("external services known by host name", {
   const said = (text: string): Promise<void> =>
     waitUntil(() => lab.node("node-a").lines.some((line) => line.includes(text)), `no ${text}`);
 
-  test("are looked up when they are called, and not again while DNS allows", async () => {
+  test("test_on_demand_dns_request: are looked up when they are called, and not again while DNS allows", async () => {
     await Promise.all([call("10.81.1.1"), call("10.81.1.1")]);
     await call("10.81.1.1");
     assert.deepEqual(dns.asked.splice(0).sort(), ["A db.ext.example", "AAAA db.ext.example"]);

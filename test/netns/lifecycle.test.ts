@@ -69,7 +69,7 @@ describe("going down", { skip, concurrency: false }, () => {
     }),
   );
 
-  test("a connection that ends by itself is waited for, a new one is refused", { timeout }, (t) =>
+  test("test_ztunnel_shutdown: open connections go on, new ones are refused", { timeout }, (t) =>
     withLab(PATIENT, async (lab, pairsAlong) => {
       const pairs = pairsAlong(PATHS.HBONE);
       const pair = await pairs.make();

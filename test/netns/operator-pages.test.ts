@@ -126,7 +126,7 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
     assert.ok(threadsOf(profile).every((thread) => thread === "data-1"));
   });
 
-  test("see the certificates of the node's own pods, until the last of an account goes", async () => {
+  test("test_prefetch_forget_certs: see the certificates of the node's own pods, until the last of an account goes", async () => {
     const { agent } = lab.node("node-a");
     const accounts = async (): Promise<string> => {
       const text = await lab.node("node-a").get(15000, "/config_dump");

@@ -11,7 +11,7 @@ workloads:
 - {uid: ztunnel-b, name: ztunnel-b, namespace: istio-system, serviceAccount: ztunnel, trustDomain: cluster.local, workloadIps: ["10.79.0.3"], protocol: HBONE, node: node-b, services: {}}
 `;
 
-test("a captured pod scrapes another node's daemon over HBONE", {
+test("test_hbone_metrics_access: a captured pod scrapes another node's daemon over HBONE", {
   skip: requireNetns("iptables"),
 }, async () => {
   const lab = await MeshLab.start({
