@@ -18,6 +18,9 @@ if (Number.parseInt(process.versions.node, 10) < NODE_MAJOR_MIN) {
   );
 }
 
+// Node would open its debugger, to whom every process of the machine may speak: private keys are here.
+process.on("SIGUSR1", () => undefined);
+
 const words = process.argv.slice(2);
 try {
   if (isPlainProxy(words)) await runProxy();

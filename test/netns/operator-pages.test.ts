@@ -14,6 +14,8 @@ import { ADDRESS, APP_PORT, ECHO_VIP, pingPong, startTwoNodes } from "../support
 
 /** What the lab writes into the files of AUTH_TOKEN, without the node. */
 const TOKEN = "token of ";
+/** Where Node's inspector listens. */
+const DEBUGGER_PORT = 9229;
 
 describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
   let lab: MeshLab;
@@ -86,6 +88,17 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
     assert.ok(!`${text}${pems.join("")}`.includes("PRIVATE KEY"));
     const hidden = Buffer.from("PRIVATE KEY").toString("base64").slice(1, -2);
     assert.ok(!text.includes(hidden));
+  });
+
+  test("open no debugger, which could read private keys, by a signal", async () => {
+    const node = lab.node("node-b");
+    node.process.kill("SIGUSR1");
+    const until = performance.now() + 500;
+    while (performance.now() < until) {
+      assert.match(await node.get(15000, "/config_dump"), /"certificates"/);
+      await assert.rejects(node.get(DEBUGGER_PORT, "/json"), { code: "ECONNREFUSED" });
+    }
+    assert.equal(node.process.exitCode, null);
   });
 
   test("profile the CPU of every thread while it works", async () => {

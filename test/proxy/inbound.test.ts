@@ -202,6 +202,16 @@ for (const { what, dial, error } of [
   });
 }
 
+test("a peer of a further trust domain is served where TRUST_DOMAINS names it", async () => {
+  const lab = makeLab("info", { trustDomains: ["old.example"] });
+  const tunnel = await peer(lab, "outside", { ...CLIENT, trustDomain: "old.example" });
+  assert.equal((await tunnel.open("10.77.0.21:8080", [])).status, 200);
+  await assert.rejects(
+    peer(lab, "outside", { ...CLIENT, trustDomain: "evil.example" }),
+    EngineError,
+  );
+});
+
 test("without a certificate of its own a proxy refuses peers and says why", async () => {
   const lab = makeLab();
   lab.b.certificateFor = () => Promise.reject(new Error("the authority is away"));
