@@ -11,7 +11,7 @@ const TIME_MS = { full: 500, quick: 100 };
  * @throws what a case throws.
  */
 export async function timeCases(
-  cases: Readonly<Record<string, () => void>>,
+  cases: Readonly<Record<string, () => void | Promise<void>>>,
 ): Promise<readonly Measure[]> {
   const time = isQuick() ? TIME_MS.quick : TIME_MS.full;
   const bench = new Bench({ time, warmupTime: time / 5, throws: true });
