@@ -1,9 +1,11 @@
 /** The engine that a data thread runs on; the one place that chooses it. */
+
 import { BatchEngine, type BatchEngineOptions } from "../engine/batch-engine.ts";
 import type { Engine } from "../engine/engine.ts";
 import { native } from "../net/native.ts";
 import { createReactor } from "../net/reactor.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorStack } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 
 /** Part of `DataThreadOptions`. */
@@ -19,8 +21,9 @@ export function makeEngine(
   { proxy, queueMigrationFd }: ThreadEngineOptions,
 ): Engine {
   const unexpected = (error: unknown): void => {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    log.target("ztunnel::engine").write("error", `closed a connection because of a bug: ${text}`);
+    log
+      .target("ztunnel::engine")
+      .write("error", `closed a connection because of a bug: ${errorStack(error)}`);
   };
   return new BatchEngine(
     { native, clock, makeReactor: createReactor, unexpected },

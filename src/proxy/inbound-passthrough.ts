@@ -47,7 +47,7 @@ export class InboundPassthrough implements ConnectionOwner {
     const connection = new ProxiedConnection(end, this);
     this.live.add(connection);
     this.#deps.traffic.socketOpened("destination");
-    void this.#serve(connection, end, transparent);
+    connection.guard(this.#serve(connection, end, transparent), this.#deps.log);
   }
 
   ended(connection: ProxiedConnection): void {

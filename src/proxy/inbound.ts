@@ -33,7 +33,7 @@ import { LiveSet, type Stoppable } from "./live-set.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import type { PolicyEnforcer } from "./policy-enforcer.ts";
 import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
-import { handshakeError, malformedRequestError, ProxyError } from "./proxy-error.ts";
+import { bugError, handshakeError, malformedRequestError, ProxyError } from "./proxy-error.ts";
 import { illegalPorts, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
 
 /** A peer that does not take its GOAWAY by then is cut off; far above a round trip within a mesh. */
@@ -89,7 +89,9 @@ export class Inbound {
     });
     this.live.add(tunnel);
     this.#deps.traffic.socketOpened("destination");
-    void this.#open(tunnel, end);
+    this.#open(tunnel, end).catch((thrown: unknown) =>
+      tunnel.refuse(bugError(thrown, this.#deps.log)),
+    );
   }
 
   /** Running streams go on; each tunnel ends with its last. */
@@ -186,7 +188,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
           end: (cause) => this.stop("reset", cause),
         });
       },
-      requested: (request) => void this.#serve(request),
+      requested: (request) => this.#take(request),
       malformed: (reason) =>
         this.#deps.reporter.refused(
           "inbound",
@@ -243,12 +245,20 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     this.#ended();
   }
 
-  async #serve(request: TunnelRequest): Promise<void> {
-    const { mesh, local, reporter, enforcer, engine, clock } = this.#deps;
-    const startedAt = clock.monotonic();
+  #take(request: TunnelRequest): void {
     const unanswered = new UnansweredRequest(request);
     const connection = new ProxiedConnection(unanswered, this);
     this.streams.add(connection);
+    connection.guard(this.#serve(request, unanswered, connection), this.#deps.log);
+  }
+
+  async #serve(
+    request: TunnelRequest,
+    unanswered: UnansweredRequest,
+    connection: ProxiedConnection,
+  ): Promise<void> {
+    const { mesh, local, reporter, enforcer, engine, clock } = this.#deps;
+    const startedAt = clock.monotonic();
     request.onAborted(() => {
       unanswered.abandon();
       connection.stop(

@@ -71,12 +71,14 @@ export class Outbound implements ConnectionOwner {
 
   /** Takes the end. */
   accept(end: SocketEnd): void {
-    void this.#serve(this.#begin(end), end, end.originalDestination);
+    const connection = this.#begin(end);
+    connection.guard(this.#serve(connection, end, end.originalDestination), this.#deps.log);
   }
 
   /** Takes the end of a client that is asked where it wants to go. */
   acceptAsking(end: SocketEnd, question: TargetQuestion): void {
-    void this.#serveAsked(this.#begin(end), end, question);
+    const connection = this.#begin(end);
+    connection.guard(this.#serveAsked(connection, end, question), this.#deps.log);
   }
 
   ended(connection: ProxiedConnection): void {

@@ -4,9 +4,10 @@
  * stage it has reached.
  */
 import type { End, Engine, Relay, RelayOutcome } from "../engine/engine.ts";
+import type { Logger } from "../telemetry/logger.ts";
 import type { ConnectionReport, ConnectionSummary } from "./connection-report.ts";
 import type { Stoppable } from "./live-set.ts";
-import { type ProxyError, relayFailure } from "./proxy-error.ts";
+import { bugError, type ProxyError, relayFailure } from "./proxy-error.ts";
 
 /** Told once when a connection has ended, after its report. */
 export interface ConnectionOwner {
@@ -43,6 +44,15 @@ export class ProxiedConnection implements Stoppable {
   /** `undefined` until it is known where the connection goes. */
   get summary(): ConnectionSummary | undefined {
     return this.#report?.summary;
+  }
+
+  /**
+   * What only a bug throws ends this connection, not its thread.
+   *
+   * @param work what is done for it until it is relayed.
+   */
+  guard(work: Promise<void>, log: Logger): void {
+    work.catch((thrown: unknown) => this.stop("reset", bugError(thrown, log)));
   }
 
   /** From now on the end of the connection is reported, at once when that was before. */

@@ -11,6 +11,8 @@ import { type EnrolledWorkload, formatEnrolledWorkload } from "../mesh/enrolled-
 import type { IpAddress } from "../mesh/ip-address.ts";
 import { formatHostPort, formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
+import { errorStack, errorText } from "../runtime/error-text.ts";
+import type { Logger } from "../telemetry/logger.ts";
 
 export type ProxyErrorCode =
   /** A listener could not be bound. */
@@ -44,7 +46,9 @@ export type ProxyErrorCode =
   /** No certificate for our own workload. */
   | "identity"
   /** Ended because we are going down. */
-  | "drain";
+  | "drain"
+  /** A bug of ours. */
+  | "bug";
 
 export class ProxyError extends Error {
   override readonly name = "ProxyError";
@@ -94,6 +98,7 @@ export function responseFlag(error: ProxyError | undefined): ResponseFlag {
     case "connect":
     case "http-status":
     case "unavailable":
+    case "bug":
       return "CONNECT";
   }
 }
@@ -118,8 +123,17 @@ export function isEndpointFailure(error: ProxyError): boolean {
     case "handshake":
     case "identity":
     case "drain":
+    case "bug":
       return false;
   }
+}
+
+/** Of what only a bug throws. @param log told where it was thrown. */
+export function bugError(thrown: unknown, log: Logger): ProxyError {
+  log
+    .target("ztunnel::proxy")
+    .write("error", `closed a connection because of a bug: ${errorStack(thrown)}`);
+  return new ProxyError("bug", `unexpected: ${errorText(thrown)}`, thrown);
 }
 
 /** The text is the one that the node agent gets in its nack. */

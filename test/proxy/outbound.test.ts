@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ProxyOptions } from "../../src/proxy/proxy-options.ts";
+import type { MeshState } from "../../src/state/mesh-state.ts";
 import { quiet } from "../support/memory-engine.ts";
 import { gateway, mesh } from "../support/mesh-fixture.ts";
 import { greet, type Lab, makeLab } from "./lab.ts";
@@ -356,5 +357,30 @@ test("an endpoint whose application is down is passed over, one that says no is 
     const fields = complete(lab);
     assert.equal(fields["retries"], retries);
     assert.equal(fields["error"], status === 401 ? "http status: 401 Unauthorized" : undefined);
+  }
+});
+
+test("a bug that one connection meets ends that one, on either side", async () => {
+  const lab = makeLab();
+  const meet = (mesh: MeshState, method: "servicesOf" | "findWorkloadByAddress"): void => {
+    mesh[method] = () => {
+      Reflect.deleteProperty(mesh, method);
+      throw new TypeError("a bug");
+    };
+  };
+  for (const [node, from, to] of [
+    ["a", "client1", "10.77.0.21:8080"],
+    ["b", "client1", "10.77.0.21:8080"],
+    ["b", "plain", "10.77.0.21:8080"],
+  ] as const) {
+    lab[node].log.clear();
+    meet(lab[node].mesh, node === "a" ? "findWorkloadByAddress" : "servicesOf");
+    assert.notEqual((await greet(lab, lab.pod(from), to)).received, "hello worldhello world");
+    const errors = lab[node].log.of("ztunnel::proxy").filter(({ level }) => level === "error");
+    assert.match(
+      errors[0]?.message ?? "",
+      /^closed a connection because of a bug: TypeError: a bug\n/,
+    );
+    assert.equal((await greet(lab, lab.pod(from), to)).received, "hello worldhello world");
   }
 });
