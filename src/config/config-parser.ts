@@ -137,7 +137,7 @@ function readSearchDomains(host: Host): readonly string[] {
 function readMode(reader: EnvironmentReader): Config["mode"] {
   const kind = reader.oneOf("PROXY_MODE", ["dedicated", "shared"], "shared");
   if (kind === "dedicated") return { kind, workload: readOnlyWorkload(reader) };
-  const socketPath = reader.text("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock";
+  const socketPath = reader.filled("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock";
   return { kind, socketPath, self: readSelf(reader) };
 }
 
@@ -212,7 +212,7 @@ function readDiscovery(
     server: {
       ...readServerAddress(reader, "XDS_ADDRESS", text === "" ? undefined : text),
       alternativeHost: reader.text("ALT_XDS_HOSTNAME"),
-      roots: readRoots(reader.text("XDS_ROOT_CA") ?? DEFAULT_ROOT_PATH),
+      roots: readRoots(reader.filled("XDS_ROOT_CA") ?? DEFAULT_ROOT_PATH),
     },
     headers: readHeaders(reader, "XDS_HEADER_"),
     node: readNode(reader, proxyConfig),
@@ -264,7 +264,7 @@ function readIdentity(reader: EnvironmentReader, host: Host): IdentityConfig {
     authority: {
       ...readServerAddress(reader, "CA_ADDRESS", reader.text("CA_ADDRESS")),
       alternativeHost: reader.text("ALT_CA_HOSTNAME"),
-      roots: readRoots(reader.text("CA_ROOT_CA") ?? DEFAULT_ROOT_PATH),
+      roots: readRoots(reader.filled("CA_ROOT_CA") ?? DEFAULT_ROOT_PATH),
     },
     token: readToken(reader, host),
     clusterId: reader.text("ISTIO_META_CLUSTER_ID") ?? reader.text("CLUSTER_ID") ?? "Kubernetes",

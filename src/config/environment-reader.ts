@@ -37,6 +37,13 @@ export class EnvironmentReader {
     return this.#environment[name];
   }
 
+  /** The same for what has no meaning when it is empty. */
+  filled(name: string): string | undefined {
+    const text = this.text(name);
+    if (text === "") this.invalid(name, "must not be empty");
+    return text;
+  }
+
   /** `true` or `false`. */
   flag<Default extends boolean | undefined>(name: string, fallback: Default): boolean | Default {
     const text = this.text(name);

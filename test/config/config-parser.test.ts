@@ -418,6 +418,9 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
     { SECRET_TTL: "soon" },
     "invalid env var SECRET_TTL=soon (expected a duration such as 90s, 5m or 1m30s)",
   ],
+  [{ INPOD_UDS: "" }, "invalid env var INPOD_UDS= (must not be empty)"],
+  [{ XDS_ROOT_CA: "" }, "invalid env var XDS_ROOT_CA= (must not be empty)"],
+  [{ CA_ROOT_CA: "" }, "invalid env var CA_ROOT_CA= (must not be empty)"],
   [
     { KEEPALIVE_TIME: "10h" },
     "invalid env var KEEPALIVE_TIME=10h (must be 1000 ms to 32767000 ms)",
