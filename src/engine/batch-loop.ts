@@ -130,6 +130,15 @@ export class BatchLoop {
     this.#watchers[slotOf(watcher.id)] = watcher;
   }
 
+  isWatchedBy(watcher: Watcher): boolean {
+    return this.#watchers[slotOf(watcher.id)] === watcher;
+  }
+
+  /** Calls once, some milliseconds later. */
+  after(ms: number, call: () => void): void {
+    this.#clock.after(ms, call);
+  }
+
   /** Somebody with little to move is there, too: turns are short for a while. */
   shareTurns(): void {
     this.#sharedAt = this.now;
