@@ -14,7 +14,7 @@ import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
 import type { SocketEnd } from "./engine.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
 import { FirstBytes } from "./first-bytes.ts";
-import { hasUnderWay, LateReset } from "./late-reset.ts";
+import { hasUnderWay, resetWhenStill } from "./late-reset.ts";
 import { toSocketAddress } from "./native-options.ts";
 import type { SideFailure } from "./side-failure.ts";
 
@@ -176,11 +176,15 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   }
 
   reset(): void {
-    if (this.#isGone || !hasUnderWay(this.#deps, this.id)) return this.#leave(OPERATION.RESET);
+    if (this.#isGone) return;
+    if (!hasUnderWay(this.#deps, this.id)) {
+      this.#leave(OPERATION.RESET);
+      return;
+    }
     this.#isGone = true;
     this.#failFirst(undefined);
     this.#deps.loop.credit[this.#slot] = 0;
-    new LateReset(this.#deps, this.id);
+    resetWhenStill(this.#deps, this.id);
   }
 
   giveUp(): void {

@@ -19,16 +19,14 @@ export interface LateResetDeps {
   readonly loop: BatchLoop;
 }
 
-export class LateReset implements Watcher {
+class LateReset implements Watcher {
   readonly id: number;
   readonly #deps: LateResetDeps;
   #looks = 0;
 
-  /** Takes the connection. */
   constructor(deps: LateResetDeps, id: number) {
     this.#deps = deps;
     this.id = id;
-    deps.loop.watch(this);
     this.#wait();
   }
 
@@ -65,6 +63,11 @@ export class LateReset implements Watcher {
   #leave(): void {
     this.#deps.loop.close(this, OPERATION.RESET);
   }
+}
+
+/** Takes the connection. */
+export function resetWhenStill(deps: LateResetDeps, id: number): void {
+  deps.loop.watch(new LateReset(deps, id));
 }
 
 /** Whether the peer has not acknowledged all that was sent to it. */
