@@ -175,10 +175,15 @@ describe("a running daemon", { skip }, () => {
         await passOnce(pairs);
         await waitUntil(() => linesOf(node, "debug").length > 0, "no line at debug");
         await node.post("/logging?level=info");
+        // Lines come some time after they were written, in their order.
+        const passAndBeLogged = async (): Promise<void> => {
+          const count = linesOf(node, "info").length;
+          await passOnce(pairs);
+          await waitUntil(() => linesOf(node, "info").length > count, "no access line");
+        };
+        await passAndBeLogged();
         const debugCount = linesOf(node, "debug").length;
-        const infoCount = linesOf(node, "info").length;
-        await passOnce(pairs);
-        await waitUntil(() => linesOf(node, "info").length > infoCount, "no access line");
+        await passAndBeLogged();
         assert.equal(linesOf(node, "debug").length, debugCount, "debug lines after the way back");
 
         node.agent.close();
@@ -186,6 +191,7 @@ describe("a running daemon", { skip }, () => {
         await talk(pair);
         await passOnce(pairs);
         const agent = await newAgent(lab, "node-b");
+        t.after(() => agent.close());
         await waitUntil(() => isReady(node), "never ready again", 10_000);
         await talk(pair);
         await passOnce(pairs);
@@ -210,16 +216,17 @@ describe("a running daemon", { skip }, () => {
         await node.post("/logging?level=debug");
         await agent.add(enrolledOn("node-b", 0), node.openNetns(lab.host("server")));
         await passOnce(pairs);
-        const fetched = node.lines.filter((line) => line.includes("certificate fetch succeeded"));
+        const fetched = (): readonly string[] =>
+          node.lines.filter((line) => line.includes("certificate fetch succeeded"));
+        await waitUntil(() => fetched().length > 0, "no line about a certificate");
         assert.deepEqual(
-          fetched.map((line) => JSON.parse(line).id),
+          fetched().map((line) => JSON.parse(line).id),
           ["spiffe://cluster.local/ns/default/sa/server"],
         );
 
         const ended = exitOf(node.process);
         await node.post("/quitquitquit");
         assert.deepEqual(await ended, [0, null]);
-        agent.close();
       }),
   );
 
