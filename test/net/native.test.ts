@@ -178,7 +178,8 @@ test("a listener that is not dual-stack leaves IPv4 to others", () => {
     bind: { ip: "::", port: 0 },
     listenBacklog: 1,
   });
-  const bind = { ip: "0.0.0.0", port: native.localAddress(ipv6.fd).port };
+  // An address of this test's own: beside it, others may hold the port on 127.0.0.1.
+  const bind = { ip: "127.9.9.9", port: native.localAddress(ipv6.fd).port };
   const ipv4 = native.socketInNamespace({ ...LOOPBACK, bind, listenBacklog: 1 });
   closeSync(ipv4.fd);
   closeSync(ipv6.fd);
