@@ -19,6 +19,7 @@ import { native } from "../net/native.ts";
 import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
 import { illegalPorts } from "../proxy/proxy-options.ts";
 import { type Clock, sleep } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { systemRandom } from "../runtime/random.ts";
 import type { Readiness } from "../runtime/readiness.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
@@ -158,7 +159,7 @@ export class OperatorServers {
         return;
       } catch (error) {
         if (!isTaken(error)) {
-          logger.root.write("error", error instanceof Error ? error.message : String(error));
+          logger.root.write("error", errorText(error));
           return;
         }
       }

@@ -65,15 +65,15 @@ export class Forwarder {
     return withIdOf(query, await reply);
   }
 
-  /** As {@link forward}, for a query whose answer has many messages. @returns the first of them. */
-  transfer(query: Uint8Array, more: ZoneTransfer): Promise<Uint8Array> {
-    return this.#askAll(query, "tcp", more);
+  /** As {@link forward}, for a zone. @returns the first of its messages, when all have come. */
+  transfer(query: Uint8Array, transfer: ZoneTransfer): Promise<Uint8Array> {
+    return this.#askAll(query, "tcp", transfer);
   }
 
   async #askAll(
     query: Uint8Array,
     transport: "udp" | "tcp",
-    more?: ZoneTransfer,
+    transfer?: ZoneTransfer,
   ): Promise<Uint8Array> {
     const { ask, asked, clock } = this.#deps;
     const { attempts, timeoutMs } = this.#options;
@@ -83,12 +83,12 @@ export class Forwarder {
       let refusal: Uint8Array | undefined;
       for (const resolver of this.#order()) {
         try {
-          const reply = await ask(query, { resolver, transport, timeoutMs, more });
+          const reply = await ask(query, { resolver, transport, timeoutMs, transfer });
           this.#avoided.delete(resolver);
           const isRefused = isRefusal(reply);
           asked(resolver, isRefused ? "refused" : "answered");
-          // Of a transfer more is under way by now.
-          if (more !== undefined || !isRefused) return reply;
+          // The messages of a transfer have been passed on by now.
+          if (transfer !== undefined || !isRefused) return reply;
           refusal = reply;
         } catch (error) {
           failure = error;

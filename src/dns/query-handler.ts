@@ -7,6 +7,7 @@
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -173,12 +174,12 @@ export class QueryHandler {
       const answer = isTransfer
         ? await this.#forwarder.transfer(message, { message: reply, signal })
         : await this.#forwarder.forward(message, transport);
-      reply(answer);
+      if (!isTransfer) reply(answer);
       const outcome = readDnsOutcome(answer);
       answerCount = outcome.answerCount;
       if (query.opcode === 0) failure = describeEmpty(query.question, outcome);
     } catch (error) {
-      failure = `net error: ${error instanceof Error ? error.message : String(error)}`;
+      failure = `net error: ${errorText(error)}`;
       reply(encodeDnsError(message, query, RCODE.serverFailure));
     }
     metrics.forwarded(how.labels, clock.monotonic() - start, failure !== undefined);

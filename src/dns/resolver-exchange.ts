@@ -10,6 +10,7 @@ import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { isDnsReply } from "../wire/dns-message.ts";
 import { DnsError } from "./dns-error.ts";
 import { framed, MessageStream } from "./message-stream.ts";
@@ -19,14 +20,13 @@ export interface ExchangeOptions {
   readonly transport: "udp" | "tcp";
   /** From the socket to the answer. */
   readonly timeoutMs: number;
-  /**
-   * TCP: takes what comes after the first reply, until nothing has come for the time-out or the
-   * resolver closes. A zone is transferred in many messages.
-   */
-  readonly more?: ZoneTransfer | undefined;
+  /** TCP: a zone is asked for, which comes in many messages. */
+  readonly transfer?: ZoneTransfer | undefined;
 }
 
+/** Over when nothing has come for the time-out, when the resolver closes, or by the signal. */
 export interface ZoneTransfer {
+  /** Gets each message, the first too. */
   readonly message: (reply: Uint8Array) => void;
   /** The one who asked has left. */
   readonly signal: AbortSignal;
@@ -65,7 +65,7 @@ export class ResolverExchange {
   }
 
   /**
-   * The reply as it came.
+   * The reply as it came; the first of a transfer's, once that is over.
    *
    * @throws DnsError `timeout`, `unreachable` or `closed`.
    */
@@ -141,42 +141,43 @@ export class ResolverExchange {
 
   #askByStream(
     query: Uint8Array,
-    { resolver, timeoutMs, more }: ExchangeOptions,
+    { resolver, timeoutMs, transfer }: ExchangeOptions,
     resolve: (reply: Uint8Array) => void,
     reject: (error: DnsError) => void,
   ): void {
+    if (transfer?.signal.aborted === true) {
+      reject(clientLeft());
+      return;
+    }
     const { fd, key } = this.#makeSocket(resolver, "tcp");
     const socket = new Socket({ fd });
     const stream = new MessageStream();
     let timer: Timer | undefined;
-    let isAnswered = false;
-    const fail = (error: DnsError): void => {
+    let first: Uint8Array | undefined;
+    const end = (error: DnsError): void => {
       timer?.cancel();
       this.#open.delete(key);
-      more?.signal.removeEventListener("abort", gone);
+      transfer?.signal.removeEventListener("abort", leave);
       socket.destroy();
-      reject(error);
+      if (first === undefined) reject(error);
+      else resolve(first);
     };
-    const gone = (): void => fail(new DnsError("closed", "the client has left"));
+    const leave = (): void => end(clientLeft());
     const arm = (): void => {
       timer?.cancel();
-      timer = this.#clock.after(timeoutMs, () => fail(timeout(resolver)));
+      timer = this.#clock.after(timeoutMs, () => end(timeout(resolver)));
     };
-    this.#open.set(key, fail);
-    more?.signal.addEventListener("abort", gone);
-    socket.on("error", (cause) => fail(unreachable(resolver, cause)));
-    socket.on("close", () => fail(unreachable(resolver, new Error("connection closed"))));
+    this.#open.set(key, end);
+    transfer?.signal.addEventListener("abort", leave);
+    socket.on("error", (cause) => end(unreachable(resolver, cause)));
+    socket.on("close", () => end(unreachable(resolver, new Error("connection closed"))));
     socket.on("data", (chunk: Buffer) => {
       for (const message of stream.take(chunk)) {
         if (!isDnsReply(message, query)) continue;
-        if (isAnswered) more?.message(message);
-        else resolve(message);
-        isAnswered = true;
-        if (more !== undefined) arm();
-        else {
-          socket.destroy();
-          return;
-        }
+        first ??= message;
+        if (transfer === undefined) return void socket.destroy();
+        transfer.message(message);
+        arm();
       }
     });
     socket.connect({ host: resolver, port: this.#options.port, lookup: literal });
@@ -210,13 +211,16 @@ function closed(): DnsError {
   return new DnsError("closed", "the server is closed");
 }
 
+function clientLeft(): DnsError {
+  return new DnsError("closed", "the client has left");
+}
+
 function timeout(resolver: IpAddress): DnsError {
   return new DnsError("timeout", `request to ${resolver} timed out`);
 }
 
 function unreachable(resolver: IpAddress, cause: unknown): DnsError {
-  const text = cause instanceof Error ? cause.message : String(cause);
-  return new DnsError("unreachable", `resolver ${resolver}: ${text}`, cause);
+  return new DnsError("unreachable", `resolver ${resolver}: ${errorText(cause)}`, cause);
 }
 
 function ignore(): void {}

@@ -8,6 +8,7 @@ import type { SocketEnd } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
 import { type IpAddress, ipAddressFromBytes, parseIpAddress } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
 
 const VERSION = 5;
@@ -116,7 +117,7 @@ async function lookUp(name: string, findAddress: FindAddress | undefined): Promi
   try {
     found = await findAddress(name);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = errorText(error);
     throw new Socks5Error(`${name}: ${reason}`, REPLY.hostUnreachable, error);
   }
   if (found === undefined) throw new Socks5Error(`${name} has no address`, REPLY.hostUnreachable);

@@ -242,24 +242,32 @@ test("connections beyond the limit are closed, idle ones after their time", asyn
   assert.equal((await askDns(server, "tcp", dnsQuery(ECHO, "A"))).length > 0, true);
 });
 
-test("a zone comes in many messages", async (t) => {
-  const ask: Ask = async (query, { more, transport }) => {
+test("a zone comes in many messages, also to whoever has ended its own direction", async (t) => {
+  const halfClosed = Promise.withResolvers<void>();
+  const ask: Ask = async (query, { transfer, transport }) => {
     assert.equal(transport, "tcp");
-    for (const rcode of [1, 2]) {
-      void turn().then(() => more?.message(encodeDnsError(query, readDnsQuery(query), rcode)));
-    }
-    return mirror(query, undefined as never);
+    const answers = [0, 1, 2].map((rcode) => encodeDnsError(query, readDnsQuery(query), rcode));
+    const [first] = answers;
+    assert.ok(first);
+    transfer?.message(first);
+    await halfClosed.promise;
+    for (const answer of answers.slice(1)) transfer?.message(answer);
+    return first;
   };
   const { server } = await start(t, { ask });
-  const socket = connect({ host: server.ip, port: server.port });
+  const socket = connect({ host: server.ip, port: server.port, allowHalfOpen: true });
   t.after(() => socket.destroy());
-  socket.write(framed(dnsQuery("example.com", "AXFR")));
   const stream = new MessageStream();
   const rcodes: number[] = [];
-  while (rcodes.length < 3) {
-    const [chunk] = await once(socket, "data");
+  socket.on("data", (chunk: Buffer) => {
     for (const message of stream.take(chunk)) rcodes.push(message.readUInt16BE(2) & 0xf);
-  }
+  });
+  socket.end(framed(dnsQuery("example.com", "AXFR")));
+  await once(socket, "finish");
+  // The server has seen the end by the time that it has answered somebody who came later.
+  await askDns(server, "tcp", dnsQuery(ECHO, "A"));
+  halfClosed.resolve();
+  await once(socket, "end");
   assert.deepEqual(rcodes, [0, 1, 2]);
 });
 
