@@ -1,6 +1,6 @@
 /** What one thread serves for one workload: its proxy, and on one of the threads its DNS. */
 import { AddressLookup } from "../dns/address-lookup.ts";
-import { DnsError } from "../dns/dns-error.ts";
+import { DnsBindError } from "../dns/dns-error.ts";
 import type { DnsMetrics } from "../dns/dns-metrics.ts";
 import type { DnsOptions } from "../dns/dns-options.ts";
 import { DnsServer } from "../dns/dns-server.ts";
@@ -10,7 +10,6 @@ import type { NetnsFd } from "../engine/engine.ts";
 import { systemError } from "../engine/engine-error.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
-import { parseSocketAddress } from "../mesh/socket-address.ts";
 import { native } from "../net/native.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { LocalWorkload } from "../proxy/local-workload.ts";
@@ -86,9 +85,8 @@ export class WorkloadServers {
     try {
       this.#dns?.listen();
     } catch (error) {
-      const address = error instanceof DnsError ? parseSocketAddress(error.message) : undefined;
-      if (address === undefined) throw error;
-      throw bindError(address, systemError((error as DnsError).cause));
+      if (!(error instanceof DnsBindError)) throw error;
+      throw bindError(error.address, systemError(error.cause));
     }
     try {
       this.#proxy?.listen();

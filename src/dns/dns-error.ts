@@ -1,8 +1,7 @@
 /** Why no DNS can be served, or why a resolver gave no answer; the texts are for the log. */
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 
 export type DnsErrorCode =
-  /** A listener could not be bound; the cause is the system's error. */
-  | "bind"
   /** The file that names the resolvers is of no use. */
   | "resolvers"
   /** A resolver did not answer in time. */
@@ -23,5 +22,16 @@ export class DnsError extends Error {
   constructor(code: DnsErrorCode, message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
+  }
+}
+
+/** A listener could not be bound; the cause is the system's error. */
+export class DnsBindError extends Error {
+  override readonly name = "DnsBindError";
+  readonly address: SocketAddress;
+
+  constructor(address: SocketAddress, cause: unknown) {
+    super(formatSocketAddress(address), { cause });
+    this.address = address;
   }
 }

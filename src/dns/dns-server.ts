@@ -10,7 +10,7 @@ import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.
 import type { Native } from "../net/native.ts";
 import { sleep } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
-import { DnsError } from "./dns-error.ts";
+import { DnsBindError } from "./dns-error.ts";
 import { type Arrival, DnsListener } from "./dns-listener.ts";
 import { QueryHandler, type QueryHandlerDeps, type QueryHandlerOptions } from "./query-handler.ts";
 
@@ -47,7 +47,7 @@ export class DnsServer {
   /**
    * Takes queries from the next turn on.
    *
-   * @throws DnsError `bind`; nothing stays bound then.
+   * @throws DnsBindError; nothing stays bound then.
    */
   listen(): void {
     const { listen } = this.#options;
@@ -67,7 +67,7 @@ export class DnsServer {
     try {
       this.#listeners = [ipv4, this.#bind(loopback("::1", listen.localhost))];
     } catch (error) {
-      if (error instanceof DnsError && isWithoutIpv6(error.cause)) return;
+      if (error instanceof DnsBindError && isWithoutIpv6(error.cause)) return;
       ipv4.close();
       throw error;
     }
@@ -112,7 +112,7 @@ export class DnsServer {
         this.#take(arrival),
       );
     } catch (cause) {
-      throw new DnsError("bind", formatSocketAddress(address), cause);
+      throw new DnsBindError(address, cause);
     }
   }
 

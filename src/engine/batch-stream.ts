@@ -282,6 +282,7 @@ export class BatchStream implements BatchEnd {
 
   #sendStash(): void {
     const { connection, loop, id } = this.#tunnel;
+    let hasSent = false;
     while (this.#stash !== undefined && !this.#tunnel.isBlocked) {
       const bytes = this.#stash[0] as Uint8Array;
       const length = Math.min(
@@ -289,7 +290,7 @@ export class BatchStream implements BatchEnd {
         connection.sendableBytes(this.stream),
         STASH_FRAME_BYTES_MAX,
       );
-      if (length === 0) return;
+      if (length === 0) break;
       const offset = loop.reserve(id, DATA_HEADER_BYTES + length);
       connection.writeDataHeader(this.stream, offset, length);
       loop.arena.set(bytes.subarray(0, length), offset + DATA_HEADER_BYTES);
@@ -297,8 +298,10 @@ export class BatchStream implements BatchEnd {
       if (length < bytes.length) this.#stash[0] = bytes.subarray(length);
       else this.#stash.shift();
       if (this.#stash.length === 0) this.#stash = undefined;
-      this.#tunnel.awaitFlush(this);
+      hasSent = true;
     }
+    // Once: whoever is counted twice halves the share of all.
+    if (hasSent) this.#tunnel.awaitFlush(this);
   }
 
   #endWhenSent(): void {

@@ -35,6 +35,22 @@ export interface PolicyMatch {
   readonly notDestinationPorts: readonly number[];
 }
 
+/** What a match is made from. By itself it matches no connection. @see spec control-plane 12, trap 10 */
+export const EMPTY_MATCH: PolicyMatch = {
+  namespaces: [],
+  notNamespaces: [],
+  principals: [],
+  notPrincipals: [],
+  serviceAccounts: [],
+  notServiceAccounts: [],
+  sourceIps: [],
+  notSourceIps: [],
+  destinationIps: [],
+  notDestinationIps: [],
+  destinationPorts: [],
+  notDestinationPorts: [],
+};
+
 /** OR of matches. */
 export type PolicyClause = readonly PolicyMatch[];
 /** AND of clauses. */

@@ -30,8 +30,9 @@ export async function probeConnection(
   const startedAt = clock.monotonic();
   const elapsed = (): number => clock.monotonic() - startedAt;
   const family = ipFamily(target.ip) === 6 ? "ipv6" : "ipv4";
-  const { fd } = native.socketInNamespace({ netnsFd, family, type: "stream" });
+  let fd: number | undefined;
   try {
+    ({ fd } = native.socketInNamespace({ netnsFd, family, type: "stream" }));
     native.connect(fd, target.ip, target.port);
     let connectedAt: number | undefined;
     for (;;) {
@@ -55,7 +56,7 @@ export async function probeConnection(
   } catch (error) {
     return { state: "failed", end: codeOf(error), tookMs: elapsed(), source: undefined };
   } finally {
-    closeSync(fd);
+    if (fd !== undefined) closeSync(fd);
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import {
   type AuthorizationPolicy,
+  EMPTY_MATCH,
   type PolicyAction,
   type PolicyClause,
   type PolicyMatch,
@@ -97,21 +98,6 @@ interface Condition {
   readonly isNot: boolean;
 }
 
-const NOTHING: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-};
-
 const UNPROVEN = "a source without an identity";
 
 const CONDITIONS: readonly Condition[] = [
@@ -148,7 +134,7 @@ function both(is: MatchField, isNot: MatchField, what: Condition["what"]): reado
 
 /** The match as if it asked for nothing else. */
 function only(match: PolicyMatch, field: MatchField): PolicyMatch {
-  return { ...NOTHING, [field]: match[field] };
+  return { ...EMPTY_MATCH, [field]: match[field] };
 }
 
 function formatValues(values: PolicyMatch[MatchField]): string {

@@ -311,7 +311,7 @@ test("draining answers what waits, then nobody listens", async (t) => {
 test("a port that is taken is named, and leaves nothing bound", async (t) => {
   const { server } = await start(t);
   const again = startDnsServer({ state, source: client.value, options: { listen: server } });
-  await assert.rejects(again, { code: "bind", message: `127.0.0.1:${server.port}` });
+  await assert.rejects(again, { name: "DnsBindError", message: `127.0.0.1:${server.port}` });
 });
 
 test("localhost is both loopback addresses", async (t) => {

@@ -1,5 +1,9 @@
 /** The mesh in which the situations of recorded/ were recorded, as two nodes knew it. */
-import type { AuthorizationPolicy, PolicyMatch } from "../../src/mesh/authorization.ts";
+import {
+  type AuthorizationPolicy,
+  EMPTY_MATCH,
+  type PolicyMatch,
+} from "../../src/mesh/authorization.ts";
 import type { GatewayAddress } from "../../src/mesh/gateway-address.ts";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
@@ -59,24 +63,9 @@ export function policy(
   match: Partial<PolicyMatch>,
   dryRun = false,
 ): AuthorizationPolicy {
-  const rules = [[[{ ...ASKS_NOTHING, ...match }]]];
+  const rules = [[[{ ...EMPTY_MATCH, ...match }]]];
   return { name, namespace: "default", scope: "WorkloadSelector", action, dryRun, rules };
 }
-
-const ASKS_NOTHING: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-};
 
 function workloads(node: "node-a" | "node-b"): readonly Workload[] {
   const here = { node: "node-a" };

@@ -5,10 +5,11 @@
  *     mesh.service("echo").at("10.96.0.1").port(80, 8080).value
  */
 
-import type {
-  AuthorizationPolicy,
-  PolicyMatch,
-  PolicyScope,
+import {
+  type AuthorizationPolicy,
+  EMPTY_MATCH,
+  type PolicyMatch,
+  type PolicyScope,
 } from "../../src/mesh/authorization.ts";
 import { type Cidr, parseCidr } from "../../src/mesh/cidr.ts";
 import type { GatewayAddress } from "../../src/mesh/gateway-address.ts";
@@ -245,24 +246,9 @@ export class PolicyBuilder {
   }
 }
 
-const NO_MATCH: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-};
-
 /** A match that asks only for what is given. */
 export function match(fields: Partial<PolicyMatch>): PolicyMatch {
-  return { ...NO_MATCH, ...fields };
+  return { ...EMPTY_MATCH, ...fields };
 }
 
 /** Where every description starts. */
