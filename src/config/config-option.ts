@@ -260,7 +260,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "UNSTABLE_ENABLE_SOCKS5",
     type: "flag",
     fallback: "false",
-    why: "also take connections by SOCKS5 on 127.0.0.1:15080 of each workload, from applications that choose the mesh themselves",
+    why: "also take connections by SOCKS5 on 127.0.0.1:15080 of each workload, from applications that choose the mesh themselves; any other UNSTABLE_* is refused",
   },
   {
     name: "KEEPALIVE_ENABLED",

@@ -30,6 +30,8 @@ import { readLimit } from "./limits.ts";
 import { type ProxyConfig, readProxyConfig } from "./proxy-config.ts";
 import { chooseThreadCount } from "./thread-count.ts";
 
+/** The only one of its prefix. */
+const SOCKS5_SWITCH = "UNSTABLE_ENABLE_SOCKS5";
 const DEFAULT_ROOT_PATH = "./var/run/secrets/istio/root-cert.pem";
 const DEFAULT_TOKEN_PATH = "./var/run/secrets/tokens/istio-token";
 const ISTIOD_PORT = 15012;
@@ -384,7 +386,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
       dialBackoffMaxMs: readLimit(reader, "dialBackoff"),
       connectionsMax: readLimit(reader, "poolConnections"),
     },
-    socks5: reader.flag("UNSTABLE_ENABLE_SOCKS5", false),
+    socks5: readSocks5(reader),
     tls12: reader.flag("TLS12_ENABLED", false),
     trustDomains: readList(reader, "TRUST_DOMAINS"),
     checkRevocation: Boolean(reader.text("CRL_PATH")),
@@ -395,6 +397,15 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     unknownPolicy: reader.oneOf("UNKNOWN_POLICY", ["deny", "allow"], "deny"),
     unknownPolicyWaitMs: readLimit(reader, "unknownPolicyWait"),
   };
+}
+
+/** Whoever asks for something unstable that is not here would not notice that it is missing. */
+function readSocks5(reader: EnvironmentReader): boolean {
+  for (const [name] of reader.withPrefix("UNSTABLE_")) {
+    if (`UNSTABLE_${name}` === SOCKS5_SWITCH) continue;
+    reader.invalid(`UNSTABLE_${name}`, `there is no such option, only ${SOCKS5_SWITCH}`);
+  }
+  return reader.flag(SOCKS5_SWITCH, false);
 }
 
 /** What stands between commas. */

@@ -115,145 +115,26 @@ const settings: readonly {
   readonly read: (config: Config) => unknown;
   readonly value: unknown;
 }[] = [
-  { environment: { NODE_NAME: "node-a" }, read: (c) => c.mesh.localNode, value: "node-a" },
-  { environment: { NETWORK: "west" }, read: (c) => c.proxy.network, value: "west" },
-  { environment: { IPV6_ENABLED: "false" }, read: (c) => c.proxy.listenIp, value: "0.0.0.0" },
-  { environment: { IPV6_ENABLED: "false" }, read: (c) => c.admin.ipv6, value: false },
-  {
-    environment: { INPOD_UDS: "/run/z.sock" },
-    read: (c) => c.mode.kind === "shared" && c.mode.socketPath,
-    value: "/run/z.sock",
-  },
-  {
-    environment: { INPOD_PORT_REUSE: "false", ZTUNNEL_WORKER_THREADS: "1" },
-    read: (c) => c.proxy.reusePort,
-    value: false,
-  },
   {
     environment: { WAIT_FOR_OPERATOR_PORTS: "true" },
     read: (c) => c.admin.waitsForPorts,
     value: true,
   },
-  { environment: { PACKET_MARK: "7" }, read: (c) => c.proxy.mark, value: 7 },
-  {
-    environment: { ENABLE_ORIG_SRC: "true" },
-    read: (c) => c.proxy.originalSource,
-    value: "required",
-  },
-  { environment: { ENABLE_ORIG_SRC: "false" }, read: (c) => c.proxy.originalSource, value: "off" },
-  { environment: { KEEPALIVE_ENABLED: "false" }, read: (c) => c.proxy.keepAlive, value: undefined },
-  {
-    environment: {
-      KEEPALIVE_TIME: "60s",
-      KEEPALIVE_INTERVAL: "10",
-      KEEPALIVE_RETRIES: "3",
-      USER_TIMEOUT_ENABLED: "true",
-    },
-    read: (c) => c.proxy.keepAlive,
-    value: { idleMs: 60_000, intervalMs: 10_000, probes: 3, userTimeoutMs: 90_000 },
-  },
-  {
-    environment: { HTTP2_STREAM_WINDOW_SIZE: "65535" },
-    read: (c) => [c.proxy.clientTunnel.streamWindowBytes, c.proxy.serverTunnel.streamWindowBytes],
-    value: [65_535, 65_535],
-  },
-  {
-    environment: { HTTP2_CONNECTION_WINDOW_SIZE: "1048576" },
-    read: (c) => c.proxy.serverTunnel.connectionWindowBytes,
-    value: 1_048_576,
-  },
-  {
-    environment: { HTTP2_FRAME_SIZE: "16384" },
-    read: (c) => c.proxy.clientTunnel.frameBytesMax,
-    value: 16_384,
-  },
-  {
-    environment: { POOL_MAX_STREAMS_PER_CONNECTION: "1" },
-    read: (c) => [c.proxy.pool.streamsPerConnectionMax, c.proxy.clientTunnel.streamsMax],
-    value: [1, 1],
-  },
-  {
-    environment: { POOL_UNUSED_RELEASE_TIMEOUT: "2s" },
-    read: (c) => c.proxy.pool.unusedReleaseMs,
-    value: 2000,
-  },
-  { environment: { TLS12_ENABLED: "true" }, read: (c) => c.proxy.tls12, value: true },
-  { environment: { COMPLIANCE_POLICY: "pqc" }, read: (c) => c.proxy.postQuantumOnly, value: true },
-  {
-    environment: { ENABLE_RESPONSE_BAGGAGE: "false" },
-    read: (c) => c.proxy.responseBaggage,
-    value: false,
-  },
   { environment: { CONNECT_RETRIES: "0" }, read: (c) => c.proxy.connectRetriesMax, value: 0 },
-  {
-    environment: { LOCALHOST_APP_TUNNEL: "false" },
-    read: (c) => c.proxy.localhostTunnel,
-    value: false,
-  },
-  {
-    environment: { AUTHZ_POLICY_INFO_LOGGING: "true" },
-    read: (c) => c.proxy.policyInfoLogging,
-    value: true,
-  },
-  {
-    environment: { RUST_LOG: "info,access=debug" },
-    read: (c) => c.logging.filter,
-    value: "access=debug,info",
-  },
-  { environment: { LOG_FORMAT: "json" }, read: (c) => c.logging.format, value: "json" },
-  { environment: { ISTIO_META_ISTIO_VERSION: "1.99" }, read: (c) => c.istioVersion, value: "1.99" },
-  { environment: { CLUSTER_ID: "east" }, read: (c) => c.identity.clusterId, value: "east" },
-  {
-    environment: { CLUSTER_ID: "east", ISTIO_META_CLUSTER_ID: "west" },
-    read: (c) => c.identity.clusterId,
-    value: "west",
-  },
   {
     environment: { TRUST_DOMAINS: "old.example, older.example,," },
     read: (c) => c.proxy.trustDomains,
     value: ["old.example", "older.example"],
   },
   {
-    environment: { CRL_PATH: "/crl/ca-crl.pem" },
-    read: (c) => [c.identity.revocationPath, c.proxy.checkRevocation],
-    value: ["/crl/ca-crl.pem", true],
-  },
-  {
     environment: { CRL_PATH: "" },
     read: (c) => [c.identity.revocationPath, c.proxy.checkRevocation],
     value: [undefined, false],
-  },
-  { environment: { SECRET_TTL: "1h" }, read: (c) => c.identity.certificateTtlMs, value: 3_600_000 },
-  {
-    environment: { ALT_CA_HOSTNAME: "ca" },
-    read: (c) => c.identity.authority.alternativeHost,
-    value: "ca",
-  },
-  {
-    environment: { CA_ROOT_CA: "SYSTEM" },
-    read: (c) => c.identity.authority.roots,
-    value: { kind: "system" },
   },
   {
     environment: { CA_ROOT_CA: "-----BEGIN CERTIFICATE-----\n" },
     read: (c) => c.identity.authority.roots,
     value: { kind: "pem", pem: "-----BEGIN CERTIFICATE-----\n" },
-  },
-  {
-    environment: { CA_HEADER_X_Team: "mesh" },
-    read: (c) => c.identity.headers,
-    value: [["x_team", "mesh"]],
-  },
-  {
-    environment: { AUTH_TOKEN: "ey.j.w" },
-    read: (c) => c.identity.token,
-    value: { kind: "literal", token: "ey.j.w" },
-  },
-  { environment: { CONNECTION_TERMINATION_DEADLINE: "2s" }, read: (c) => c.drainMs, value: 2000 },
-  {
-    environment: { TERMINATION_GRACE_PERIOD_SECONDS: "30" },
-    read: (c) => c.drainMs,
-    value: 25_000,
   },
   { environment: { TERMINATION_GRACE_PERIOD_SECONDS: "10" }, read: (c) => c.drainMs, value: 9000 },
   { environment: { TERMINATION_GRACE_PERIOD_SECONDS: "0" }, read: (c) => c.drainMs, value: 1000 },
@@ -261,11 +142,6 @@ const settings: readonly {
     environment: { TERMINATION_GRACE_PERIOD_SECONDS: "30", CONNECTION_TERMINATION_DEADLINE: "1s" },
     read: (c) => c.drainMs,
     value: 1000,
-  },
-  {
-    environment: { PROXY_CONFIG: "{proxyAdminPort: 1500, statsPort: 1502, proxyMetadata: {A: b}}" },
-    read: (c) => [c.admin.adminPort, c.admin.statsPort],
-    value: [1500, 1502],
   },
   { environment: { PROXY_CONFIG: "" }, read: (c) => c.admin.adminPort, value: 15_000 },
 ];
@@ -384,6 +260,10 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
   [
     { FAKE_CA: "true" },
     "invalid env var FAKE_CA=true (the daemon signs no certificates, ztunnel embedded-mesh does)",
+  ],
+  [
+    { UNSTABLE_ENABLE_SOCKS5: "true", UNSTABLE_ENABLE_MAGIC: "true" },
+    "invalid env var UNSTABLE_ENABLE_MAGIC=true (there is no such option, only UNSTABLE_ENABLE_SOCKS5)",
   ],
   [
     { UNSTABLE_ENABLE_SOCKS5: "1" },
