@@ -43,11 +43,7 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
     const options = [...RECORDS, `--addn-hosts=${hosts}`];
     upstream = await startDnsmasq(lab.net, gateway, lab.folder, ...options);
   });
-  after(() => {
-    for (const n of ["node-a", "node-b"])
-      writeFileSync(`/tmp/dina/${n}.log`, lab.node(n).lines.join("\n"));
-    return lab?.close();
-  });
+  after(() => lab?.close());
 
   const results = (node = "node-a"): string[] =>
     lab
