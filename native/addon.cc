@@ -10,6 +10,7 @@ namespace {
 
 constexpr ztunnel::Method kFunctions[] = {
     {"socketInNamespace", ztunnel::SocketInNamespace},
+    {"openInNamespace", ztunnel::OpenInNamespace},
     {"loadQueueMigration", ztunnel::LoadQueueMigration},
     {"accept", ztunnel::Accept},
     {"connect", ztunnel::Connect},

@@ -18,6 +18,7 @@ struct Environment {
 };
 
 napi_value SocketInNamespace(napi_env env, napi_callback_info info);
+napi_value OpenInNamespace(napi_env env, napi_callback_info info);
 napi_value LoadQueueMigration(napi_env env, napi_callback_info info);
 
 napi_value Accept(napi_env env, napi_callback_info info);

@@ -1,5 +1,6 @@
-// Sockets with their options, made inside a namespace; NativeSocketOptions in src/net/native.ts.
+// Sockets with their options, and files, opened inside a namespace; NativeSocketOptions in src/net/native.ts.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/socket.h>
@@ -21,7 +22,8 @@ struct Choice {
   int value;
 };
 
-constexpr Choice kFamilies[] = {{"ipv4", AF_INET}, {"ipv6", AF_INET6}, {"packet", AF_PACKET}};
+constexpr Choice kFamilies[] = {
+    {"ipv4", AF_INET}, {"ipv6", AF_INET6}, {"packet", AF_PACKET}, {"netlink", AF_NETLINK}};
 constexpr Choice kTypes[] = {{"stream", SOCK_STREAM}, {"dgram", SOCK_DGRAM}, {"raw", SOCK_RAW}};
 constexpr Choice kTransparency[] = {{"required", true}, {"try", false}};
 
@@ -73,6 +75,27 @@ std::optional<int> Choose(napi_env env, napi_value options, const char* property
   return std::nullopt;
 }
 
+// What `make` opens in the namespace, if one is given. Throws only where that can't be entered;
+// errno is what `make` left.
+template <typename Make>
+UniqueFd InNamespace(napi_env env, std::optional<int64_t> netns, Make make) {
+  Environment* environment = nullptr;
+  napi_get_instance_data(env, reinterpret_cast<void**>(&environment));
+  if (netns && setns(static_cast<int>(*netns), CLONE_NEWNET) != 0) {
+    ThrowErrno(env, errno, "setns", "fd " + std::to_string(*netns), "CAP_SYS_ADMIN");
+    return UniqueFd();
+  }
+  UniqueFd fd(make());
+  const int error = errno;
+  // A thread that can't return must not run JavaScript.
+  if (netns && setns(environment->home.Get(), CLONE_NEWNET) != 0) {
+    fprintf(stderr, "ztunnel: can't return to the home network namespace: %s\n", strerror(errno));
+    abort();
+  }
+  errno = error;
+  return fd;
+}
+
 // The steps to a socket throw on failure; who calls them asks Pending().
 
 UniqueFd MakeSocket(napi_env env, napi_value options, int family) {
@@ -83,21 +106,11 @@ UniqueFd MakeSocket(napi_env env, napi_value options, int family) {
   if (!type) ThrowType(env, "type", kExpected);
   if (Pending(env)) return UniqueFd();
 
-  Environment* environment = nullptr;
-  napi_get_instance_data(env, reinterpret_cast<void**>(&environment));
-  if (netns && setns(static_cast<int>(*netns), CLONE_NEWNET) != 0) {
-    ThrowErrno(env, errno, "setns", "fd " + std::to_string(*netns), "CAP_SYS_ADMIN");
-    return UniqueFd();
-  }
-  UniqueFd fd(socket(family, *type | SOCK_NONBLOCK | SOCK_CLOEXEC,
-                     family == AF_PACKET ? htons(static_cast<uint16_t>(protocol.value_or(0))) : 0));
-  const int error = errno;
-  // A thread that can't return must not run JavaScript.
-  if (netns && setns(environment->home.Get(), CLONE_NEWNET) != 0) {
-    fprintf(stderr, "ztunnel: can't return to the home network namespace: %s\n", strerror(errno));
-    abort();
-  }
-  if (!fd.IsOpen()) ThrowErrno(env, error, "socket", "", "CAP_NET_RAW");
+  if (family == AF_PACKET) protocol = htons(static_cast<uint16_t>(protocol.value_or(0)));
+  const int raw_type = *type | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  UniqueFd fd = InNamespace(
+      env, netns, [&] { return socket(family, raw_type, static_cast<int>(protocol.value_or(0))); });
+  if (!fd.IsOpen() && !Pending(env)) ThrowErrno(env, errno, "socket", "", "CAP_NET_RAW");
   return fd;
 }
 
@@ -166,7 +179,7 @@ napi_value SocketInNamespace(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   napi_value options = arguments.values[0];
   if (!RequireObject(env, options, "options")) return nullptr;
-  constexpr char kExpected[] = "\"ipv4\", \"ipv6\" or \"packet\"";
+  constexpr char kExpected[] = "\"ipv4\", \"ipv6\", \"packet\" or \"netlink\"";
   std::optional<int> family = Choose(env, options, "family", kFamilies, kExpected);
   if (!family) return ThrowType(env, "family", kExpected);
 
@@ -182,6 +195,16 @@ napi_value SocketInNamespace(napi_env env, napi_callback_info info) {
   SetProperty(env, result, "transparent", FromFlag(env, transparent));
   SetProperty(env, result, "fd", FromFd(env, std::move(fd)));
   return result;
+}
+
+napi_value OpenInNamespace(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  std::optional<std::string> path = RequireText(env, arguments.values[0], "path");
+  auto netns = ReadInteger(env, arguments.values[1], "netnsFd", INT_MAX);
+  if (Pending(env)) return nullptr;
+  UniqueFd fd = InNamespace(env, netns, [&] { return open(path->c_str(), O_RDONLY | O_CLOEXEC); });
+  if (Pending(env)) return nullptr;
+  return fd.IsOpen() ? FromFd(env, std::move(fd)) : ThrowErrno(env, errno, "open", *path);
 }
 
 }  // namespace ztunnel

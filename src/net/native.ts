@@ -9,10 +9,13 @@ import { createRequire } from "node:module";
 export interface NativeSocketOptions {
   /** Descriptor of a network namespace; left out: the calling thread's own. */
   readonly netnsFd?: number;
-  /** What a `packet` socket hears is read with `fs.readSync` (EAGAIN when there is nothing). */
-  readonly family: "ipv4" | "ipv6" | "packet";
+  /**
+   * What a `packet` or `netlink` socket hears is read with `fs.readSync` (EAGAIN when there is nothing),
+   * what a `netlink` socket says to the kernel is written with `fs.writeSync`.
+   */
+  readonly family: "ipv4" | "ipv6" | "packet" | "netlink";
   readonly type: "stream" | "dgram" | "raw";
-  /** For `packet`: an EtherType in host order, such as 0x0800. */
+  /** For `packet`: an EtherType in host order, such as 0x0800; for `netlink`: its family of questions. */
   readonly protocol?: number;
   /** SO_MARK. */
   readonly mark?: number;
@@ -67,6 +70,13 @@ export interface Native {
     readonly fd: number;
     readonly transparent: boolean;
   };
+  /**
+   * Opens a file for reading, whose content depends on the namespace that it is opened in, such as
+   * `/proc/thread-self/net/snmp`: it stays with that namespace.
+   *
+   * @param netnsFd left out: the calling thread's own.
+   */
+  openInNamespace(path: string, netnsFd?: number): number;
   /**
    * Where it is attached, a closed listener hands what waits in its queue to the others of its port,
    * also to those of another process; without it the kernel resets them. Needs Linux 5.14.

@@ -37,7 +37,11 @@ describe("arguments of the wrong kind", () => {
     anything["socketInNamespace"]?.({ family: "ipv4", type: "stream", ...more });
   const cases: [name: string, call: () => unknown, message: string][] = [
     ["no options", () => anything["socketInNamespace"]?.(), "options must be an object"],
-    ["an unknown family", socket({ family: "ipx" }), 'family must be "ipv4", "ipv6" or "packet"'],
+    [
+      "an unknown family",
+      socket({ family: "ipx" }),
+      'family must be "ipv4", "ipv6", "packet" or "netlink"',
+    ],
     ["no type", socket({ type: undefined }), 'type must be "stream", "dgram" or "raw"'],
     [
       "a mark that is text",
@@ -75,6 +79,12 @@ describe("arguments of the wrong kind", () => {
       "a path with a null character",
       () => native.connectSeqpacket("a\0b"),
       "path must be a string without null characters",
+    ],
+    ["no file", () => anything["openInNamespace"]?.(), "path must be a string"],
+    [
+      "a file in a netns that is text",
+      () => anything["openInNamespace"]?.("/dev/null", "3"),
+      "netnsFd must be an integer from 0 to",
     ],
     ["data that is text", () => anything["sendPacket"]?.(0, "text"), "data must be a Uint8Array"],
     [
@@ -125,8 +135,26 @@ test("errors of system calls have the shape of Node's own", () => {
 test("a descriptor that is no namespace is refused and the thread stays at home", () => {
   const fd = openSync("/dev/null", "r");
   const options = { family: "ipv4", type: "stream", netnsFd: fd } as const;
-  assert.throws(() => native.socketInNamespace(options), { code: "EINVAL", syscall: "setns" });
+  const refused = { code: "EINVAL", syscall: "setns" };
+  assert.throws(() => native.socketInNamespace(options), refused);
+  assert.throws(() => native.openInNamespace("/dev/null", fd), refused);
   closeSync(fd);
+});
+
+test("a file that is not there is named, one that is there is read", async () => {
+  const leaks = new LeakCheck();
+  assert.throws(() => native.openInNamespace(join(folder, "none")), {
+    code: "ENOENT",
+    syscall: "open",
+    message: `ENOENT: no such file or directory, open ${join(folder, "none")}`,
+  });
+  const fd = native.openInNamespace("/proc/thread-self/net/snmp");
+  assert.match(readFileSync(fd, "utf8"), /^Udp: InDatagrams /m);
+  const info = readFileSync(`/proc/self/fdinfo/${fd}`, "utf8");
+  const flags = Number.parseInt(/^flags:\s+(\d+)$/m.exec(info)?.[1] ?? "", 8);
+  assert.ok(flags & O_CLOEXEC, info);
+  closeSync(fd);
+  await leaks.assertNone();
 });
 
 test("an accepted connection tells both addresses", async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { closeSync, readlinkSync, readSync } from "node:fs";
+import { closeSync, readFileSync, readlinkSync, readSync } from "node:fs";
 import { createRequire } from "node:module";
 import { Socket } from "node:net";
 import { after, afterEach, before, describe, test } from "node:test";
@@ -99,6 +99,22 @@ describe("sockets in namespaces", {
       });
       cleanups.unshift(() => watch.close());
     });
+
+  test("a file tells of the namespace it was opened in, also when that is read at home", () => {
+    const home = readlinkSync("/proc/thread-self/ns/net");
+    const routes = (netnsFd?: number): string => {
+      const fd = native.openInNamespace("/proc/thread-self/net/route", netnsFd);
+      try {
+        assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
+        return readFileSync(fd, "utf8");
+      } finally {
+        closeSync(fd);
+      }
+    };
+    // 192.0.2.7 as the kernel writes it on this machine.
+    assert.match(routes(inServer.fd), /^eth0\s+(070200C0|C0000207)\s/m);
+    assert.equal(routes(), readFileSync("/proc/thread-self/net/route", "utf8"));
+  });
 
   test("a socket belongs to the namespace it was made in, and the thread comes back", async () => {
     const home = readlinkSync("/proc/thread-self/ns/net");
