@@ -6,7 +6,9 @@
  */
 
 const SECOND_MS = 1000;
-const DAY_MS = 86_400 * SECOND_MS;
+export const DAY_MS: number = 86_400 * SECOND_MS;
+/** Longer than any process lives. */
+export const DURATION_MS_MAX: number = 3650 * DAY_MS;
 
 /** Milliseconds of each unit; a month has 30 days, a year 365. */
 const UNITS: readonly (readonly [name: RegExp, ms: number])[] = [

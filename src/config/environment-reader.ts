@@ -4,6 +4,14 @@ import { parseDuration } from "./duration.ts";
 /** Values by name; unset ones are `undefined`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** What configuration asks of the machine. */
+export interface Host {
+  readonly cpuCount: number;
+  fileExists(path: string): boolean;
+  /** @throws what the system says. */
+  readText(path: string): string;
+}
+
 export interface IntegerRange {
   readonly min: number;
   readonly max: number;

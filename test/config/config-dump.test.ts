@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { dumpConfig } from "../../src/config/config-dump.ts";
-import { type Host, parseConfig } from "../../src/config/config-parser.ts";
+import { parseConfig } from "../../src/config/config-parser.ts";
+import type { Host } from "../../src/config/environment-reader.ts";
 import { recordedText } from "../support/istiod-recording.ts";
 
 /** What the environment of the recorded original comes to. */

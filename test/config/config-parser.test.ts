@@ -3,7 +3,8 @@ import { test } from "node:test";
 import type { Config } from "../../src/config/config.ts";
 import { ConfigError } from "../../src/config/config-error.ts";
 import { CONFIG_OPTIONS } from "../../src/config/config-option.ts";
-import { type Host, parseConfig } from "../../src/config/config-parser.ts";
+import { parseConfig } from "../../src/config/config-parser.ts";
+import type { Host } from "../../src/config/environment-reader.ts";
 
 const MESH = { LOCAL_XDS_PATH: "mesh.yaml" };
 
