@@ -6,7 +6,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Config } from "../../src/config/config.ts";
 import { CONFIG_OPTIONS } from "../../src/config/config-option.ts";
-import { type Host, parseConfig } from "../../src/config/config-parser.ts";
+import { parseConfig } from "../../src/config/config-parser.ts";
+import type { Host } from "../../src/config/environment-reader.ts";
 
 type Variables = Readonly<Record<string, string>>;
 
