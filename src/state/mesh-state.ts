@@ -2,19 +2,14 @@
  * The mesh as a thread reads it. The memory is shared, and written by one {@link MeshWriter}; each
  * answer is true of one moment.
  *
- * Who is found when several claim the same address or name:
+ * Who is found when several claim the same address or name (services: service-choice.ts):
  *
  * - workloads on an address: pods, then those that speak HBONE, then the one that came last;
- * - workloads with a host name: the one known longest;
- * - services on an address or host name: of each namespace canonical ones, then the first by name;
- *   of these the client's namespace, then canonical ones (the last known), then the one known longest;
- * - ranges: the client's namespace, then the longest prefix, then canonical ones, then the one known
- *   longest.
+ * - workloads with a host name: the one known longest.
  *
  * @see spec control-plane 3.1, 3.2 and 3.4.
  */
 import type { AuthorizationPolicy } from "../mesh/authorization.ts";
-import { policyKey } from "../mesh/authorization.ts";
 import { cidrContainsBytes } from "../mesh/cidr.ts";
 import type { NamespacedHostname } from "../mesh/gateway-address.ts";
 import type { Identity } from "../mesh/identity.ts";
@@ -29,19 +24,19 @@ import {
   type LocalWorkloadKey,
   localWorkloadHash,
   rangeHash,
-  scopeHash,
 } from "./mesh-keys.ts";
 import {
   type IndexName,
   type MeshMemory,
-  POLICY_VERSION,
   RANGE_COUNTS_V4,
   RANGE_COUNTS_V6,
 } from "./mesh-memory.ts";
 import { recordName } from "./mesh-record.ts";
 import { MeshTables } from "./mesh-tables.ts";
 import type { MeshChange } from "./mesh-writer.ts";
-import type { CachedRecord } from "./record-cache.ts";
+import { type ApplicablePolicies, PolicyScopes } from "./policy-scopes.ts";
+import { bestRecord } from "./record-cache.ts";
+import { chooseService, RangeChoice } from "./service-choice.ts";
 import { ServiceEndpoints } from "./service-endpoints.ts";
 
 /** A service with what is behind it. */
@@ -56,17 +51,6 @@ export interface ServiceChoice {
   readonly accepts: (service: Service) => boolean;
   /** Wins where neither the client's namespace nor a canonical one is among them. */
   readonly preferredNamespace: string | undefined;
-}
-
-/** What applies to one workload. */
-export interface ApplicablePolicies {
-  /** Those of its namespace, then the global ones, each by name; then those that it names itself. */
-  readonly policies: readonly AuthorizationPolicy[];
-  /**
-   * Keys of what may apply and is not known: the workload names it and nobody has defined it, or it
-   * came for the workload's namespace or for all and was not understood.
-   */
-  readonly unknown: readonly string[];
 }
 
 /** What is recalled of an address, for the one that asked last. */
@@ -92,15 +76,12 @@ export class MeshState {
   readonly #listeners = new Set<(change: MeshChange) => void>();
   /** One object as long as the service is the same. */
   readonly #known = new WeakMap<Service, KnownService>();
-  /** By namespace, under `undefined` the global ones; as of the version that follows. */
-  readonly #scopes = new Map<string | undefined, ApplicablePolicies>();
-  #scopesVersion = 0;
   readonly #identities = new WeakMap<Workload, AcceptedIdentities>();
   readonly #byAddress: MeshAnswers<IpAddress, FoundWorkload>;
   readonly #byVip: MeshAnswers<IpAddress, FoundService>;
   readonly #local: MeshAnswers<LocalWorkloadKey, Workload>;
   readonly #services: MeshAnswers<Workload, readonly KnownService[]>;
-  readonly #applicable: MeshAnswers<Workload, ApplicablePolicies>;
+  readonly #policies: PolicyScopes;
 
   constructor(memory: MeshMemory) {
     this.#memory = memory;
@@ -108,8 +89,8 @@ export class MeshState {
     this.#byVip = new MeshAnswers(memory);
     this.#local = new MeshAnswers(memory);
     this.#services = new MeshAnswers(memory);
-    this.#applicable = new MeshAnswers(memory);
     this.#tables = new MeshTables(memory);
+    this.#policies = new PolicyScopes(memory, this.#tables);
   }
 
   /** Calls back after changes. @returns a function that ends this. */
@@ -138,7 +119,7 @@ export class MeshState {
         hash,
         (workload) => workload.network === network && workload.ips.includes(ip),
       );
-      return best(sharing, (a, b) => {
+      return bestRecord(sharing, (a, b) => {
         const rank = addressRank(a.value) - addressRank(b.value);
         return rank === 0 ? a.serial > b.serial : rank > 0;
       })?.value;
@@ -155,7 +136,7 @@ export class MeshState {
         hash,
         (workload) => workload.namespace === namespace && workload.hostname === hostname,
       );
-      return best(sharing, (a, b) => a.since < b.since)?.value;
+      return bestRecord(sharing, (a, b) => a.since < b.since)?.value;
     });
   }
 
@@ -178,7 +159,7 @@ export class MeshState {
           workload.namespace === namespace &&
           workload.serviceAccount === serviceAccount,
       );
-      return best(same, (a, b) => a.since < b.since)?.value;
+      return bestRecord(same, (a, b) => a.since < b.since)?.value;
     });
     if (workload !== undefined) this.#local.keep(key, workload);
     return workload;
@@ -209,7 +190,9 @@ export class MeshState {
         const sharing = this.#tables.services("service-by-vip", hash, ({ vips }) =>
           vips.some((vip) => vip.ip === ip && vip.network === network),
         );
-        return bestOf(sharing, clientNamespace) ?? this.#bestRange(network, ip, clientNamespace);
+        return (
+          chooseService(sharing, clientNamespace) ?? this.#bestRange(network, ip, clientNamespace)
+        );
       }),
     );
     this.#byVip.keep(ip, { network, clientNamespace, known });
@@ -228,7 +211,7 @@ export class MeshState {
         const isMeant = (service: Service): boolean =>
           service.hostname === hostname && (choice === undefined || choice.accepts(service));
         const sharing = this.#tables.services("service-by-hostname", hash, isMeant);
-        return bestOf(sharing, clientNamespace, choice?.preferredNamespace);
+        return chooseService(sharing, clientNamespace, choice?.preferredNamespace);
       }),
     );
   }
@@ -247,22 +230,7 @@ export class MeshState {
   }
 
   policiesFor(workload: Workload): ApplicablePolicies {
-    const recalled = this.#applicable.recall(workload);
-    if (recalled !== undefined) return recalled;
-    const applicable = this.#memory.read(() => {
-      const inNamespace = this.#policiesOf(workload.namespace);
-      const everywhere = this.#policiesOf(undefined);
-      const policies = [...inNamespace.policies, ...everywhere.policies];
-      const unknown = [...inNamespace.unknown, ...everywhere.unknown];
-      for (const key of workload.authorizationPolicies) {
-        const policy = this.#tables.policy(key);
-        if (policy !== undefined) policies.push(policy.value);
-        else if (!unknown.includes(key)) unknown.push(key);
-      }
-      return { policies, unknown };
-    });
-    this.#applicable.keep(workload, applicable);
-    return applicable;
+    return this.#policies.of(workload);
   }
 
   /**
@@ -343,9 +311,7 @@ export class MeshState {
     if (this.#tables.index("service-by-range").size === 0) return undefined;
     const bytes = ipAddressToBytes(ip);
     const counts = bytes.length === 4 ? RANGE_COUNTS_V4 : RANGE_COUNTS_V6;
-    let winner:
-      | { readonly service: Service; readonly rank: number; readonly since: number }
-      | undefined;
+    const choice = new RangeChoice(clientNamespace);
     for (let length = 0; length <= bytes.length * 8; length++) {
       if (this.#memory.word(counts + length) === 0) continue;
       const hash = rangeHash(network, bytes, length);
@@ -357,109 +323,13 @@ export class MeshState {
             cidrContainsBytes(range.cidr, bytes),
         ),
       );
-      for (const { value: service, since } of ranges) {
-        if (!isVisible(service, clientNamespace)) continue;
-        const rank =
-          (service.namespace === clientNamespace ? 1024 : 0) +
-          length * 2 +
-          (service.canonical ? 1 : 0);
-        const isBetter =
-          winner === undefined ||
-          rank > winner.rank ||
-          (rank === winner.rank && since < winner.since);
-        if (isBetter) winner = { service, rank, since };
-      }
+      for (const record of ranges) choice.offer(record, length);
     }
-    return winner?.service;
+    return choice.service;
   }
-
-  /** In an attempt. @param namespace `undefined`: the global ones. */
-  #policiesOf(namespace: string | undefined): ApplicablePolicies {
-    const version = this.#memory.word(POLICY_VERSION);
-    if (version !== this.#scopesVersion) {
-      this.#scopes.clear();
-      this.#scopesVersion = version;
-    }
-    const known = this.#scopes.get(namespace);
-    if (known !== undefined) return known;
-    const hash = scopeHash(namespace ?? "", namespace === undefined ? "Global" : "Namespace");
-    const { policies, refused } = this.#tables.policiesOf(hash as number);
-    // Half of a change must not be kept.
-    this.#memory.check();
-    const applicable: ApplicablePolicies = {
-      policies: policies
-        .filter((policy) =>
-          namespace === undefined ? policy.scope === "Global" : policy.namespace === namespace,
-        )
-        .sort((a, b) => (policyKey(a) < policyKey(b) ? -1 : 1)),
-      unknown: refused
-        .filter((key) => namespace === undefined || key.startsWith(`${namespace}/`))
-        .sort(),
-    };
-    this.#scopes.set(namespace, applicable);
-    return applicable;
-  }
-}
-
-function best<Value>(
-  records: readonly CachedRecord<Value>[],
-  isBetter: (a: CachedRecord<Value>, b: CachedRecord<Value>) => boolean,
-): CachedRecord<Value> | undefined {
-  let winner = records[0];
-  for (const record of records) {
-    if (winner !== undefined && isBetter(record, winner)) winner = record;
-  }
-  return winner;
 }
 
 /** A pod is the truth about its address; WorkloadEntries may claim the same one. */
 function addressRank(workload: Workload): number {
   return (workload.uid.includes("//Pod/") ? 2 : 0) + (workload.protocol === "HBONE" ? 1 : 0);
-}
-
-/** True unless the service is kept to another namespace than the client's. */
-function isVisible(service: Service, clientNamespace: string | undefined): boolean {
-  return (
-    clientNamespace === undefined ||
-    service.visibility === "Public" ||
-    service.namespace === clientNamespace
-  );
-}
-
-function bestOf(
-  sharing: readonly CachedRecord<Service>[],
-  clientNamespace: string | undefined,
-  preferredNamespace?: string,
-): Service | undefined {
-  if (sharing.length <= 1) {
-    const only = sharing[0]?.value;
-    return only !== undefined && isVisible(only, clientNamespace) ? only : undefined;
-  }
-  /** One of each namespace. */
-  const winners = new Map<string, CachedRecord<Service>>();
-  for (const record of sharing) {
-    const { value: service } = record;
-    if (!isVisible(service, clientNamespace)) continue;
-    const other = winners.get(service.namespace);
-    if (other === undefined || winsNamespace(service, other.value)) {
-      winners.set(service.namespace, record);
-    }
-  }
-  const own = clientNamespace === undefined ? undefined : winners.get(clientNamespace);
-  const winner = own ?? best([...winners.values()], isPreferred);
-  const preferred = preferredNamespace === undefined ? undefined : winners.get(preferredNamespace);
-  const isDecided = own !== undefined || winner?.value.canonical === true;
-  return (isDecided ? winner : (preferred ?? winner))?.value;
-}
-
-/** The control plane gives no order for these, so the name must decide, not the arrival. */
-function winsNamespace(service: Service, other: Service): boolean {
-  if (service.canonical !== other.canonical) return service.canonical;
-  return service.hostname < other.hostname;
-}
-
-/** The last known of canonical ones, else the first known. */
-function isPreferred(a: CachedRecord<Service>, b: CachedRecord<Service>): boolean {
-  if (a.value.canonical !== b.value.canonical) return a.value.canonical;
-  return a.value.canonical ? a.since > b.since : a.since < b.since;
 }

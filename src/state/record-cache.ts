@@ -74,3 +74,15 @@ export class RecordCache<Value> {
     return { ref, serial, since, value: this.#decode(encoded, flags) };
   }
 }
+
+/** The first of those that none is better than. */
+export function bestRecord<Value>(
+  records: readonly CachedRecord<Value>[],
+  isBetter: (a: CachedRecord<Value>, b: CachedRecord<Value>) => boolean,
+): CachedRecord<Value> | undefined {
+  let winner = records[0];
+  for (const record of records) {
+    if (winner !== undefined && isBetter(record, winner)) winner = record;
+  }
+  return winner;
+}
