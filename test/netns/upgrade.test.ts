@@ -22,7 +22,7 @@ import {
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const PATH_NAMES = Object.keys(PATHS) as PathName[];
-/** On each of the three. */
+/** New connections, on each of the three: two of them go through each daemon. */
 const PER_SECOND = 100;
 const DRAIN_MS = 2000;
 
@@ -72,13 +72,17 @@ describe("a daemon is replaced", {
   }
 
   const startLoads = (t: TestContext): readonly ConnectionLoad[] => {
-    const loads = PATH_NAMES.map((path) => new ConnectionLoad(lab, PATHS[path], PER_SECOND));
+    const loads = PATH_NAMES.map((name) => {
+      const { from, to } = PATHS[name];
+      return new ConnectionLoad(lab, { from, ip: ADDRESS[to] }, PER_SECOND);
+    });
     t.after(() => Promise.all(loads.map((load) => load.stop())));
     return loads;
   };
 
   for (const [name, paths] of Object.entries(THROUGH)) {
-    test(`${name} by one that is ready before it ends: none fails, long ones live to the limit`, async (t) => {
+    test(`${name} by one that is ready before it ends: of ${paths.length * PER_SECOND} new connections/s none fails, long ones live to the limit`, async (t) => {
+      const loadedAt = performance.now();
       const loads = startLoads(t);
       const old = lab.node(name);
       const long = await Promise.all(paths.map(connectAlong));
@@ -101,10 +105,12 @@ describe("a daemon is replaced", {
       assert.ok(tookMs > DRAIN_MS - 100, `took ${tookMs} ms`);
       assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"]);
 
+      const seconds = (performance.now() - loadedAt) / 1000;
       for (const load of loads) {
-        const { count, rate, failures } = await load.stop();
-        t.diagnostic(`${count} connections, ${rate.toFixed(0)}/s`);
+        const { count, failures } = await load.stop();
+        t.diagnostic(`${count} connections in ${seconds.toFixed(1)} s`);
         assert.deepEqual(failures, []);
+        assert.ok(count > (seconds - 1) * PER_SECOND, `only ${count} were offered`);
       }
       assert.match(await successor.metrics(), /^istio_tcp_connections_opened_total\{/m);
     });

@@ -1,27 +1,35 @@
 /** A steady stream of short connections, each with one message there and back. */
+import { setTimeout as delay } from "node:timers/promises";
 import { connectFrom } from "./lab-application.ts";
 import type { MeshLab } from "./mesh-lab.ts";
-import { ADDRESS, APP_PORT, pingPong } from "./two-nodes.ts";
+import { APP_PORT, pingPong } from "./two-nodes.ts";
+
+const TICK_MS = 5;
+/** What a pause of this process has held up begins in pieces of that size. */
+const AT_ONCE_MAX = 20;
 
 export interface LoadPath {
+  /** Name of a host. */
   readonly from: string;
-  readonly to: keyof typeof ADDRESS;
+  readonly ip: string;
 }
 
 export interface LoadResult {
+  /** How many were begun: as many as were due. */
   readonly count: number;
-  /** Per second, while it ran. */
-  readonly rate: number;
-  /** What clients saw instead of their message, with the second in which they began. */
   readonly failures: readonly string[];
 }
 
-/** Sends at its own pace: an answer that is late does not hold up the next connection. */
+/**
+ * Connections begin by the clock, whatever becomes of those before them. One that this process was too
+ * busy to begin in time begins late: none is left out.
+ */
 export class ConnectionLoad {
   readonly #lab: MeshLab;
   readonly #path: LoadPath;
   readonly #perSecond: number;
   readonly #startedAt = performance.now();
+  #stoppedAt: number | undefined;
   readonly #timer: NodeJS.Timeout;
   readonly #running = new Set<Promise<void>>();
   readonly #failures: string[] = [];
@@ -32,7 +40,7 @@ export class ConnectionLoad {
     this.#lab = lab;
     this.#path = path;
     this.#perSecond = perSecond;
-    this.#timer = setInterval(() => this.#catchUp(), 5);
+    this.#timer = setInterval(() => this.#catchUp(), TICK_MS);
   }
 
   get count(): number {
@@ -44,23 +52,28 @@ export class ConnectionLoad {
     return this.#count - this.#failures.length - this.#running.size;
   }
 
+  /** What clients saw instead of their message, with the second in which they began. */
   get failures(): readonly string[] {
     return this.#failures;
   }
 
-  /** Settles when the last connection has ended. */
+  /** Settles when all that are due by now have begun and ended. Idempotent. */
   async stop(): Promise<LoadResult> {
+    this.#stoppedAt ??= performance.now();
+    while (this.#dueCount > this.#count) await delay(TICK_MS);
     clearInterval(this.#timer);
-    const rate = (this.#count * 1000) / (performance.now() - this.#startedAt);
     await Promise.all(this.#running);
-    return { count: this.#count, rate, failures: this.#failures };
+    return { count: this.#count, failures: this.#failures };
+  }
+
+  get #dueCount(): number {
+    const elapsedMs = (this.#stoppedAt ?? performance.now()) - this.#startedAt;
+    return Math.floor((elapsedMs / 1000) * this.#perSecond);
   }
 
   #catchUp(): void {
-    const elapsedMs = performance.now() - this.#startedAt;
-    const due = Math.floor((elapsedMs / 1000) * this.#perSecond) - this.#count;
-    // After a pause of this process the rest is not made up for: that would be a burst.
-    for (let i = 0; i < Math.min(due, 20); i++) this.#begin();
+    const late = this.#dueCount - this.#count;
+    for (let i = 0; i < Math.min(late, AT_ONCE_MAX); i++) this.#begin();
   }
 
   #begin(): void {
@@ -75,8 +88,8 @@ export class ConnectionLoad {
   }
 
   async #talk(): Promise<void> {
-    const { from, to } = this.#path;
-    const socket = await connectFrom(this.#lab.host(from), ADDRESS[to], APP_PORT);
+    const { from, ip } = this.#path;
+    const socket = await connectFrom(this.#lab.host(from), ip, APP_PORT);
     try {
       await pingPong(socket);
     } finally {
