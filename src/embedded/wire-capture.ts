@@ -1,8 +1,9 @@
 /**
  * Watches every frame of a network namespace and tells what TCP carries: TLS records or something
- * else, and whether a given text is readable in it. IPv4 only, as the demo is.
+ * else, and whether a given text is readable in it.
  */
 import { closeSync, readSync } from "node:fs";
+import { ipAddressFromBytes } from "../mesh/ip-address.ts";
 import { formatHostPort } from "../mesh/socket-address.ts";
 import { type NativeWatch, native } from "../net/native.ts";
 import type { Netns } from "../net/netns.ts";
@@ -16,6 +17,9 @@ const FRAMES_PER_TURN_MAX = 256;
 
 const ETHERNET_BYTES = 14;
 const ETHERTYPE_IPV4 = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
+const IPV4_BYTES_MIN = 20;
+const IPV6_BYTES = 40;
 const IP_PROTOCOL_TCP = 6;
 const TCP_SYN = 0x02;
 
@@ -119,23 +123,51 @@ interface TcpSegment {
   readonly payload: Buffer;
 }
 
-/** @returns `undefined` for anything but TCP over IPv4. */
+/** @returns `undefined` for anything but TCP. */
 function readSegment(frame: Buffer): TcpSegment | undefined {
-  if (frame.length < ETHERNET_BYTES + 20 || frame.readUInt16BE(12) !== ETHERTYPE_IPV4)
-    return undefined;
-  const packet = frame.subarray(ETHERNET_BYTES);
-  if (packet[9] !== IP_PROTOCOL_TCP) return undefined;
-  const headerBytes = (packet.readUInt8(0) & 0x0f) * 4;
-  const segment = packet.subarray(headerBytes, packet.readUInt16BE(2) || packet.length);
-  if (segment.length < 20) return undefined;
+  const packet = readPacket(frame);
+  if (packet === undefined || packet.segment.length < 20) return undefined;
+  const { source, destination, segment } = packet;
   const isFirst = (segment.readUInt8(13) & TCP_SYN) !== 0;
   return {
-    source: formatHostPort(packet.subarray(12, 16).join("."), segment.readUInt16BE(0)),
-    destination: formatHostPort(packet.subarray(16, 20).join("."), segment.readUInt16BE(2)),
+    source: formatHostPort(ipAddressFromBytes(source) ?? "", segment.readUInt16BE(0)),
+    destination: formatHostPort(ipAddressFromBytes(destination) ?? "", segment.readUInt16BE(2)),
     sequence: (segment.readUInt32BE(4) + (isFirst ? 1 : 0)) >>> 0,
     isFirst,
     payload: segment.subarray((segment.readUInt8(12) >> 4) * 4),
   };
+}
+
+/** What IP says of TCP in it. Linux puts nothing between the headers of the two by itself. */
+function readPacket(
+  frame: Buffer,
+): { source: Buffer; destination: Buffer; segment: Buffer } | undefined {
+  if (frame.length < ETHERNET_BYTES + IPV4_BYTES_MIN) return undefined;
+  const packet = frame.subarray(ETHERNET_BYTES);
+  switch (frame.readUInt16BE(12)) {
+    case ETHERTYPE_IPV4:
+      if (packet[9] !== IP_PROTOCOL_TCP) return undefined;
+      return {
+        source: packet.subarray(12, 16),
+        destination: packet.subarray(16, 20),
+        segment: packet.subarray(
+          (packet.readUInt8(0) & 0x0f) * 4,
+          packet.readUInt16BE(2) || packet.length,
+        ),
+      };
+    case ETHERTYPE_IPV6:
+      if (packet.length < IPV6_BYTES || packet[6] !== IP_PROTOCOL_TCP) return undefined;
+      return {
+        source: packet.subarray(8, 24),
+        destination: packet.subarray(24, 40),
+        segment: packet.subarray(
+          IPV6_BYTES,
+          IPV6_BYTES + (packet.readUInt16BE(4) || packet.length),
+        ),
+      };
+    default:
+      return undefined;
+  }
 }
 
 class TcpFlow implements CapturedFlow {

@@ -5,6 +5,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { stringify } from "yaml";
+import { WireCapture } from "../../src/embedded/wire-capture.ts";
+import { Netns } from "../../src/net/netns.ts";
 import { parseJsonLine } from "../support/access-line.ts";
 import {
   connectFrom,
@@ -56,9 +58,14 @@ describe("IPv6 and dual stack", {
   concurrency: false,
 }, () => {
   let lab: MeshLab;
+  /** Of every frame between pods: all pass the bridge. */
+  let capture: WireCapture;
+  let wire: Netns;
   const servers = new Map<string, LabServer>();
   before(async () => {
     lab = await startLab();
+    wire = Netns.open(lab.host("six").path.replace(/six$/, "bridge"));
+    capture = new WireCapture(wire, "hello world");
     lab.addHost("outside", v4(OUTSIDE), v6(OUTSIDE));
     for (const name of ["sixserver", "bothserver", "fourserver", "guarded", "old", "outside"]) {
       servers.set(name, listenDoubling(lab.host(name), PORT));
@@ -66,6 +73,8 @@ describe("IPv6 and dual stack", {
   });
   after(async () => {
     for (const server of servers.values()) server.close();
+    capture?.close();
+    wire?.close();
     await lab?.close();
   });
 
@@ -304,6 +313,34 @@ describe("IPv6 and dual stack", {
       attempt.connect(PORT, v6(24));
     });
     assert.equal(error.code, "ECONNREFUSED");
+  });
+
+  test("whatever was said so far between pods is not readable on the wire", {
+    timeout,
+  }, async () => {
+    const pods = Object.values(PODS).flatMap((ofNode) =>
+      Object.values(ofNode).flatMap(([number]) => [host(v4(number), ""), host(v6(number), "")]),
+    );
+    const isPod = (end: string): boolean => pods.some((pod) => end.startsWith(pod));
+    const flows = capture.flows.filter(
+      ({ source, destination }) => isPod(source) && isPod(destination),
+    );
+    for (const { source, destination, isTls } of flows) {
+      assert.match(`${source} ${destination}`, /:15008( |$)/);
+      assert.equal(isTls, true, `${source} ${destination}`);
+    }
+    // Every pair of the table, in the family by which it went.
+    for (const [, from, , , to, { via, peer }] of MESHED.filter(
+      ([, from, , , to]) => from !== to,
+    )) {
+      const isFound = flows.some(
+        ({ source, destination }) =>
+          source.startsWith(host(peer, "")) && destination === host(via, 15008),
+      );
+      assert.ok(isFound, `no tunnel from ${from} to ${to} by ${via}`);
+    }
+    // It can be read where it leaves the mesh or enters it.
+    assert.ok(capture.markerCount > 0);
   });
 });
 

@@ -3,18 +3,21 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { describe, test } from "node:test";
 import { WireCapture } from "../../src/embedded/wire-capture.ts";
+import { formatHostPort } from "../../src/mesh/socket-address.ts";
 import { Netns } from "../../src/net/netns.ts";
 import { ConnectionLoad } from "../support/connection-load.ts";
 import { listenEcho } from "../support/lab-application.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
-import { ADDRESS, APP_PORT, echoOnce, PATHS, startTwoNodes } from "../support/two-nodes.ts";
+import { ADDRESS, APP_PORT, echoOnce, IPV6_ADDRESS, startTwoNodes } from "../support/two-nodes.ts";
 
 /** A part of what every connection of the load and of the control sends. */
 const MARKER = "x".repeat(64);
 
+const OUTSIDE_IPV6 = "fd66::33";
+
 describe("the wire between nodes", { skip: requireNetns("iptables") }, () => {
-  test("carries nothing readable of a meshed pair, whatever becomes of its daemons", {
+  test("carries nothing readable of a meshed pair by IPv4 and IPv6, whatever becomes of its daemons", {
     timeout: 60_000,
   }, async (t) => {
     const lab = await startTwoNodes({ environment: { CONNECTION_TERMINATION_DEADLINE: "1s" } });
@@ -28,13 +31,17 @@ describe("the wire between nodes", { skip: requireNetns("iptables") }, () => {
     t.after(() => wire.close());
     const capture = new WireCapture(wire, MARKER);
     t.after(() => capture.close());
-    const load = new ConnectionLoad(lab, PATHS.HBONE, 50);
-    t.after(() => load.stop());
-    /** So many connections later, of which some get through. */
+    const loads = [ADDRESS.server, IPV6_ADDRESS.server].map(
+      (ip) => new ConnectionLoad(lab, { from: "client", ip }, 25),
+    );
+    t.after(() => Promise.all(loads.map((load) => load.stop())));
+    /** Until some more of either family have got through. */
     const carriesOn = async (): Promise<void> => {
-      const successes = (): number => load.successCount;
-      const before = successes();
-      await waitUntil(() => successes() > before + 10, "no connection gets through");
+      const enough = loads.map((load) => load.successCount + 5);
+      await waitUntil(
+        () => loads.every((load, i) => load.successCount > (enough[i] ?? 0)),
+        "no connection gets through",
+      );
     };
 
     await carriesOn();
@@ -43,34 +50,49 @@ describe("the wire between nodes", { skip: requireNetns("iptables") }, () => {
     old.kill("SIGTERM");
     await once(old, "exit");
     await carriesOn();
-    assert.deepEqual(load.failures, []);
+    assert.deepEqual(
+      loads.flatMap((load) => load.failures),
+      [],
+    );
     for (const name of ["node-a", "node-b"]) {
       await lab.node(name).restart();
       await carriesOn();
       const died = lab.node(name).process;
       died.kill("SIGKILL");
       await once(died, "exit");
-      const { length } = load.failures;
-      await waitUntil(() => load.failures.length > length + 5, "nothing fails without a daemon");
+      const failed = loads.map((load) => load.failures.length);
+      await waitUntil(
+        () => loads.every((load, i) => load.failures.length > (failed[i] ?? 0) + 3),
+        "something gets through without a daemon",
+      );
       await lab.node(name).restart();
       await carriesOn();
     }
-    const { count, failures } = await load.stop();
-    t.diagnostic(`${count} connections, ${failures.length} failed while a daemon was away`);
+    for (const load of loads) {
+      const { count, failures } = await load.stop();
+      t.diagnostic(`${count} connections, ${failures.length} failed while a daemon was away`);
+    }
 
-    const flows = capture.flows.filter(({ source, destination }) =>
-      [source, destination].every((end) =>
-        [ADDRESS.client, ADDRESS.server].some((ip) => end.startsWith(`${ip}:`)),
-      ),
-    );
-    assert.ok(flows.length >= 10, "tunnels of all the daemons were seen");
-    for (const { source, destination, isTls } of flows) {
-      assert.match(`${source} ${destination}`, /:15008( |$)/);
-      assert.equal(isTls, true, `${source} ${destination}`);
+    for (const { client, server } of [ADDRESS, IPV6_ADDRESS]) {
+      const flows = capture.flows.filter(({ source, destination }) =>
+        [source, destination].every((end) =>
+          [client, server].some((ip) => end.startsWith(formatHostPort(ip, 1).slice(0, -1))),
+        ),
+      );
+      assert.ok(flows.length >= 10, `tunnels of all the daemons were seen at ${server}`);
+      for (const { source, destination, isTls } of flows) {
+        assert.match(`${source} ${destination}`, /:15008( |$)/);
+        assert.equal(isTls, true, `${source} ${destination}`);
+      }
     }
     assert.equal(capture.markerCount, 0);
 
     await echoOnce(lab, "client", ADDRESS.outside);
     await waitUntil(() => capture.markerCount > 0, "the capture would not have seen it");
+    const outside = lab.host("outside");
+    lab.net.exec(outside, "ip", "addr", "add", `${OUTSIDE_IPV6}/64`, "dev", "eth0", "nodad");
+    const { markerCount } = capture;
+    await echoOnce(lab, "client", OUTSIDE_IPV6);
+    await waitUntil(() => capture.markerCount > markerCount, "nor over IPv6");
   });
 });
