@@ -38,6 +38,8 @@ const HTTP2_FRAME = { min: 16_384, max: 2 ** 24 - 1 };
 /** What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, and for TCP_KEEPCNT. */
 const KEEPALIVE_MS = { min: 1000, max: 32_767_000 };
 const KEEPALIVE_PROBES = { min: 1, max: 127 };
+/** 0 is never. */
+const IDLE_MS = { min: 0, max: DURATION_MS_MAX };
 
 const machine: Host = {
   get cpuCount() {
@@ -193,6 +195,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     connectRetriesMax: reader.integer("CONNECT_RETRIES", 2, { min: 0, max: U32_MAX }),
     connectTimeoutMs: readLimit(reader, "connectTimeout"),
     halfClosedIdleMs: readLimit(reader, "halfClosedIdle"),
+    idleMs: reader.duration("CONNECTION_IDLE_TIMEOUT", 0, IDLE_MS) || undefined,
     clientTunnel: {
       ...tunnel,
       headerListBytesMax: readLimit(reader, "clientHeaderList"),
@@ -255,7 +258,7 @@ function readOriginalSource(reader: EnvironmentReader): ProxyOptions["originalSo
 function readKeepAlive(reader: EnvironmentReader): KeepAliveOptions | undefined {
   const enabled = reader.flag("KEEPALIVE_ENABLED", true);
   const idleMs = reader.duration("KEEPALIVE_TIME", 180_000, KEEPALIVE_MS);
-  const intervalMs = reader.duration("KEEPALIVE_INTERVAL", 180_000, KEEPALIVE_MS);
+  const intervalMs = reader.duration("KEEPALIVE_INTERVAL", 15_000, KEEPALIVE_MS);
   const probes = reader.integer("KEEPALIVE_RETRIES", 9, KEEPALIVE_PROBES);
   const withUserTimeout = reader.flag("USER_TIMEOUT_ENABLED", false);
   if (withUserTimeout && !enabled) {

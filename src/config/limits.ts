@@ -85,9 +85,9 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
   },
   halfClosedIdle: {
     variable: "HALF_CLOSED_IDLE_TIMEOUT",
-    value: 90_000,
+    value: 45_000,
     unit: "ms",
-    why: "one direction has ended and nothing moves in the other: no CLOSE_WAIT gets two minutes old; it is noticed up to a quarter later; the original waits for ever",
+    why: "one direction has ended and nothing moves in the other; noticed up to a quarter later, so before the 60 s after which conntrack forgets redirected connections in CLOSE_WAIT and no reset reaches the application any more; the original waits for ever",
   },
   handshakeTimeout: {
     variable: "HANDSHAKE_TIMEOUT",

@@ -10,7 +10,7 @@ import type { Logger } from "../telemetry/logger.ts";
 
 /** Part of `DataThreadOptions`. */
 export interface ThreadEngineOptions {
-  readonly proxy: Pick<BatchEngineOptions, "halfClosedIdleMs">;
+  readonly proxy: Pick<BatchEngineOptions, "halfClosedIdleMs" | "idleMs">;
   readonly queueMigrationFd?: number;
 }
 
@@ -27,6 +27,6 @@ export function makeEngine(
   };
   return new BatchEngine(
     { native, clock, makeReactor: createReactor, unexpected },
-    { halfClosedIdleMs: proxy.halfClosedIdleMs, queueMigrationFd },
+    { halfClosedIdleMs: proxy.halfClosedIdleMs, idleMs: proxy.idleMs, queueMigrationFd },
   );
 }

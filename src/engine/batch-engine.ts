@@ -35,8 +35,8 @@ import type {
   TunnelOptions,
 } from "./engine.ts";
 import { systemError } from "./engine-error.ts";
-import { HalfClosedRelays } from "./half-closed-relays.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
+import { QuietRelays } from "./quiet-relays.ts";
 import { SourcePorts } from "./source-ports.ts";
 
 /** Sizes of the reactor, each where its curve of cost against size gets flat. */
@@ -67,15 +67,18 @@ export interface BatchEngineDeps {
 export interface BatchEngineOptions extends Partial<ReactorOptions> {
   /** A relay of which one direction has ended is reset when for so long nothing moves. */
   readonly halfClosedIdleMs: number;
+  /** Any relay is ended when for so long nothing moves. `undefined`: never. */
+  readonly idleMs?: number | undefined;
   /** Of {@link Native.loadQueueMigration}; stays the caller's. Left out: queues end with listeners. */
   readonly queueMigrationFd?: number | undefined;
 }
 
 export class BatchEngine implements Engine {
+  readonly #halfClosed: QuietRelays;
   readonly #deps: {
     readonly native: Native;
     readonly clock: Clock;
-    readonly halfClosed: HalfClosedRelays;
+    readonly quiet: readonly QuietRelays[];
     readonly loop: BatchLoop;
     readonly contexts: BatchContexts;
     readonly open: OpenThings;
@@ -86,10 +89,12 @@ export class BatchEngine implements Engine {
 
   constructor(
     deps: BatchEngineDeps,
-    { halfClosedIdleMs, queueMigrationFd, ...sizes }: BatchEngineOptions,
+    { halfClosedIdleMs, idleMs, queueMigrationFd, ...sizes }: BatchEngineOptions,
   ) {
     const { native, clock, unexpected } = deps;
-    const halfClosed = new HalfClosedRelays(clock, halfClosedIdleMs);
+    this.#halfClosed = new QuietRelays(clock, { kind: "half-closed", quietMs: halfClosedIdleMs });
+    const quiet = [this.#halfClosed];
+    if (idleMs !== undefined) quiet.push(new QuietRelays(clock, { kind: "idle", quietMs: idleMs }));
     const loop = new BatchLoop(deps, { ...REACTOR_SIZES, ...sizes });
     const contexts = new BatchContexts(loop.reactor);
     // Nanoseconds since boot differ between threads and processes.
@@ -97,7 +102,7 @@ export class BatchEngine implements Engine {
     this.#deps = {
       native,
       clock,
-      halfClosed,
+      quiet,
       loop,
       contexts,
       open: new Set(),
@@ -148,7 +153,9 @@ export class BatchEngine implements Engine {
     }
     const [inner, carrier] = ids;
     const end = connectedEnd(this.#deps, carrier, NOWHERE);
-    new BatchRelay(this.#deps, end, endOf(outer), released);
+    // The tunnel inside says when its peer is gone, and the relays of its streams when they are idle.
+    const deps = { ...this.#deps, quiet: [this.#halfClosed] };
+    new BatchRelay(deps, end, endOf(outer), released);
     return BatchClientTunnel.begin(this.#deps, inner, options);
   }
 
@@ -158,9 +165,9 @@ export class BatchEngine implements Engine {
   }
 
   close(): void {
-    const { open, halfClosed, loop } = this.#deps;
+    const { open, quiet, loop } = this.#deps;
     destroyAll(open);
-    halfClosed.close();
+    for (const relays of quiet) relays.close();
     loop.destroy();
   }
 }

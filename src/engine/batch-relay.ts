@@ -8,8 +8,8 @@
 import type { BatchLoop } from "./batch-loop.ts";
 import type { End, HalfEnd, Relay, RelayOutcome } from "./engine.ts";
 import { EngineError } from "./engine-error.ts";
-import type { HalfClosedRelays, QuietRelay } from "./half-closed-relays.ts";
 import type { OpenThings } from "./open-things.ts";
+import type { QuietRelay, QuietRelays } from "./quiet-relays.ts";
 import type { SideFailure } from "./side-failure.ts";
 
 /** A relay whose pieces are smaller on average waits for its turns, not for its bytes. */
@@ -94,7 +94,7 @@ export class BatchFlow {
 export class BatchRelay implements Relay, QuietRelay {
   readonly #loop: BatchLoop;
   readonly #open: OpenThings;
-  readonly #halfClosed: HalfClosedRelays;
+  readonly #quiet: readonly QuietRelays[];
   readonly #downstream: BatchEnd;
   readonly #upstream: BatchEnd;
   readonly #sent: BatchFlow;
@@ -115,7 +115,8 @@ export class BatchRelay implements Relay, QuietRelay {
     deps: {
       readonly loop: BatchLoop;
       readonly open: OpenThings;
-      readonly halfClosed: HalfClosedRelays;
+      /** Who looks after it while it is silent. */
+      readonly quiet: readonly QuietRelays[];
     },
     downstream: BatchEnd,
     upstream: BatchEnd,
@@ -123,14 +124,14 @@ export class BatchRelay implements Relay, QuietRelay {
   ) {
     this.#loop = deps.loop;
     this.#open = deps.open;
-    this.#halfClosed = deps.halfClosed;
+    this.#quiet = deps.quiet;
     this.#downstream = downstream;
     this.#upstream = upstream;
     this.#finished = finished;
     this.#sent = new BatchFlow(this, downstream, upstream);
     this.#received = new BatchFlow(this, upstream, downstream);
     this.#open.add(this);
-    this.#halfClosed.add(this);
+    for (const relays of this.#quiet) relays.add(this);
     this.#loop.shareTurns();
     downstream.join(this.#sent, this.#received);
     upstream.join(this.#received, this.#sent);
@@ -184,10 +185,14 @@ export class BatchRelay implements Relay, QuietRelay {
     return this.bytesSent + this.bytesReceived;
   }
 
-  /** Nothing moves any more, though one direction is open. */
+  /**
+   * Nothing moves any more. EOF is for those only who miss nothing by it: who waits for an answer, or
+   * would not take what there is to read, must not believe to have it all.
+   */
   expire(error: EngineError): void {
     this.#error ??= error;
-    this.stop("reset");
+    const isStalled = this.#upstream.allowanceBytes === 0 || this.#downstream.allowanceBytes === 0;
+    this.stop(isStalled || this.isHalfClosed ? "reset" : "close");
   }
 
   /** A source has ended in order. */
@@ -205,7 +210,7 @@ export class BatchRelay implements Relay, QuietRelay {
     this.#settleCounts();
     this.#isDone = true;
     this.#open.delete(this);
-    this.#halfClosed.delete(this);
+    for (const relays of this.#quiet) relays.delete(this);
     this.#unheard?.giveUp();
     this.#downstream.close();
     this.#upstream.close();

@@ -17,6 +17,8 @@ export type EngineErrorCode =
   | "disconnected"
   /** One direction had ended, and nothing moved in the other for too long. */
   | "half-closed"
+  /** Nothing moved in either direction for too long. */
+  | "idle"
   /** HTTP/2 rules broken. */
   | "protocol"
   /** The tunnel's peer does not answer pings any more. */

@@ -47,6 +47,8 @@ export type ProxyErrorCode =
   | "identity"
   /** Ended because we are going down. */
   | "drain"
+  /** Ended because nothing moved, whether or not one direction was still open. */
+  | "idle"
   /** A bug of ours. */
   | "bug";
 
@@ -69,7 +71,9 @@ export type ResponseFlag =
   | "H2_HANDSHAKE_FAILURE"
   | "NETWORK_POLICY"
   | "IDENTITY_ERROR"
-  | "CERT_REVOKED";
+  | "CERT_REVOKED"
+  /** Ours alone: the original lets connections be silent for ever. */
+  | "IDLE_TIMEOUT";
 
 /** @param error `undefined` for a connection that ended well. */
 export function responseFlag(error: ProxyError | undefined): ResponseFlag {
@@ -82,6 +86,8 @@ export function responseFlag(error: ProxyError | undefined): ResponseFlag {
       return "DENY";
     case "revoked":
       return "CERT_REVOKED";
+    case "idle":
+      return "IDLE_TIMEOUT";
     case "hbone-timeout":
       return "NETWORK_POLICY";
     case "http2":
@@ -123,6 +129,7 @@ export function isEndpointFailure(error: ProxyError): boolean {
     case "handshake":
     case "identity":
     case "drain":
+    case "idle":
     case "bug":
       return false;
   }
@@ -284,6 +291,7 @@ export function outboundConnectError(error: EngineError, hbone: boolean): ProxyE
     case "handshake":
     case "disconnected":
     case "half-closed":
+    case "idle":
       return new ProxyError("connect", `io error: ${ioErrorText(error)}`, error);
   }
 }
@@ -324,7 +332,9 @@ export function handshakeError(error: EngineError): ProxyError {
 export function relayFailure(outcome: RelayOutcome): ProxyError | undefined {
   const { error } = outcome;
   if (error === undefined) return undefined;
-  if (error.code === "half-closed") return new ProxyError("connect", error.message, error);
+  if (error.code === "half-closed" || error.code === "idle") {
+    return new ProxyError("idle", error.message, error);
+  }
   const [half, gone] = outcome.sent === "error" ? ["send", "destination"] : ["receive", "client"];
   const text =
     error.code === "disconnected"

@@ -59,6 +59,8 @@ export interface ProxyOptions {
   readonly connectTimeoutMs: number;
   /** A connection of which one direction has ended is reset when for so long nothing moves. */
   readonly halfClosedIdleMs: number;
+  /** Any connection is ended when for so long nothing moves. `undefined`: never. */
+  readonly idleMs: number | undefined;
   readonly clientTunnel: TunnelSettings;
   readonly serverTunnel: TunnelSettings;
   readonly pool: {

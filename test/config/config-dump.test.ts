@@ -19,6 +19,8 @@ const ENVIRONMENT = {
   XDS_ADDRESS: "https://localhost:15012",
   ZTUNNEL_WORKER_THREADS: "2",
   ISTIO_META_CLUSTER_ID: "Kubernetes",
+  // Its default.
+  KEEPALIVE_INTERVAL: "180s",
   ISTIO_META_ENABLE_HBONE: "true",
   ISTIO_META_ISTIO_VERSION: "1.31.0",
 };

@@ -63,11 +63,12 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     mark: 1337,
     reusePort: true,
     originalSource: "try",
-    keepAlive: { idleMs: 180_000, intervalMs: 180_000, probes: 9, userTimeoutMs: undefined },
+    keepAlive: { idleMs: 180_000, intervalMs: 15_000, probes: 9, userTimeoutMs: undefined },
     acceptQueueMax: 4096,
     localWorkloadWaitMs: 5000,
     connectTimeoutMs: 10_000,
-    halfClosedIdleMs: 90_000,
+    halfClosedIdleMs: 45_000,
+    idleMs: undefined,
     clientTunnel: { ...tunnel, headerListBytesMax: 16_384, streamsMax: 100 },
     serverTunnel: { ...tunnel, headerListBytesMax: 65_536, streamsMax: 200 },
     pool: {
@@ -121,6 +122,8 @@ const settings: readonly {
     read: (c) => c.admin.waitsForPorts,
     value: true,
   },
+  { environment: { CONNECTION_IDLE_TIMEOUT: "0" }, read: (c) => c.proxy.idleMs, value: undefined },
+  { environment: { CONNECTION_IDLE_TIMEOUT: "1h" }, read: (c) => c.proxy.idleMs, value: 3_600_000 },
   { environment: { CONNECT_RETRIES: "0" }, read: (c) => c.proxy.connectRetriesMax, value: 0 },
   {
     environment: { TRUST_DOMAINS: "old.example, older.example,," },
@@ -305,6 +308,10 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
   [
     { KEEPALIVE_TIME: "10h" },
     "invalid env var KEEPALIVE_TIME=10h (must be 1000 ms to 32767000 ms)",
+  ],
+  [
+    { CONNECTION_IDLE_TIMEOUT: "never" },
+    "invalid env var CONNECTION_IDLE_TIMEOUT=never (expected a duration such as 90s, 5m or 1m30s)",
   ],
   [
     { ZTUNNEL_WORKER_THREADS: "101%" },

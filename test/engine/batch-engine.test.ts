@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { BatchEngine, type BatchEngineOptions } from "../../src/engine/batch-engine.ts";
 import type { MakeReactor } from "../../src/engine/batch-loop.ts";
-import type { RelayOutcome, SocketEnd, TunnelRequest } from "../../src/engine/engine.ts";
+import type { Relay, RelayOutcome, SocketEnd, TunnelRequest } from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
 import { parseIpAddress } from "../../src/mesh/ip-address.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
@@ -126,38 +126,84 @@ describe("BatchEngine", () => {
     engine.close();
   });
 
-  for (const kind of ["fin", "silence"] as const) {
-    it(`resets both sides of a half-closed relay in which nothing moves: ${kind}`, async () => {
+  const QUIET_CASES: readonly {
+    readonly what: string;
+    readonly idleMs?: number;
+    /** Before nothing moves any more. */
+    readonly play: (ends: { client: RawPeer; server: RawPeer; relay: Relay }) => Promise<unknown>;
+    /** `undefined`: it goes on. */
+    readonly error?: readonly [code: string, message: string];
+    readonly seen?: readonly [client: string, server: string];
+  }[] = [
+    {
+      what: "half-closed is reset",
+      play: ({ client, server }) => {
+        client.end();
+        return server.seenEnd;
+      },
+      error: ["half-closed", "half-closed and idle for 90s"],
+      seen: ["reset", "fin"],
+    },
+    { what: "that is open goes on", play: async () => {} },
+    {
+      what: "that is open ends in order when idle connections are not wanted",
+      idleMs: 60_000,
+      play: ({ client, server }) => {
+        client.send("a word");
+        return server.received(6);
+      },
+      error: ["idle", "idle for 60s"],
+      seen: ["fin", "fin"],
+    },
+    {
+      what: "half-closed is reset when idle connections are not wanted",
+      idleMs: 60_000,
+      play: ({ client, server }) => {
+        client.end();
+        return server.seenEnd;
+      },
+      error: ["idle", "idle for 60s"],
+      seen: ["reset", "fin"],
+    },
+    {
+      what: "whose client does not read is reset, since bytes are lost",
+      idleMs: 60_000,
+      play: async ({ client, server, relay }) => {
+        client.socket.pause();
+        void server.sendPattern(64 * 1024 * 1024, 1).catch(() => {});
+        await untilStalled(relay);
+      },
+      error: ["idle", "idle for 60s"],
+      seen: ["reset", "reset"],
+    },
+  ];
+  for (const { what, idleMs, play, error, seen } of QUIET_CASES) {
+    it(`a relay in which nothing moves, and ${what}`, async () => {
       const clock = new FakeClock();
-      const { engine } = makeEngine({ clock });
+      const { engine } = makeEngine({ clock }, { idleMs });
       const listener = engine.listen(LISTEN);
       const accepted = new Deferred<SocketEnd>();
-      listener.start(accepted.resolve, (error) => assert.fail(error));
+      listener.start(accepted.resolve, (failure) => assert.fail(failure));
       const application = await RawServer.listen();
       const accepting = application.accept();
       const client = await rawConnect(listener.address);
       const outcome = new Deferred<RelayOutcome>();
       const upstream = await engine.connect(connectOptions(application.address));
-      engine.relay(await accepted.promise, upstream, outcome.resolve);
+      const relay = engine.relay(await accepted.promise, upstream, outcome.resolve);
       const server = await accepting;
-      if (kind === "fin") {
-        client.end();
-        assert.equal(await server.seenEnd, "fin");
-      }
+      await play({ client, server, relay });
       await clock.advance(2 * HALF_CLOSED.halfClosedIdleMs);
-      if (kind === "silence") {
+      if (error === undefined) {
         client.send("both directions are open");
         await server.received(5);
         client.close();
       } else {
-        const { error, ...halves } = await outcome.promise;
-        assert.deepEqual(halves, { sent: "fin", received: "stopped" });
-        assert.deepEqual(
-          [error?.code, error?.message],
-          ["half-closed", "half-closed and idle for 90s"],
-        );
-        assert.equal(await client.seenEnd, "reset");
+        const ended = (await outcome.promise).error;
+        assert.deepEqual([ended?.code, ended?.message], error);
+        client.read();
+        assert.deepEqual(await Promise.all([client.seenEnd, server.seenEnd]), seen);
       }
+      client.close();
       server.close();
       listener.close();
       application.close();
@@ -414,3 +460,11 @@ describe("windows and frames of other peers", () => {
     engine.close();
   });
 });
+
+/** Settles when it has moved bytes, and then none for a while: all buffers on the way are full. */
+async function untilStalled(relay: Relay): Promise<void> {
+  for (let before = -1; relay.bytesReceived === 0 || relay.bytesReceived !== before; ) {
+    before = relay.bytesReceived;
+    await delay(300);
+  }
+}

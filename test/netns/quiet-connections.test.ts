@@ -1,23 +1,28 @@
 /** Connections of which one side has gone, in order or without a word, and the other is silent. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, afterEach, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { LIMITS } from "../../src/config/limits.ts";
 import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
   APP_PORT,
+  IPV6_ADDRESS,
   kernelView,
   PATHS,
   PairMaker,
   type PathName,
   readingEnd,
   startTwoNodes,
+  talk,
 } from "../support/two-nodes.ts";
 
 /** Long enough for a busy machine to say something in between. */
 const HALF_CLOSED_IDLE_MS = 2000;
 const WORDS_EVERY_MS = 200;
 const KEEPALIVE_S = 1;
+const IDLE_MS = 2000;
 
 const timeout = 60_000;
 
@@ -82,21 +87,35 @@ describe("connections that go quiet", { skip: requireNetns("iptables", "ss") }, 
     }
   });
 
+  // After that a reset does not reach the application any more: its CLOSE_WAIT would stay for ever.
+  test("half-closed ones are reset before conntrack forgets them, by default", () => {
+    const said = lab.net.exec(lab.host("client"), "cat", CLOSE_WAIT_TIMEOUT);
+    const noticedAfterMs = 1.25 * LIMITS.halfClosedIdle.value;
+    assert.ok(noticedAfterMs < 1000 * Number(said), `${noticedAfterMs} ms, ${said.trim()} s`);
+  });
+
   test("keep-alive is on where it is asked for, and on no tunnel that pings", async () => {
     const paths = [PATHS.HBONE, PATHS["plaintext inbound"], PATHS.passthrough];
     for (const [i, path] of paths.entries()) await pairsAlong(path, APP_PORT + i).make();
+    const overIpv6 = pairsAlong(PATHS.HBONE, APP_PORT + 3);
+    await overIpv6.make(IPV6_ADDRESS.server);
     // What the daemons hold in the pods; applications here ask for none.
     const timers = (pod: string, filter: string): number =>
       lab.net
         .exec(lab.host(pod), "ss", "-Htno", "state", "established", filter)
         .split("\n")
         .filter((line) => line.includes("timer:(keepalive")).length;
-    assert.equal(timers("client", "( sport = :15001 )"), 2);
-    // Dialled to the peer's 15008, and to the host outside.
-    assert.equal(timers("client", "( dport = :15008 )"), 1);
+    assert.equal(timers("client", "( sport = :15001 )"), 3);
+    assert.equal(timers("client", `( sport = :15001 and dst [${IPV6_ADDRESS.client}] )`), 1);
+    // Dialled to the peer's 15008 in either family, and to the host outside.
+    assert.equal(timers("client", "( dport = :15008 )"), 2);
+    assert.equal(timers("client", `( dst [${IPV6_ADDRESS.server}]:15008 )`), 1);
     assert.equal(timers("client", `( dport = :${APP_PORT + 2} and not dst 127.0.0.1 )`), 1);
     assert.equal(timers("server", "( sport = :15008 )"), 0);
     assert.equal(timers("server", "( sport = :15006 )"), 1);
+    // To the applications.
+    assert.equal(timers("server", `( dport = :${APP_PORT} )`), 1);
+    assert.equal(timers("server", `( dport = :${APP_PORT + 3} )`), 1);
   });
 
   test("a host that vanishes is noticed: by keep-alive, or since it acknowledges nothing", {
@@ -117,7 +136,44 @@ describe("connections that go quiet", { skip: requireNetns("iptables", "ss") }, 
       await waitUntil(() => lab.node(node).lines.some(isLogged), `${node} does not say why`);
     }
   });
+
+  test("idle ones are closed where nobody wants them, unless a byte moves now and then", {
+    timeout,
+  }, async () => {
+    const old = lab.node("node-a");
+    const daemon = await lab.startSuccessor("node-a", "10.66.0.100", {
+      CONNECTION_IDLE_TIMEOUT: `${IDLE_MS / 1000}s`,
+    });
+    const exited = once(old.process, "exit");
+    old.process.kill("SIGTERM");
+    await exited;
+    const talking = await pairsAlong(PATHS.HBONE, APP_PORT + 9).make();
+    const silent = Object.values(OUT_OF_CLIENT).map(async (path, i) => {
+      const pair = await pairsAlong(path, APP_PORT + i).make();
+      await talk(pair);
+      return Promise.all([readingEnd(pair.client), readingEnd(pair.server)]);
+    });
+    // Nothing is missing, so that it is the orderly end which pools of connections know.
+    const ends = Promise.all(silent);
+    for (let ms = 0; ms < 1.4 * IDLE_MS; ms += WORDS_EVERY_MS) {
+      await talk(talking);
+      await delay(WORDS_EVERY_MS);
+    }
+    assert.deepEqual(await ends, [
+      ["EOF", "EOF"],
+      ["EOF", "EOF"],
+    ]);
+    await talk(talking);
+    const said = (): readonly string[] =>
+      daemon.lines.filter((line) => line.includes('"error":"idle for 2s"'));
+    await waitUntil(() => said().length === 2, "not each has its line");
+    const counted = /^istio_tcp_connections_closed_total\{.*response_flags="IDLE_TIMEOUT".*\} 1$/gm;
+    assert.equal((await daemon.metrics()).match(counted)?.length, 2);
+  });
 });
+
+const OUT_OF_CLIENT = { HBONE: PATHS.HBONE, passthrough: PATHS.passthrough };
+const CLOSE_WAIT_TIMEOUT = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
 
 /** The client ends its direction, the server goes on for longer than silence may last. */
 async function lastingWords(pairs: PairMaker): Promise<string> {

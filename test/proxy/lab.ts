@@ -57,7 +57,8 @@ const OPTIONS: ProxyOptions = {
   localWorkloadWaitMs: 5000,
   connectRetriesMax: 2,
   connectTimeoutMs: 10_000,
-  halfClosedIdleMs: 90_000,
+  halfClosedIdleMs: 45_000,
+  idleMs: undefined,
   clientTunnel: TUNNEL,
   serverTunnel: { ...TUNNEL, streamsMax: 200 },
   pool: {

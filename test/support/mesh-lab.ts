@@ -217,9 +217,15 @@ export class MeshLab {
    * maxSurge does, and becomes the node's. Settles when it is ready.
    *
    * @param ip of its pod.
+   * @param environment that the first does not have.
    */
-  async startSuccessor(name: string, ip: string): Promise<LabNode> {
-    const successor = this.#succeed(name, this.addHost(`${name}-${this.#formerNodes.length}`, ip));
+  async startSuccessor(
+    name: string,
+    ip: string,
+    environment?: Readonly<Record<string, string>>,
+  ): Promise<LabNode> {
+    const host = this.addHost(`${name}-${this.#formerNodes.length}`, ip);
+    const successor = this.#succeed(name, host, environment);
     await successor.ready();
     return successor;
   }

@@ -108,11 +108,12 @@ export class PairMaker {
     });
   }
 
-  async make(): Promise<Pair> {
+  /** @param ip another address of the one that is called. */
+  async make(ip: string = this.#ip): Promise<Pair> {
     const arrived = new Promise<Socket>((resolve) => {
       this.#waiting.push(resolve);
     });
-    const client = await connectFrom(this.#lab.host(this.#from), this.#ip, this.#port);
+    const client = await connectFrom(this.#lab.host(this.#from), ip, this.#port);
     this.#clients.push(client);
     return { client, server: await arrived };
   }

@@ -1,17 +1,19 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { HalfClosedRelays, type QuietRelay } from "../../src/engine/half-closed-relays.ts";
+import { type QuietLimit, type QuietRelay, QuietRelays } from "../../src/engine/quiet-relays.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
 const IDLE_MS = 8000;
+const HALF_CLOSED: QuietLimit = { kind: "half-closed", quietMs: IDLE_MS };
+const IDLE: QuietLimit = { kind: "idle", quietMs: IDLE_MS };
 
 class FakeRelay implements QuietRelay {
-  readonly #relays: HalfClosedRelays;
+  readonly #relays: QuietRelays;
   isHalfClosed = true;
   movedBytes = 0;
   expired: string[] = [];
 
-  constructor(relays: HalfClosedRelays) {
+  constructor(relays: QuietRelays) {
     this.#relays = relays;
   }
 
@@ -21,24 +23,31 @@ class FakeRelay implements QuietRelay {
   }
 }
 
-describe("half-closed relays", () => {
-  test("are ended when nothing moves: not before the limit, not a quarter after it", async () => {
-    const clock = new FakeClock();
-    const relays = new HalfClosedRelays(clock, IDLE_MS);
-    const relay = new FakeRelay(relays);
-    await clock.advance(IDLE_MS);
-    relays.add(relay);
-    await clock.advance(IDLE_MS - 1);
-    assert.deepEqual(relay.expired, []);
-    await clock.advance(IDLE_MS / 4 + 1);
-    assert.deepEqual(relay.expired, ["half-closed and idle for 8s"]);
-    await clock.advance(IDLE_MS);
-    assert.equal(clock.pendingCount, 0);
-  });
+describe("quiet relays", () => {
+  for (const [limit, isHalfClosed, said] of [
+    [HALF_CLOSED, true, "half-closed and idle for 8s"],
+    [IDLE, false, "idle for 8s"],
+    [IDLE, true, "idle for 8s"],
+  ] as const) {
+    test(`are ${said}: ended not before the limit, not a quarter after it`, async () => {
+      const clock = new FakeClock();
+      const relays = new QuietRelays(clock, limit);
+      const relay = new FakeRelay(relays);
+      relay.isHalfClosed = isHalfClosed;
+      await clock.advance(IDLE_MS);
+      relays.add(relay);
+      await clock.advance(IDLE_MS - 1);
+      assert.deepEqual(relay.expired, []);
+      await clock.advance(IDLE_MS / 4 + 1);
+      assert.deepEqual(relay.expired, [said]);
+      await clock.advance(IDLE_MS);
+      assert.equal(clock.pendingCount, 0);
+    });
+  }
 
   test("live on as long as a byte moves now and then", async () => {
     const clock = new FakeClock();
-    const relays = new HalfClosedRelays(clock, IDLE_MS);
+    const relays = new QuietRelays(clock, HALF_CLOSED);
     const [talking, quiet] = [new FakeRelay(relays), new FakeRelay(relays)];
     relays.add(talking);
     relays.add(quiet);
@@ -51,9 +60,9 @@ describe("half-closed relays", () => {
     assert.equal(clock.pendingCount, 0);
   });
 
-  test("that are open may be silent, and have the whole limit from their first end on", async () => {
+  test("that are open may be silent where only half-closed ones may not, and have the whole limit from their first end on", async () => {
     const clock = new FakeClock();
-    const relays = new HalfClosedRelays(clock, IDLE_MS);
+    const relays = new QuietRelays(clock, HALF_CLOSED);
     const relay = new FakeRelay(relays);
     relay.isHalfClosed = false;
     relays.add(relay);
@@ -67,7 +76,7 @@ describe("half-closed relays", () => {
 
   test("that have ended are forgotten", async () => {
     const clock = new FakeClock();
-    const relays = new HalfClosedRelays(clock, IDLE_MS);
+    const relays = new QuietRelays(clock, HALF_CLOSED);
     const relay = new FakeRelay(relays);
     relays.add(relay);
     relays.delete(relay);
