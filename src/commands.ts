@@ -299,8 +299,8 @@ export async function runCommand(words: readonly string[], program: Program): Pr
     .help()
     .fail((message, error) => {
       if (message === null || message === undefined) program.fail(error);
-      const reason = message.charAt(0).toLowerCase() + message.slice(1).replace(/\s+/g, " ");
-      program.fail(`${reason}, see --help`);
+      const reason = message.replace("non-option ", "").replace(/\s+/g, " ");
+      program.fail(`${reason.charAt(0).toLowerCase()}${reason.slice(1)}, see --help`);
     });
 
   await commands.parseAsync();

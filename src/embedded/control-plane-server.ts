@@ -5,10 +5,12 @@
  * @see spec control-plane 1.1, corrections B4 and B23.
  */
 import {
+  logVerbosity,
   Metadata,
   Server,
   ServerCredentials,
   type ServiceDefinition,
+  setLogVerbosity,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { ipAddressToBytes, parseIpAddress } from "../mesh/ip-address.ts";
@@ -63,11 +65,13 @@ export class ControlPlaneServer {
     });
   }
 
-  /** @throws Error when the address can't be listened on. */
+  /** @throws Error that names the address when it can't be listened on. */
   static async start(
     deps: { readonly authority: EmbeddedAuthority; readonly services: readonly GrpcService[] },
     options: ControlPlaneServerOptions,
   ): Promise<ControlPlaneServer> {
+    // Our errors say what its own log would.
+    setLogVerbosity(logVerbosity.NONE);
     const server = new ControlPlaneServer(options.connectionAge ?? CONNECTION_AGE);
     for (const { definition, implementation } of deps.services) {
       server.#server.addService(definition, implementation);
@@ -110,7 +114,7 @@ export class ControlPlaneServer {
     ]);
     this.#port = await new Promise<number>((resolve, reject) => {
       this.#server.bindAsync(listen, credentials, (error, port) =>
-        error === null ? resolve(port) : reject(error),
+        error === null ? resolve(port) : reject(new Error(refusal(listen, error))),
       );
     });
   }
@@ -121,6 +125,12 @@ export function answerHeaders(): Metadata {
   const headers = new Metadata();
   headers.set("content-type", "application/grpc");
   return headers;
+}
+
+/** Without what gRPC says around it. */
+function refusal(listen: string, { message }: Error): string {
+  const [, reason = message] = /errors: \[listen (.*)\]$/.exec(message) ?? [];
+  return `can't listen on ${listen}: ${reason}`;
 }
 
 function alternativeName(name: string): AlternativeName {

@@ -1,7 +1,9 @@
 /** What the program says when it is called wrongly; test/netns/start-up.test.ts has the rest. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -77,6 +79,11 @@ const MISTAKES: readonly Mistake[] = [
     says: ["not enough arguments following: file, see --help"],
   },
   {
+    title: "a question without its second half",
+    args: ["why", "shop/web"],
+    says: ["not enough arguments: got 1, need at least 2, see --help"],
+  },
+  {
     title: "options that exclude each other",
     args: [
       ...["node-agent", "attach", "--workload", "a/b", "--service-account", "c"],
@@ -113,6 +120,21 @@ describe("a mistake is answered by a sentence and exit code 1:", { concurrency: 
     });
   }
 
+  test("a port that is taken", async (t) => {
+    const other = createServer().listen(0, "127.0.0.1");
+    t.after(() => other.close());
+    await once(other, "listening");
+    const listen = `127.0.0.1:${(other.address() as AddressInfo).port}`;
+    const file = join(cwd, "empty.yaml");
+    writeFileSync(file, "workloads: []\n");
+    const args = ["embedded-mesh", "--file", file, "--listen", listen];
+    const { exitCode, stderr } = await runCommand(args, { cwd });
+    assert.deepEqual(
+      [exitCode, stderr],
+      [1, [`ztunnel: can't listen on ${listen}: EADDRINUSE: address already in use ${listen}`]],
+    );
+  });
+
   test("a Node that is too old", (t) => {
     const node = oldNode();
     if (node === undefined) return t.skip(`no Node before ${NODE_MAJOR_MIN} on the path`);
@@ -141,6 +163,8 @@ const COMMANDS = [
   "node-agent attach",
   "node-agent detach",
   "node-agent list",
+  "drain status",
+  "why",
   "demo",
 ];
 
