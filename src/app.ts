@@ -10,12 +10,14 @@ import { DaemonCertificates } from "./daemon/daemon-certificates.ts";
 import { DaemonMesh } from "./daemon/daemon-mesh.ts";
 import { DedicatedMode } from "./daemon/dedicated-mode.ts";
 import type { Mode } from "./daemon/mode.ts";
-import { OperatorServers } from "./daemon/operator-servers.ts";
+import { CONTROL_THREAD, OperatorServers } from "./daemon/operator-servers.ts";
 import { SharedMode } from "./daemon/shared-mode.ts";
 import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
 import type { DataThreadOptions } from "./dataplane/data-thread.ts";
 import type { StartedThread } from "./dataplane/data-threads.ts";
 import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
+import { makeOutlierFamilies } from "./dataplane/metrics.ts";
+import { OutlierList } from "./dataplane/outlier-list.ts";
 import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import { HostAddresses } from "./dns/host-addresses.ts";
@@ -78,6 +80,7 @@ class Daemon implements App {
   readonly #readiness: Readiness;
   readonly #mesh: DaemonMesh;
   readonly #certificates: DaemonCertificates;
+  readonly #outliers: OutlierList;
   readonly #dataPlane: DataPlane;
   readonly #mode: Mode;
   readonly #servers: OperatorServers;
@@ -128,6 +131,7 @@ class Daemon implements App {
       config,
     );
     this.#certificates = new DaemonCertificates({ clock, random, log }, config);
+    this.#outliers = new OutlierList({ log, families: makeOutlierFamilies(registry) });
     this.#dataPlane = this.#makeDataPlane(threads, openInline);
     this.#mode = this.#makeMode(registry);
     this.#servers = new OperatorServers(
@@ -135,6 +139,7 @@ class Daemon implements App {
         mesh: this.#mesh,
         certificates: this.#certificates,
         dataPlane: this.#dataPlane,
+        outliers: this.#outliers,
         mode: this.#mode,
         readiness: this.#readiness,
         registry,
@@ -265,6 +270,7 @@ class Daemon implements App {
           certificateFor,
           learn: options.onDemand ? learn : undefined,
           addressesOf,
+          outlierChanged: (change) => this.#outliers.changed(CONTROL_THREAD, change),
           log: this.#log,
           clock: this.#clock,
           random: this.#random,
@@ -278,6 +284,7 @@ class Daemon implements App {
         certificateFor,
         learn,
         addressesOf,
+        outlierChanged: (thread, change) => this.#outliers.changed(thread, change),
         writeLog: (text) => this.#sink.write(text),
         threadFailed: (error) => this.#crash(error),
       },

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { CONFIG_OPTIONS } from "../src/config/config-option.ts";
 import { LIMITS } from "../src/config/limits.ts";
-import { makeLoopDelayFamily } from "../src/dataplane/metrics.ts";
+import { makeLoopDelayFamily, makeOutlierFamilies } from "../src/dataplane/metrics.ts";
 import { DNS_LABELS } from "../src/dns/dns-metrics.ts";
 import { makeDnsFamilies } from "../src/dns/metrics.ts";
 import { registerClockSkew } from "../src/identity/metrics.ts";
@@ -53,6 +53,7 @@ test("the families of metrics are those that a scrape may have", () => {
   makeTrafficFamilies(registry);
   makeDnsFamilies(registry);
   makeLoopDelayFamily(registry);
+  makeOutlierFamilies(registry);
   const [, part] = /\n## Metrics\n([\s\S]*?)\n## /.exec(text) ?? [];
   const labels = new Set<string>([...TRAFFIC_LABELS, ...DNS_LABELS]);
   const named = [...(part ?? "").matchAll(/`([a-z]+_[a-z_]+)(?:\{[a-z]+\})?`/g)].map(

@@ -77,6 +77,7 @@ async function measurePush(): Promise<void> {
           certificateFor: parts.certificateFor,
           addressesOf: parts.addressesOf,
           learn: parts.learn,
+          outlierChanged: () => {},
           writeLog: () => {},
           threadFailed: (error) => {
             throw error;

@@ -44,6 +44,7 @@ const dataPlane = new WorkerDataPlane(
     certificateFor: () => Promise.reject(new Error("nobody asks")),
     addressesOf: () => Promise.resolve([]),
     learn: () => Promise.reject(new Error("nobody asks")),
+    outlierChanged: () => {},
     writeLog: () => {},
     threadFailed: (error) => {
       throw error;

@@ -1,5 +1,7 @@
 /** Port 15000, on the loopback addresses only: what an operator may see and poke. */
 
+import { formatTimestamp } from "../runtime/timestamp.ts";
+import type { ThreadOutlier } from "../state/endpoint-outliers.ts";
 import { AdminError } from "./admin-error.ts";
 import type { DrainReport } from "./drain-report.ts";
 import {
@@ -19,6 +21,7 @@ export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
   readonly configDump: () => AsyncIterable<string>;
   readonly drain: () => Promise<DrainReport>;
   readonly why: (question: WhyQuestion) => Promise<WhyReport>;
+  readonly outliers: () => readonly ThreadOutlier[];
   readonly profiler: Profiler;
   readonly logging: AdjustableLog;
   /** Called once the answer of `/quitquitquit` has been sent. */
@@ -36,6 +39,7 @@ const PAGES: readonly (readonly [path: string, what: string])[] = [
     "everything known: mesh, certificates, pods and their connections, configuration",
   ],
   ["debug/why", "explain a connection (source=, destination=, and with POST connect=true)"],
+  ["debug/outliers", "endpoints that are left out because connects to them fail"],
   ["debug/pprof/profile", "CPU profile (seconds=10, frequency=100, thread=all of them)"],
   ["debug/pprof/heap", "profile of what is on the heap since sampling was activated"],
   [
@@ -60,7 +64,7 @@ export function listenAdmin(
 
 function answerAdmin(
   question: HttpQuestion,
-  { log, logging, configDump, drain, why, quit }: AdminServerDeps,
+  { log, logging, configDump, drain, why, outliers, quit }: AdminServerDeps,
   { defaultLogFilter }: AdminServerOptions,
 ): HttpAnswer | Promise<HttpAnswer> {
   switch (question.path) {
@@ -80,6 +84,8 @@ function answerAdmin(
       return drain().then(answerJson);
     case "/debug/why":
       return answerWhy(question, why);
+    case "/debug/outliers":
+      return answerJson(outliers().map(dumpOutlier));
     case "/logging":
       return answerLogging(question, logging, defaultLogFilter, (filter) =>
         log.target("ztunnel::telemetry").write("info", `new log filter is ${filter}`),
@@ -114,6 +120,10 @@ async function answerWhy(
     if (!(error instanceof AdminError) || error.code !== "question") throw error;
     return { status: 400, body: `${error.message}\n` };
   }
+}
+
+function dumpOutlier({ until, ...outlier }: ThreadOutlier): object {
+  return { ...outlier, until: formatTimestamp(until) };
 }
 
 function answerJson(value: object): HttpAnswer {

@@ -54,6 +54,7 @@ export interface WhyQuestion {
 
 export interface WhyDeps {
   readonly mesh: MeshState;
+  readonly outliers: ForecastQuery["outliers"];
   readonly certificates: () => readonly CertificateEntry[];
   readonly workloads: () => readonly DumpedWorkload[];
   /** @returns `undefined` for a workload that does not run here. */
@@ -73,7 +74,7 @@ export async function reportWhy(
   options: WhyOptions,
   question: WhyQuestion,
 ): Promise<WhyReport> {
-  const { mesh, random } = deps;
+  const { mesh, outliers, random } = deps;
   const parties = new WhyParties(mesh, options.network);
   const source = parties.source(question.source);
   const { address, name } = parties.destination(question.destination, source);
@@ -83,7 +84,8 @@ export async function reportWhy(
     .find(
       ({ workload: here }) => here.namespace === workload?.namespace && here.name === workload.name,
     );
-  const forecast = forecastConnection(mesh, { ...options, source, target: address }, random);
+  const query = { ...options, outliers, source, target: address };
+  const forecast = forecastConnection(mesh, query, random);
   const connect = question.connect ? await probe(deps, enrolment, address, question.source) : null;
   return {
     notes: options.onDemand

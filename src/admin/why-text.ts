@@ -59,6 +59,10 @@ function describeRoute(route: ForecastRoute): string[] {
     ...(route.waypoint === undefined ? [] : [`through waypoint ${route.waypoint}`]),
     ...(route.gateway === undefined ? [] : [`through network gateway ${route.gateway}`]),
     ...(route.workload === undefined ? [] : [`to workload ${route.workload}`]),
+    ...(route.leftOut ?? []).map(
+      ({ workload, port, failures, thread, until }) =>
+        `not to ${workload}, port ${port}: ${failures} connects in a row failed, left out by ${thread} until ${until}`,
+    ),
     ...expected.map((identity) => `the other end must be ${identity}`),
   ];
 }

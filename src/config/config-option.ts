@@ -388,6 +388,20 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "further endpoints of a service that are tried when one can't be reached and nothing was sent yet; two survive a node that dies in a rollout; 0 tries none, as the original",
   },
   {
+    name: "OUTLIER_CONSECUTIVE_FAILURES",
+    type: "number",
+    fallback: "0",
+    unit: "connects",
+    why: "an endpoint of a service, or of a waypoint's, to which so many connects in a row fail is left out for a while; 0 leaves none out, as the original; 5 is Envoy's number",
+  },
+  {
+    name: "OUTLIER_MAX_EJECTION_PERCENT",
+    type: "number",
+    fallback: "50",
+    unit: "%",
+    why: "share of a service's endpoints that may be left out at a time, one in any case and never the last: when most fail, the fault is not theirs",
+  },
+  {
     name: "LOCALHOST_APP_TUNNEL",
     type: "flag",
     fallback: "true",

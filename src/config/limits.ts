@@ -19,6 +19,9 @@ export type LimitName =
   | "certificateWait"
   | "acceptQueue"
   | "connectTimeout"
+  | "outlierWindow"
+  | "outlierBaseEjection"
+  | "outlierMaxEjection"
   | "halfClosedIdle"
   | "handshakeTimeout"
   | "pingInterval"
@@ -82,6 +85,24 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 10_000,
     unit: "ms",
     why: "three lost SYNs (1, 3 and 7 s) still get through; the original's number",
+  },
+  outlierWindow: {
+    variable: "OUTLIER_FAILURE_WINDOW",
+    value: 60_000,
+    unit: "ms",
+    why: "failed connects to an endpoint that are further apart are not in a row; some connect time-outs fit in",
+  },
+  outlierBaseEjection: {
+    variable: "OUTLIER_BASE_EJECTION_TIME",
+    value: 30_000,
+    unit: "ms",
+    why: "an endpoint that can't be reached is left out for so long, each further time as much longer, until it stayed for as long as it was last left out; Envoy's number",
+  },
+  outlierMaxEjection: {
+    variable: "OUTLIER_MAX_EJECTION_TIME",
+    value: 300_000,
+    unit: "ms",
+    why: "what that time grows to; Envoy's number",
   },
   halfClosedIdle: {
     variable: "HALF_CLOSED_IDLE_TIMEOUT",

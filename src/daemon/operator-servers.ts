@@ -12,6 +12,7 @@ import type { WhyQuestion, WhyReport } from "../admin/why-report.ts";
 import type { Config } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
 import { makeLoopDelayFamily, setLoopDelays } from "../dataplane/metrics.ts";
+import type { OutlierList } from "../dataplane/outlier-list.ts";
 import { makeDnsFamilies, mergeDns } from "../dns/metrics.ts";
 import { registerClockSkew } from "../identity/metrics.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
@@ -31,8 +32,8 @@ import type { DaemonCertificates } from "./daemon-certificates.ts";
 import type { DaemonMesh } from "./daemon-mesh.ts";
 import type { Mode } from "./mode.ts";
 
-/** The main thread, among those that can be profiled. */
-const CONTROL_THREAD = "control";
+/** The main thread, for operators. */
+export const CONTROL_THREAD = "control";
 
 /** A predecessor that is told to end lets its ports go at any moment. */
 const PORT_RETRY_MS = 50;
@@ -41,6 +42,7 @@ export interface OperatorServersDeps {
   readonly mesh: DaemonMesh;
   readonly certificates: DaemonCertificates;
   readonly dataPlane: DataPlane;
+  readonly outliers: OutlierList;
   readonly mode: Mode;
   readonly readiness: Readiness;
   readonly registry: ReturnType<typeof makeRegistry>;
@@ -95,6 +97,7 @@ export class OperatorServers {
             configDump: () => this.#configDump(),
             drain: () => this.#drain(),
             why: (question) => this.#why(question),
+            outliers: () => this.#deps.outliers.all(),
             profiler: this.#makeProfiler(),
             quit,
           },
@@ -170,11 +173,12 @@ export class OperatorServers {
   async #why(question: WhyQuestion): Promise<WhyReport> {
     const { reportWhy } = await import("../admin/why-report.ts");
     const { probeConnection } = await import("../net/connection-probe.ts");
-    const { mesh, certificates, mode, clock } = this.#deps;
+    const { mesh, outliers, certificates, mode, clock } = this.#deps;
     const { network, unknownPolicy } = this.#config.proxy;
     return reportWhy(
       {
         mesh: mesh.state,
+        outliers,
         certificates: () => certificates.dump(),
         workloads: () => mode.workloads(),
         probe: (uid, target) => {

@@ -11,12 +11,15 @@ import { RevocationGuard } from "../proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
+import { EndpointOutliers, type OutlierChange } from "../state/endpoint-outliers.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
 import { WorkloadServers, type WorkloadServersDeps } from "./workload-servers.ts";
 
-export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations"> {
+export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations" | "outliers"> {
+  /** An endpoint is left out, or no longer. */
+  readonly outlierChanged: (change: OutlierChange) => void;
   /** How late this thread was since the last call. */
   readonly loopDelay: () => LoopDelay;
 }
@@ -48,9 +51,11 @@ export class DataThread {
 
   constructor(deps: DataThreadDeps, options: DataThreadOptions) {
     this.#traffic = new TrafficMetrics();
-    const { loopDelay, ...rest } = deps;
+    const { loopDelay, outlierChanged: changed, ...rest } = deps;
     const revocations = new RevocationGuard(this.#traffic);
-    this.#deps = { ...rest, traffic: this.#traffic, revocations };
+    const { outliers: limits } = options.proxy;
+    const outliers = limits && new EndpointOutliers({ clock: deps.clock, changed }, limits);
+    this.#deps = { ...rest, traffic: this.#traffic, revocations, outliers };
     this.#loopDelay = loopDelay;
     this.#options = options;
   }

@@ -55,6 +55,7 @@ function run(port: MessagePort, start: ThreadStart): (message: unknown) => void 
       certificateFor: (identity) => certificates.certificate(identity),
       addressesOf,
       learn: start.options.onDemand ? learn : undefined,
+      outlierChanged: (change) => report({ kind: "outlier", change }),
       log: logger.root,
       clock: systemClock,
       random: systemRandom(),

@@ -13,7 +13,7 @@ import { makeEngine } from "./make-engine.ts";
 
 /** As the daemon runs it, with its own engine. */
 export function openInlineDataPlane(
-  deps: Pick<DataThreadDeps, "mesh" | "learn" | "addressesOf" | "log" | "clock" | "random"> & {
+  deps: Omit<DataThreadDeps, "engine" | "certificateFor" | "loopDelay"> & {
     readonly certificateFor: CertificateSource;
   },
   options: DataThreadOptions,

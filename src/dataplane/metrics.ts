@@ -1,5 +1,5 @@
 /** How the data threads are doing, for operators; the mesh's own families are in `proxy/`. */
-import { Gauge, type Registry } from "prom-client";
+import { Counter, Gauge, type Registry } from "prom-client";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
 
 type DelayFamily = Gauge<"thread" | "quantile">;
@@ -12,6 +12,30 @@ export function makeLoopDelayFamily(registry: Registry): DelayFamily {
     labelNames: ["thread", "quantile"],
     registers: [registry],
   });
+}
+
+/** Endpoints that a data thread leaves out because connections to them fail. */
+export interface OutlierFamilies {
+  readonly ejections: Counter<"thread">;
+  readonly ejected: Gauge<"thread">;
+}
+
+/** Makes the families in a registry; they have no sample until an endpoint is left out. */
+export function makeOutlierFamilies(registry: Registry): OutlierFamilies {
+  return {
+    ejections: new Counter({
+      name: "ztunnel_outlier_ejections_total",
+      help: "How often a data thread left an endpoint out after connects to it had failed in a row.",
+      labelNames: ["thread"],
+      registers: [registry],
+    }),
+    ejected: new Gauge({
+      name: "ztunnel_outlier_endpoints_ejected",
+      help: "Endpoints that a data thread leaves out now.",
+      labelNames: ["thread"],
+      registers: [registry],
+    }),
+  };
 }
 
 /** @param delays of each thread, in their order. */

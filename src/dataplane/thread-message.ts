@@ -6,6 +6,7 @@ import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
+import type { OutlierChange } from "../state/endpoint-outliers.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
@@ -76,6 +77,8 @@ export type ThreadReport =
   | { readonly kind: "learn"; readonly call: number; readonly key: string }
   /** Asks for the addresses of a host. */
   | { readonly kind: "addresses"; readonly call: number; readonly hostname: string }
+  /** An endpoint is left out, or no longer. */
+  | { readonly kind: "outlier"; readonly change: OutlierChange }
   /** Finished lines, each with its line feed. */
   | { readonly kind: "log"; readonly text: string };
 

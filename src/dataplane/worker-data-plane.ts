@@ -13,6 +13,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
+import type { OutlierChange } from "../state/endpoint-outliers.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import { Calls } from "./calls.ts";
@@ -32,6 +33,8 @@ export interface WorkerDataPlaneDeps {
   /** Settles when the answer, if one came, has been applied; called where the mesh is on demand. */
   readonly learn: (key: string) => Promise<void>;
   readonly addressesOf: AddressesOf;
+  /** An endpoint is left out by the thread of that name, or no longer. */
+  readonly outlierChanged: (thread: string, change: OutlierChange) => void;
   /** Takes finished log lines. */
   readonly writeLog: (text: string) => void;
   /** A thread died of a bug; the process can't serve its listeners any more. */
@@ -283,6 +286,9 @@ class WorkerThread {
         break;
       case "connections":
         this.#connections.get(report.call)?.push(report.some);
+        break;
+      case "outlier":
+        this.#deps.outlierChanged(this.name, report.change);
         break;
       case "series":
         this.#series.get(report.call)?.push(report.some);

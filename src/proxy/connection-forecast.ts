@@ -5,6 +5,7 @@
 import type { RbacConnection } from "../mesh/authorization.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
+import { serviceKey } from "../mesh/service.ts";
 import {
   formatSocketAddress,
   parseSocketAddress,
@@ -14,6 +15,8 @@ import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import { evaluatePolicies } from "../rbac/evaluate.ts";
 import { explainPolicy, type PolicyExplanation } from "../rbac/policy-explanation.ts";
 import type { Random } from "../runtime/random.ts";
+import { formatTimestamp } from "../runtime/timestamp.ts";
+import type { OutlierView, ThreadOutlier } from "../state/endpoint-outliers.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { findUpstream } from "../state/upstream.ts";
 import { chooseOutboundRoute, type HboneRoute, type OutboundRoute } from "./outbound-route.ts";
@@ -29,6 +32,16 @@ export interface ForecastQuery {
   readonly network: string;
   readonly illegalPorts: ReadonlySet<number>;
   readonly unknownPolicy: "deny" | "allow";
+  /** Endpoints that are left out now. */
+  readonly outliers: OutlierView & { all(): readonly ThreadOutlier[] };
+}
+
+/** An endpoint that the choice passes over. */
+export interface ForecastOutlier extends Pick<ThreadOutlier, "workload" | "failures" | "thread"> {
+  /** Of the service. */
+  readonly port: number;
+  /** When it is taken back, in RFC 3339. */
+  readonly until: string;
 }
 
 /** One way of several where endpoints or waypoints are chosen by weight. */
@@ -52,6 +65,8 @@ export interface ForecastRoute {
   readonly gateway?: string;
   /** Host name of the service that was asked for. */
   readonly service?: string;
+  /** Endpoints of the service, or of the waypoint's, to which connects failed. */
+  readonly leftOut?: readonly ForecastOutlier[];
 }
 
 export interface ForecastJudgement {
@@ -91,14 +106,14 @@ function forecastCaptured(
   source: Workload,
   random: Random,
 ): ConnectionForecast {
-  const { target, network, illegalPorts } = query;
+  const { target, network, illegalPorts, outliers } = query;
   const downstream = query.source.ip;
   const route = chooseOutboundRoute(
     state,
-    { source, downstream, target, network, illegalPorts },
+    { source, downstream, target, network, illegalPorts, bias: { outliers } },
     random,
   );
-  const described = describeRoute(route);
+  const described = { ...describeRoute(route), ...describeOutliers(route, outliers.all()) };
   if (route.kind !== "hbone") return { route: described, judgement: undefined };
   const identity = workloadIdentity(source);
   const address = parseSocketAddress(route.authority);
@@ -227,6 +242,19 @@ function describeRoute(route: OutboundRoute): ForecastRoute {
       };
     }
   }
+}
+
+function describeOutliers(
+  route: OutboundRoute,
+  outliers: readonly ThreadOutlier[],
+): Pick<ForecastRoute, "leftOut"> {
+  if (route.kind !== "tcp" && route.kind !== "hbone") return {};
+  const known = route.upstream?.service;
+  const key = known && serviceKey(known.service);
+  const leftOut = outliers.flatMap(({ service, workload, port, failures, thread, until }) =>
+    service === key ? [{ workload, port, failures, thread, until: formatTimestamp(until) }] : [],
+  );
+  return leftOut.length === 0 ? {} : { leftOut };
 }
 
 function nameOf({ namespace, name }: Workload): string {

@@ -15,6 +15,7 @@ import { type Service, serviceIdentities } from "../mesh/service.ts";
 import { formatHostPort, formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
+import type { EndpointBias } from "../state/load-balancer.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import { findUpstream, type Upstream } from "../state/upstream.ts";
 import {
@@ -44,6 +45,8 @@ export type OutboundRoute =
       readonly remote: SocketAddress;
       readonly workload: Workload | undefined;
       readonly service: Service | undefined;
+      /** Whom it goes to; `undefined` where it goes on unchanged. */
+      readonly upstream: Upstream | undefined;
       readonly reason: string;
     }
   | HboneRoute
@@ -69,6 +72,8 @@ export interface HboneRoute {
   readonly workload: Workload;
   /** The one that was asked for, also behind a waypoint. */
   readonly service: Service | undefined;
+  /** As what {@link workload} was found. */
+  readonly upstream: Upstream;
   /** Whether {@link workload} is what was asked for, or stands before it. */
   readonly hop: "destination" | "waypoint" | "network gateway";
   /** What is to be reached through the network gateway, by a tunnel inside of this one. */
@@ -79,6 +84,8 @@ export interface HboneRoute {
 /** An endpoint, or a waypoint, of another network. */
 export interface BeyondGateway {
   readonly workload: Workload;
+  /** As what it was found. */
+  readonly upstream: Upstream;
   /** Whom the peer there may prove to be; nobody, where the mesh names none. */
   readonly expected: readonly Identity[];
 }
@@ -108,8 +115,8 @@ export interface OutboundQuery {
   /** Our own network. */
   readonly network: string;
   readonly illegalPorts: ReadonlySet<number>;
-  /** Uids of endpoints and waypoints that were tried in vain; another one is chosen if there is one. */
-  readonly avoid?: ReadonlySet<string> | undefined;
+  /** Of endpoints, waypoints and network gateways. */
+  readonly bias?: EndpointBias | undefined;
 }
 
 export function chooseOutboundRoute(
@@ -117,7 +124,7 @@ export function chooseOutboundRoute(
   query: OutboundQuery,
   random: Random,
 ): OutboundRoute {
-  const { source, target, avoid } = query;
+  const { source, target, bias } = query;
   if (isLoopback(target.ip) && query.illegalPorts.has(target.port)) {
     return refuse(selfCallError(), "the destination is one of our own ports");
   }
@@ -136,7 +143,7 @@ export function chooseOutboundRoute(
 
   const lookup = findUpstream(
     state,
-    { network: source.network, source, target, mode: "standard", avoid },
+    { network: source.network, source, target, mode: "standard", bias },
     random,
   );
   switch (lookup.kind) {
@@ -187,8 +194,8 @@ function routeToWaypoint(
   { service, addressed }: Readonly<Record<"service" | "addressed", Service | undefined>>,
   random: Random,
 ): OutboundRoute {
-  const { source, target, avoid } = query;
-  const lookup = findWaypoint(state, { gateway, source, target, avoid }, random);
+  const { source, target, bias } = query;
+  const lookup = findWaypoint(state, { gateway, source, target, bias }, random);
   switch (lookup.kind) {
     case "missing":
       return refuse(unknownWaypointError(lookup.name), "the destination's waypoint is not known");
@@ -210,6 +217,7 @@ function routeToWaypoint(
     expected: identities,
     workload,
     service,
+    upstream: lookup.upstream,
     hop: "waypoint",
     beyond: undefined,
     reason: `waypoint ${workload.name} stands before the destination`,
@@ -220,14 +228,15 @@ function routeToWaypoint(
 function routeBeyond(
   state: MeshState,
   query: OutboundQuery,
-  { workload, service: serving }: Upstream,
+  upstream: Upstream,
   service: Service,
   random: Random,
 ): OutboundRoute {
-  const { source, target, avoid } = query;
+  const { source, target, bias } = query;
+  const { workload, service: serving } = upstream;
   const gateway = workload.networkGateway;
   if (gateway === undefined) return refuse(unroutableError(workload), foreignReason(workload));
-  const lookup = findNetworkGateway(state, { gateway, source, target, avoid }, random);
+  const lookup = findNetworkGateway(state, { gateway, source, target, bias }, random);
   switch (lookup.kind) {
     case "missing":
       return {
@@ -247,8 +256,13 @@ function routeBeyond(
     expected: identities,
     workload: hop,
     service,
+    upstream: lookup.upstream,
     hop: "network gateway",
-    beyond: { workload, expected: serving === undefined ? [] : serviceIdentities(serving.service) },
+    beyond: {
+      workload,
+      upstream,
+      expected: serving === undefined ? [] : serviceIdentities(serving.service),
+    },
     reason: `${foreignReason(workload)}, behind network gateway ${hop.name}`,
   }));
 }
@@ -277,6 +291,7 @@ function routeDirectly(upstream: Upstream, ip: IpAddress): ResolvedRoute {
         remote: destination,
         workload,
         service,
+        upstream,
         reason: `workload ${workload.name} does not speak HBONE`,
       };
     case "HBONE":
@@ -287,6 +302,7 @@ function routeDirectly(upstream: Upstream, ip: IpAddress): ResolvedRoute {
         expected: upstream.identities,
         workload,
         service,
+        upstream,
         hop: "destination",
         beyond: undefined,
         reason: `workload ${workload.name} speaks HBONE`,
@@ -300,6 +316,7 @@ function passThrough(target: SocketAddress, service: Service | undefined): Outbo
     remote: target,
     workload: undefined,
     service: undefined,
+    upstream: undefined,
     reason:
       service === undefined
         ? `the mesh does not know ${target.ip}`

@@ -211,16 +211,16 @@ export class Outbound implements ConnectionOwner {
 
   async #choose(
     { end, target, source, traceparent }: Call,
-    avoid: ReadonlySet<string> | undefined,
+    tried: ReadonlySet<string> | undefined,
   ): Promise<ResolvedRoute> {
-    const { mesh, random, learn } = this.#deps;
+    const { mesh, random, learn, outliers } = this.#deps;
     const query = {
       source,
       downstream: end.peer.ip,
       target,
       network: this.#options.network,
       illegalPorts: this.#illegalPorts,
-      avoid,
+      bias: { tried, outliers },
     };
     let chosen = chooseOutboundRoute(mesh, query, random);
     if (learn !== undefined && chosen.kind === "refuse" && chosen.missing !== undefined) {

@@ -5,6 +5,7 @@ import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
+import type { EndpointOutliers, OutlierOptions } from "../state/endpoint-outliers.ts";
 import type { MeshState } from "../state/mesh-state.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { RevocationGuard } from "./revocation-guard.ts";
@@ -17,6 +18,8 @@ export interface ProxyDeps {
   readonly certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
   readonly traffic: TrafficMetrics;
   readonly revocations: RevocationGuard;
+  /** `undefined`: no endpoint is ever left out. */
+  readonly outliers: EndpointOutliers | undefined;
   /**
    * Where the mesh is learnt piece by piece: asks for a workload or service by `network/ip` or
    * `namespace/hostname`, and settles when the answer is part of the mesh or none came in time.
@@ -55,6 +58,8 @@ export interface ProxyOptions {
   readonly localWorkloadWaitMs: number;
   /** Further endpoints that are tried before any byte was sent; 0 is what the original does. */
   readonly connectRetriesMax: number;
+  /** Endpoints that can't be reached are left out for a while; `undefined`: none is. */
+  readonly outliers: OutlierOptions | undefined;
   /** Of every TCP connect. */
   readonly connectTimeoutMs: number;
   /** A connection of which one direction has ended is reset when for so long nothing moves. */

@@ -19,6 +19,7 @@ import type { HboneTarget } from "../hbone/shared-tunnel.ts";
 import type { Identity } from "../mesh/identity.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
+import type { Upstream } from "../state/upstream.ts";
 import type { Logger, LogValue } from "../telemetry/logger.ts";
 import { expectIdentity, peerIdentities } from "../tls/spiffe-verifier.ts";
 import { parseBaggage } from "../wire/baggage.ts";
@@ -30,6 +31,7 @@ import {
   hopError,
   httpStatusError,
   identityError,
+  isEndpointFailure,
   outboundConnectError,
   ProxyError,
 } from "./proxy-error.ts";
@@ -37,7 +39,7 @@ import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
 import { RevocableTunnel } from "./revocable-tunnel.ts";
 
 export interface UpstreamConnectorDeps
-  extends Pick<ProxyDeps, "engine" | "certificateFor" | "revocations" | "clock"> {
+  extends Pick<ProxyDeps, "engine" | "certificateFor" | "revocations" | "outliers" | "clock"> {
   /** With the span of the workload's proxy. */
   readonly log: Logger;
   readonly local: LocalWorkload;
@@ -95,11 +97,23 @@ export class UpstreamConnector {
 
   async #connectNear(route: OpenRoute, request: UpstreamRequest): Promise<ConnectedUpstream> {
     try {
-      if (route.kind === "hbone") return await this.#connectHbone(route, request);
-      const end = await this.#deps.engine.connect(this.#connectOptions(route.remote));
-      return { end, lease: undefined, far: undefined };
+      const connected =
+        route.kind === "hbone"
+          ? await this.#connectHbone(route, request)
+          : {
+              end: await this.#deps.engine.connect(this.#connectOptions(route.remote)),
+              lease: undefined,
+              far: undefined,
+            };
+      this.#came(route.upstream);
+      return connected;
     } catch (error) {
-      throw upstreamError(error, route);
+      const failure = upstreamError(error, route);
+      // Waypoints and gateways also say that of what is behind them.
+      const isOthers =
+        failure.code === "unavailable" && route.kind === "hbone" && route.hop !== "destination";
+      if (!isOthers) this.#failed(route.upstream, failure);
+      throw failure;
     }
   }
 
@@ -111,12 +125,26 @@ export class UpstreamConnector {
   ): Promise<ConnectedUpstream> {
     const gateway = await this.#connectNear(route, request);
     try {
-      return await this.#connectInside(gateway, route, beyond, request);
+      const connected = await this.#connectInside(gateway, route, beyond, request);
+      this.#came(beyond.upstream);
+      return connected;
     } catch (error) {
-      if (error instanceof EngineError) {
-        throw hopError(outboundConnectError(error, true), "beyond network gateway", route.workload);
-      }
-      throw error;
+      const failure =
+        error instanceof EngineError
+          ? hopError(outboundConnectError(error, true), "beyond network gateway", route.workload)
+          : error;
+      if (failure instanceof ProxyError) this.#failed(beyond.upstream, failure);
+      throw failure;
+    }
+  }
+
+  #came(upstream: Upstream | undefined): void {
+    if (upstream !== undefined) this.#deps.outliers?.succeeded(upstream);
+  }
+
+  #failed(upstream: Upstream | undefined, failure: ProxyError): void {
+    if (upstream !== undefined && isEndpointFailure(failure)) {
+      this.#deps.outliers?.failed(upstream);
     }
   }
 

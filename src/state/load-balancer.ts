@@ -11,6 +11,7 @@ import {
 import { type LoadBalancer, type Service, serviceKey } from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
+import type { OutlierView } from "./endpoint-outliers.ts";
 import type { KnownService } from "./mesh-state.ts";
 import type { ServiceEndpoints } from "./service-endpoints.ts";
 
@@ -27,8 +28,15 @@ export interface EndpointQuery {
   /** Port of the service. */
   readonly port: number;
   readonly mode: UpstreamMode;
-  /** Uids of endpoints that are passed over: those that were tried in vain. */
-  readonly avoid?: ReadonlySet<string> | undefined;
+  readonly bias?: EndpointBias | undefined;
+}
+
+/** What is known of endpoints besides what the mesh says. */
+export interface EndpointBias {
+  /** Uids of those that this connection has tried in vain: they are passed over. */
+  readonly tried?: ReadonlySet<string> | undefined;
+  /** Who is passed over while others are there. */
+  readonly outliers?: OutlierView | undefined;
 }
 
 /** An endpoint with the port to connect to. */
@@ -43,11 +51,28 @@ export function chooseEndpoint(
   query: EndpointQuery,
   random: Random,
 ): ChosenEndpoint | undefined {
-  const { service, endpoints } = known;
+  const { service } = known;
   if (query.mode === "standard" && !service.ports.has(query.port)) return undefined;
+  const leftOut = query.bias?.outliers?.leftOut(service, query.port);
+  if (leftOut !== undefined) {
+    const chosen = chooseAmong(known, query, leftOut, random);
+    if (chosen !== undefined) return chosen;
+    // Better one that failed lately than none.
+  }
+  return chooseAmong(known, query, undefined, random);
+}
+
+function chooseAmong(
+  known: KnownService,
+  query: EndpointQuery,
+  leftOut: ReadonlySet<string> | undefined,
+  random: Random,
+): ChosenEndpoint | undefined {
+  const { service, endpoints } = known;
+  const tried = query.bias?.tried;
   const usable = (workload: Workload | undefined): ChosenEndpoint | undefined => {
     if (workload === undefined || !isReachable(workload, query.source)) return undefined;
-    if (query.avoid?.has(workload.uid)) return undefined;
+    if (tried?.has(workload.uid) || leftOut?.has(workload.uid)) return undefined;
     const port = targetPort(service, workload, query);
     return port === undefined ? undefined : { workload, port };
   };

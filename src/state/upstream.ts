@@ -17,6 +17,8 @@ export interface Upstream {
   readonly workload: Workload;
   /** The workload's own port. */
   readonly port: number;
+  /** The port that was asked for, of the service where there is one. */
+  readonly servicePort: number;
   /** `undefined`: its host name has to be looked up, or without one its network gateway reaches it. */
   readonly ip: IpAddress | undefined;
   /** Of the address that was asked for; a host name's addresses of this family come first. */
@@ -41,7 +43,7 @@ export interface UpstreamQuery {
   readonly source: Workload;
   readonly target: SocketAddress;
   readonly mode: UpstreamMode;
-  readonly avoid?: EndpointQuery["avoid"];
+  readonly bias?: EndpointQuery["bias"];
 }
 
 /** Looks for a service with that address first, for a workload second. */
@@ -50,19 +52,20 @@ export function findUpstream(
   query: UpstreamQuery,
   random: Random,
 ): UpstreamLookup {
-  const { network, source, target, mode, avoid } = query;
+  const { network, source, target, mode, bias } = query;
   const known = state.findServiceByVip(network, target.ip, source.namespace);
   if (known !== undefined) {
     if (known.service.loadBalancer?.mode === "Passthrough") return { kind: "original-destination" };
     return findServiceUpstream(
       state,
-      { known, source, target, port: target.port, mode, avoid },
+      { known, source, target, port: target.port, mode, bias },
       random,
     );
   }
   const workload = state.findWorkloadByAddress(network, target.ip);
   if (workload === undefined) return { kind: "none" };
-  return reachWorkload(state, { workload, port: target.port, service: undefined, target });
+  const { port } = target;
+  return reachWorkload(state, { workload, port, servicePort: port, service: undefined, target });
 }
 
 /** Chooses an endpoint of a service that is already known. */
@@ -76,27 +79,24 @@ export function findServiceUpstream(
     /** Port of the service. */
     readonly port: number;
     readonly mode: UpstreamMode;
-    readonly avoid: EndpointQuery["avoid"];
+    readonly bias: EndpointQuery["bias"];
   },
   random: Random,
 ): UpstreamLookup {
-  const { known, target } = query;
+  const { known, target, port: servicePort } = query;
   const chosen = chooseEndpoint(known, query, random);
   if (chosen === undefined) return { kind: "none" };
-  return reachWorkload(state, { ...chosen, service: known, target });
+  return reachWorkload(state, { ...chosen, servicePort, service: known, target });
 }
 
 /** The workload at the address that suits the target best. */
 export function reachWorkload(
   state: MeshState,
-  reached: {
-    readonly workload: Workload;
-    readonly port: number;
-    readonly service: KnownService | undefined;
+  reached: Pick<Upstream, "workload" | "port" | "servicePort" | "service"> & {
     readonly target: SocketAddress;
   },
 ): UpstreamLookup {
-  const { workload, port, service, target } = reached;
+  const { workload, port, servicePort, service, target } = reached;
   const family = ipFamily(target.ip);
   const families = service?.service.ipFamilies ?? "Automatic";
   const ip = workload.ips.includes(target.ip)
@@ -106,7 +106,10 @@ export function reachWorkload(
     ip !== undefined || workload.hostname !== "" || workload.networkGateway !== undefined;
   if (!isRoutable) return { kind: "unroutable", workload };
   const identities = state.identitiesOf(workload, service);
-  return { kind: "found", upstream: { workload, port, ip, family, service, identities } };
+  return {
+    kind: "found",
+    upstream: { workload, port, servicePort, ip, family, service, identities },
+  };
 }
 
 /** The first of the family asked for, else the first that the service allows. */

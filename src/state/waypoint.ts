@@ -29,7 +29,7 @@ export interface GatewayQuery {
   readonly source: Workload;
   /** Where the connection was going; a gateway found by name is reached in its family. */
   readonly target: SocketAddress;
-  readonly avoid?: EndpointQuery["avoid"];
+  readonly bias?: EndpointQuery["bias"];
 }
 
 export type GatewayLookup =
@@ -76,7 +76,7 @@ function findGateway(
   mode: UpstreamMode,
   random: Random,
 ): GatewayLookup {
-  const { gateway, source, avoid } = query;
+  const { gateway, source, bias } = query;
   const { destination, hboneMtlsPort: port } = gateway;
   const lookup =
     destination.kind === "address"
@@ -87,7 +87,7 @@ function findGateway(
             source,
             target: { ip: destination.ip, port },
             mode,
-            avoid,
+            bias,
           },
           random,
         )
@@ -157,14 +157,14 @@ function findByHostname(
   },
   random: Random,
 ): UpstreamLookup {
-  const { host, port, source, target, mode, avoid } = query;
+  const { host, port, source, target, mode, bias } = query;
   const known = state.findService(host.namespace, host.hostname);
   if (known !== undefined) {
-    return findServiceUpstream(state, { known, source, target, port, mode, avoid }, random);
+    return findServiceUpstream(state, { known, source, target, port, mode, bias }, random);
   }
   const workload = state.findWorkloadByHostname(host.namespace, host.hostname);
   if (workload === undefined) return { kind: "none" };
-  return reachWorkload(state, { workload, port, service: undefined, target });
+  return reachWorkload(state, { workload, port, servicePort: port, service: undefined, target });
 }
 
 function gatewayName({ destination, hboneMtlsPort }: GatewayAddress): string {

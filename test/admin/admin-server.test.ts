@@ -4,6 +4,7 @@ import { gunzipSync } from "node:zlib";
 import { listenAdmin } from "../../src/admin/admin-server.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import type { CallNode } from "../../src/runtime/thread-profiler.ts";
+import type { ThreadOutlier } from "../../src/state/endpoint-outliers.ts";
 import { createRootLogger, type RootLogger } from "../../src/telemetry/root-logger.ts";
 import { decodeMessage } from "../../src/wire/message-codec.ts";
 import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
@@ -25,6 +26,17 @@ const TREE: readonly CallNode[] = [
   { caller: 0, functionName: "run", url: "file:///z/run.ts", line: 7, value: 1000 },
   { caller: 1, functionName: "work", url: "file:///z/work.ts", line: 3, value: 3000 },
 ];
+
+const OUTLIER: ThreadOutlier = {
+  service: "default/svc.default.svc.cluster.local",
+  port: 80,
+  uid: "uid-w0",
+  workload: "default/w0",
+  failures: 5,
+  ejectionMs: 30_000,
+  until: 1_800_000_030_000,
+  thread: "data-0",
+};
 
 interface Lab {
   readonly profiled: readonly object[];
@@ -56,6 +68,7 @@ async function listen(t: TestContext): Promise<Lab> {
         yield '{"workloads": ';
         yield "[]}\n";
       },
+      outliers: () => [OUTLIER],
       drain: async () => ({
         state: "LIVE",
         connections: { inbound: 0, outbound: 0 },
@@ -92,6 +105,7 @@ test("the index lists the pages that exist", async (t) => {
   assert.deepEqual(links, [
     "config_dump",
     "debug/why",
+    "debug/outliers",
     "debug/pprof/profile",
     "debug/pprof/heap",
     "debug/pprof/heap/profiling",
@@ -100,6 +114,14 @@ test("the index lists the pages that exist", async (t) => {
     "quitquitquit",
   ]);
   for (const path of links) assert.notEqual((await ask(port, "GET", `/${path}`)).status, 404);
+});
+
+test("/debug/outliers lists who is left out, with the time in words", async (t) => {
+  const { port } = await listen(t);
+  const answer = await ask(port, "GET", "/debug/outliers");
+  assert.deepEqual(JSON.parse(answer.body.toString()), [
+    { ...OUTLIER, until: "2027-01-15T08:00:30.000000Z" },
+  ]);
 });
 
 test("an unknown path is not found", async (t) => {

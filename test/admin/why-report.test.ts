@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { reportWhy, type WhyDeps, type WhyReport } from "../../src/admin/why-report.ts";
 import { formatWhy } from "../../src/admin/why-text.ts";
+import type { Service } from "../../src/mesh/service.ts";
+import type { ThreadOutlier } from "../../src/state/endpoint-outliers.ts";
 import { fixedRandom, gateway, mesh } from "../support/mesh-fixture.ts";
 
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
@@ -41,14 +43,15 @@ const STATE = mesh.state(
 
 const deps: WhyDeps = {
   mesh: STATE,
+  outliers: { leftOut: () => undefined, all: () => [] },
   certificates: () => [],
   workloads: () => [],
   probe: () => undefined,
   random: fixedRandom(),
 };
-const ask = (source: string, destination: string): Promise<WhyReport> =>
+const ask = (source: string, destination: string, by = deps): Promise<WhyReport> =>
   reportWhy(
-    deps,
+    by,
     { network: "", illegalPorts: new Set([15001]), unknownPolicy: "deny", onDemand: true },
     { source, destination, connect: false },
   );
@@ -96,6 +99,34 @@ test("a service's only port need not be said", async () => {
   const { destination, route } = await ask("default/client", "echo.default.svc.cluster.local");
   assert.equal(destination.address, "10.96.0.1:80");
   assert.equal(route.authority, "10.0.0.2:8080");
+});
+
+test("who is left out of the service is named, and passed over", async () => {
+  const outlier: ThreadOutlier = {
+    service: "default/echo.default.svc.cluster.local",
+    port: 80,
+    uid: "uid-of-another",
+    workload: "default/another",
+    failures: 5,
+    ejectionMs: 30_000,
+    until: 1_800_000_030_000,
+    thread: "data-0",
+  };
+  const asked: number[] = [];
+  const outliers = {
+    leftOut(_service: Service, port: number) {
+      asked.push(port);
+      return undefined;
+    },
+    all: () => [outlier, { ...outlier, service: "default/other" }],
+  };
+  const report = await ask("default/client", "10.96.0.1:80", { ...deps, outliers });
+  assert.deepEqual(asked, [80]);
+  assert.match(
+    formatWhy(report),
+    /^ +not to default\/another, port 80: 5 connects in a row failed, left out by data-0 until 2027-01-15T08:00:30.000000Z$/m,
+  );
+  assert.equal(report.route.leftOut?.length, 1);
 });
 
 test("who is outside the mesh meets a service's endpoint by the network", async () => {

@@ -85,6 +85,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     responseBaggage: true,
     localhostTunnel: true,
     connectRetriesMax: 2,
+    outliers: undefined,
     policyInfoLogging: false,
     unknownPolicy: "deny",
     unknownPolicyWaitMs: 1000,

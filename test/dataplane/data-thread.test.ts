@@ -47,6 +47,7 @@ function makeLab(): Lab {
       mesh: known,
       certificateFor: async (identity) => memoryCertificate(identity),
       learn: undefined,
+      outlierChanged() {},
       addressesOf: noHosts,
       log: new CapturedLog().root,
       clock,

@@ -34,7 +34,7 @@ function workerDataPlane(
   },
 ): WorkerDataPlane {
   return new WorkerDataPlane(
-    { ...parts, clock: systemClock, threadFailed },
+    { ...parts, clock: systemClock, outlierChanged() {}, threadFailed },
     {
       threads: startDataThreads(THREAD_COUNT),
       mesh: memory.buffer,
@@ -53,6 +53,7 @@ dataPlaneSuite("the inline data plane", {
         mesh: new MeshState(memory),
         certificateFor,
         learn: options.onDemand ? learn : undefined,
+        outlierChanged() {},
         addressesOf,
         log: createRootLogger({
           format: "plain",

@@ -132,6 +132,7 @@ function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
       mesh: new MeshState(memory),
       certificateFor,
       learn: undefined,
+      outlierChanged() {},
       addressesOf: noHosts,
       log: silentLogger,
       clock: systemClock,
@@ -148,6 +149,7 @@ function workerDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
       clock: systemClock,
       certificateFor,
       learn: () => Promise.resolve(),
+      outlierChanged() {},
       addressesOf: noHosts,
       writeLog() {},
       threadFailed(error) {

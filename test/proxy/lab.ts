@@ -14,6 +14,7 @@ import type { FindAddress } from "../../src/proxy/socks5-handshake.ts";
 import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../../src/proxy/workload-proxy.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
+import { EndpointOutliers } from "../../src/state/endpoint-outliers.ts";
 import type { LogLevel } from "../../src/telemetry/logger.ts";
 import { CapturedLog, formatFields } from "../support/captured-log.ts";
 import { FakeClock } from "../support/fake-clock.ts";
@@ -56,6 +57,7 @@ const OPTIONS: ProxyOptions = {
   acceptQueueMax: 128,
   localWorkloadWaitMs: 5000,
   connectRetriesMax: 2,
+  outliers: undefined,
   connectTimeoutMs: 10_000,
   halfClosedIdleMs: 45_000,
   idleMs: undefined,
@@ -90,6 +92,7 @@ export class Node {
   readonly log: CapturedLog;
   readonly traffic: TrafficMetrics = new TrafficMetrics();
   readonly revocations: RevocationGuard = new RevocationGuard(this.traffic);
+  readonly outliers: EndpointOutliers | undefined;
   readonly options: ProxyOptions;
   /** Replace to make certificates fail or differ. */
   certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
@@ -115,6 +118,8 @@ export class Node {
     this.mesh.apply(recordedMesh(name));
     this.log = new CapturedLog(level);
     this.options = { ...OPTIONS, ...options };
+    this.outliers =
+      options.outliers && new EndpointOutliers({ clock, changed() {} }, options.outliers);
     const issued = new Map<string, WorkloadCertificate>();
     this.certificateFor = async (identity) => {
       const known = issued.get(identity.serviceAccount) ?? memoryCertificate(identity);
@@ -132,6 +137,7 @@ export class Node {
         certificateFor: (identity) => this.certificateFor(identity),
         traffic: this.traffic,
         revocations: this.revocations,
+        outliers: this.outliers,
         learn: this.learn,
         addressesOf: async (hostname) => this.hosts.get(hostname) ?? noHosts(hostname),
         log: this.log.root,

@@ -413,7 +413,7 @@ test("what was tried in vain is passed over, a pod has no substitute", () => {
     downstream: ip("10.0.0.1"),
     network: "",
     illegalPorts: new Set<number>(),
-    avoid: new Set([server.value.uid]),
+    bias: { tried: new Set([server.value.uid]) },
   };
   const choose = (target: string): string =>
     describe(chooseOutboundRoute(state, { ...query, target: address(target) }, fixedRandom()));
@@ -421,7 +421,11 @@ test("what was tried in vain is passed over, a pod has no substitute", () => {
   assert.match(choose("10.0.0.2:80"), /-> server$/);
   const standby = mesh.workload("wp2").at("10.0.0.8").hbone().behind(wpService);
   const behindTwo = mesh.state(echo.waypoint(WP), wpService, wp, standby);
-  const second = { ...query, target: address("10.96.0.1:80"), avoid: new Set([wp.value.uid]) };
+  const second = {
+    ...query,
+    target: address("10.96.0.1:80"),
+    bias: { tried: new Set([wp.value.uid]) },
+  };
   assert.match(describe(chooseOutboundRoute(behindTwo, second, fixedRandom())), /-> wp2 of echo$/);
 });
 

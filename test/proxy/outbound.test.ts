@@ -322,6 +322,24 @@ test("as many endpoints are tried as configured, the last error is the connectio
   );
 });
 
+test("an endpoint that fails often enough is no longer tried", async () => {
+  const outliers = {
+    consecutiveFailures: 2,
+    windowMs: 60_000,
+    baseEjectionMs: 30_000,
+    ejectionMaxMs: 30_000,
+    ejectionMaxPercent: 50,
+  };
+  const lab = labWithDeadEndpoints(DEAD.slice(0, 1), { outliers });
+  const retries = async (): Promise<unknown> => {
+    await greet(lab, lab.pod("client1"), "10.78.0.90:80");
+    return complete(lab)["retries"];
+  };
+  assert.deepEqual([await retries(), await retries(), await retries()], [1, 1, undefined]);
+  await lab.clock.advance(30_000);
+  assert.deepEqual([await retries(), await retries()], [1, undefined]);
+});
+
 test("when no other endpoint is left the connection fails with what it failed with", async () => {
   const lab = labWithDeadEndpoints(DEAD.slice(0, 1), { server1: "Unhealthy" });
   await greet(lab, lab.pod("client1"), "10.78.0.90:80");

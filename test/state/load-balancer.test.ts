@@ -19,7 +19,7 @@ function choices(
   service: ServiceBuilder,
   source: WorkloadBuilder,
   workloads: readonly WorkloadBuilder[],
-  query: { port?: number; mode?: "standard" | "waypoint"; avoid?: ReadonlySet<string> } = {},
+  query: { port?: number; mode?: "standard" | "waypoint"; tried?: ReadonlySet<string> } = {},
 ): string[] {
   const state = mesh.state(service, ...workloads);
   const known = state.findService(service.value.namespace, service.value.hostname);
@@ -28,7 +28,7 @@ function choices(
   for (let i = 0; i < 64; i++) {
     const endpoint = chooseEndpoint(
       known,
-      { source: source.value, port: 80, mode: "standard", ...query },
+      { source: source.value, port: 80, mode: "standard", ...query, bias: { tried: query.tried } },
       fixedRandom(i / 64),
     );
     chosen.add(endpoint === undefined ? "none" : `${endpoint.workload.name}:${endpoint.port}`);
@@ -271,15 +271,15 @@ test("an endpoint that can't be used does not shadow farther ones", () => {
   assert.deepEqual(choices(service, near, [bare, ...everyRank.slice(2)]), ["network:8080"]);
 });
 
-test("endpoints to avoid are passed over for farther ones, with or without preferences", () => {
-  const avoid = new Set([a.value.uid]);
-  assert.deepEqual(choices(svc, client, [a, b], { avoid }), ["b:8080"]);
-  assert.deepEqual(choices(svc, client, [a], { avoid }), ["none"]);
+test("endpoints that were tried in vain are passed over for farther ones, with or without preferences", () => {
+  const tried = new Set([a.value.uid]);
+  assert.deepEqual(choices(svc, client, [a, b], { tried }), ["b:8080"]);
+  assert.deepEqual(choices(svc, client, [a], { tried }), ["none"]);
   const [nearest, next] = everyRank;
   assert(nearest !== undefined && next !== undefined);
   const service = svc.balance("Failover", FAILOVER);
   assert.deepEqual(
-    choices(service, near, [nearest, next], { avoid: new Set([nearest.value.uid]) }),
+    choices(service, near, [nearest, next], { tried: new Set([nearest.value.uid]) }),
     choices(service, near, [next]),
   );
 });
