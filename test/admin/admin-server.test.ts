@@ -85,9 +85,9 @@ async function listen(t: TestContext): Promise<Lab> {
       quit: () => quitCount++,
     },
     {
-      hosts: ["127.0.0.1", "::1"],
+      hosts: ["127.0.0.1"],
       port: 0,
-      headerTimeoutMs: 500,
+      headerTimeoutMs: 30_000,
       headerBytesMax: 8192,
       connectionsMax: 8,
       defaultLogFilter: "info",

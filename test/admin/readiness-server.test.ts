@@ -20,7 +20,7 @@ async function listen(t: TestContext, standing: ReadinessStanding): Promise<numb
     {
       hosts: ["127.0.0.1"],
       port: 0,
-      headerTimeoutMs: 500,
+      headerTimeoutMs: 30_000,
       headerBytesMax: 8192,
       connectionsMax: 8,
     },

@@ -296,7 +296,7 @@ function unusedEnds(options: ByteStreamSuiteOptions): void {
         const engine = options.makeEngine();
         const { peer, end, close } = await single(options, engine, origin);
         if (ending.send) peer.send("unread");
-        await options.delay(20);
+        await peer.delivered();
         end[ending.how]();
         end.close();
         assert.equal(await peer.seenEnd, ending.reset ? "reset" : "fin");

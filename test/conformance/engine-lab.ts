@@ -62,7 +62,7 @@ export function connectOptions(remote: SocketAddress): ConnectOptions {
     remote,
     source: undefined,
     mark: undefined,
-    timeoutMs: 5000,
+    timeoutMs: 30_000,
     keepAlive: undefined,
   };
 }

@@ -86,6 +86,10 @@ export class MemoryPeer implements Peer {
     return hash.digest("hex");
   }
 
+  async delivered(): Promise<void> {
+    await new Promise<void>(afterTurn);
+  }
+
   end(): void {
     this.#socket.end();
   }

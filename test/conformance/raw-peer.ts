@@ -3,8 +3,11 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { type IpAddress, parseIpAddress } from "../../src/mesh/ip-address.ts";
 import type { SocketAddress } from "../../src/mesh/socket-address.ts";
+import { native } from "../../src/net/native.ts";
+import { readTcpInfo } from "../../src/net/tcp-info.ts";
 
 export const LOOPBACK: IpAddress = parseIpAddress("127.0.0.1") as IpAddress;
 
@@ -99,6 +102,12 @@ export class RawPeer {
       if (!this.socket.write(chunk)) await once(this.socket, "drain");
     }
     return hash.digest("hex");
+  }
+
+  /** Settles when all that was sent is in the other side's kernel, where it need not be read. */
+  async delivered(): Promise<void> {
+    const { fd } = (this.socket as unknown as { _handle: { fd: number } })._handle;
+    while (readTcpInfo(native, fd).unackedSegments > 0) await delay(1);
   }
 
   end(): void {

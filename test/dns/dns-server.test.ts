@@ -239,7 +239,12 @@ test("connections beyond the limit are closed, idle ones after their time", asyn
   first.resume();
   second.resume();
   await Promise.all([once(first, "close"), once(second, "close")]);
-  assert.equal((await askDns(server, "tcp", dnsQuery(ECHO, "A"))).length > 0, true);
+  // Where the machine is slow, this one counts as idle, too, before its query has been read.
+  let reply: Buffer | undefined;
+  while (reply === undefined) {
+    reply = await askDns(server, "tcp", dnsQuery(ECHO, "A"), 1000).catch(() => undefined);
+  }
+  assert.deepEqual(answersOf(dnsReply(reply)), ["A 10.96.0.1"]);
 });
 
 test("a zone comes in many messages, also to whoever has ended its own direction", async (t) => {
@@ -315,10 +320,8 @@ test("a port that is taken is named, and leaves nothing bound", async (t) => {
 });
 
 test("localhost is both loopback addresses", async (t) => {
-  const probe = await start(t);
-  await probe.close();
-  const { port } = probe.server;
-  const stage = await start(t, { options: { listen: { localhost: port } } });
+  const stage = await start(t, { onLocalhost: true });
+  const { port } = stage.server;
   for (const text of ["127.0.0.1", "::1"]) {
     const server = { ip: text as typeof stage.server.ip, port };
     const reply = dnsReply(await askDns(server, "udp", dnsQuery(ECHO, "A")));

@@ -15,7 +15,7 @@ import { ip } from "../support/mesh-fixture.ts";
 
 const query = dnsQuery("x.example", "TXT");
 const reply = encodeDnsError(query, readDnsQuery(query), 3);
-// Of this file alone: a port that is free for TCP is so for UDP.
+// Of this file alone, but for those who listen on all addresses.
 const RESOLVER = ip("127.9.9.53");
 
 interface Lab {
@@ -27,11 +27,7 @@ interface Lab {
 }
 
 async function makeLab(t: TestContext): Promise<Lab> {
-  const streams = createServer().listen(0, RESOLVER);
-  await once(streams, "listening");
-  const { port } = streams.address() as { port: number };
-  const datagrams = createSocket("udp4").bind(port, RESOLVER);
-  await once(datagrams, "listening");
+  const { streams, datagrams, port } = await bindBoth();
   const clock = new FakeClock();
   const options = { netns: undefined, mark: undefined, port };
   const exchange = new ResolverExchange({ native, clock }, options);
@@ -48,6 +44,23 @@ async function makeLab(t: TestContext): Promise<Lab> {
     ask: (transport, transfer) =>
       exchange.ask(query, { resolver: RESOLVER, transport, timeoutMs: 5000, transfer }),
   };
+}
+
+/** One port of both transports: what is free in one may be taken in the other. */
+async function bindBoth(): Promise<{ streams: Server; datagrams: DatagramSocket; port: number }> {
+  for (;;) {
+    const streams = createServer().listen(0, RESOLVER);
+    await once(streams, "listening");
+    const { port } = streams.address() as { port: number };
+    const datagrams = createSocket("udp4").bind(port, RESOLVER);
+    try {
+      await once(datagrams, "listening");
+      return { streams, datagrams, port };
+    } catch {
+      streams.close();
+      datagrams.close();
+    }
+  }
 }
 
 test("a datagram goes as it is and its reply comes back so", async (t) => {
@@ -103,11 +116,10 @@ test("a datagram that may have been lost is sent again, twice at most, from the 
 
 test("a port that nobody listens on is known at once", async (t) => {
   const { exchange } = await makeLab(t);
-  const unused = createSocket("udp4").bind(0, RESOLVER);
-  await once(unused, "listening");
-  const { port } = unused.address();
-  unused.close();
-  await once(unused, "close");
+  const { streams, datagrams, port } = await bindBoth();
+  streams.close();
+  datagrams.close();
+  await Promise.all([once(streams, "close"), once(datagrams, "close")]);
   const options = { netns: undefined, mark: undefined, port };
   const other = new ResolverExchange({ native, clock: new FakeClock() }, options);
   t.after(() => other.close());

@@ -18,7 +18,8 @@ export interface HandedRequest {
 /** A proxy's end, moved by hand. */
 export class HandProxy {
   readonly #connection: SeqpacketConnection;
-  readonly #signal = AbortSignal.timeout(5_000);
+  /** For all of a test; a busy machine is slow. */
+  readonly #signal = AbortSignal.timeout(60_000);
 
   constructor(t: TestContext, path: string, hello: Uint8Array = encodeZdsHello()) {
     this.#connection = SeqpacketConnection.dial(native, path);

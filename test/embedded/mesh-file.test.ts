@@ -88,7 +88,7 @@ test("changes are followed, however the file is written; mistakes keep the forme
 
 /** Looking at a file alone keeps no process running. */
 async function keptAlive(promise: Promise<void>): Promise<void> {
-  const timer = systemClock.after(10_000, () => undefined, true);
+  const timer = systemClock.after(60_000, () => undefined, true);
   await promise;
   timer.cancel();
 }

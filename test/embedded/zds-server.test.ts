@@ -40,9 +40,8 @@ function netnsFd(t: TestContext): number {
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 1_000 && !condition(); i++) {
-    await turn();
-  }
+  const deadline = performance.now() + 20_000;
+  while (!condition() && performance.now() < deadline) await turn();
   assert.ok(condition(), "condition not met");
 }
 
@@ -157,7 +156,7 @@ test("a caller that says no hello within five seconds is hung up on", async (t) 
   t.after(() => connection.close());
   await until(() => clock.pendingCount === 1);
   await clock.advance(5_000);
-  assert.equal(await connection.receive(AbortSignal.timeout(5_000)), undefined);
+  assert.equal(await connection.receive(AbortSignal.timeout(30_000)), undefined);
 });
 
 test("a hello of another version is refused", async (t) => {

@@ -10,11 +10,11 @@ import { type TunnelSuiteOptions, tunnelSuite } from "../conformance/tunnel.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 
 const options: TunnelSuiteOptions = {
-  makeEngine: () =>
+  makeEngine: (clock = systemClock) =>
     new BatchEngine(
       {
         native,
-        clock: systemClock,
+        clock,
         makeReactor: createReactor,
         unexpected: (error) => assert.fail(String(error)),
       },

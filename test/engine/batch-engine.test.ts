@@ -356,15 +356,14 @@ describe("a bug", () => {
     const { engine, unexpected } = makeEngine();
     const application = await RawServer.listen();
     const client = await rawClient(engine);
-    const relays = await Promise.all(
-      [() => assert.fail(BUG), () => {}].map(async (finished) => {
-        const accepting = application.accept();
-        const upstream = await engine.connect(connectOptions(application.address));
-        const { end, peer } = await client.next();
-        engine.relay(end, upstream, finished);
-        return { peer, server: await accepting };
-      }),
-    );
+    const relays: { readonly peer: RawPeer; readonly server: RawPeer }[] = [];
+    for (const finished of [() => assert.fail(BUG), () => {}]) {
+      const accepting = application.accept();
+      const upstream = await engine.connect(connectOptions(application.address));
+      const { end, peer } = await client.next();
+      engine.relay(end, upstream, finished);
+      relays.push({ peer, server: await accepting });
+    }
     relays[0]?.peer.reset();
     await relays[0]?.server.closed;
     relays[1]?.peer.send("still here");
@@ -391,15 +390,20 @@ describe("windows and frames of other peers", () => {
     }
     const tunnel = await lab.dial({ settings: SMALL });
     const client = await rawClient(engine);
+    const joined = [];
+    // One after the other, so that it is known who is joined with whom.
+    for (const seed of [1, 2, 3]) {
+      const accepting = application.accept();
+      const answer = await tunnel.open(formatSocketAddress(application.address), []);
+      assert(answer.end !== undefined);
+      const server = await accepting;
+      const { end, peer } = await client.next();
+      const relayed = new Deferred<RelayOutcome>();
+      engine.relay(end, answer.end, relayed.resolve);
+      joined.push({ seed, server, peer, relayed });
+    }
     await Promise.all(
-      [1, 2, 3].map(async (seed) => {
-        const accepting = application.accept();
-        const answer = await tunnel.open(formatSocketAddress(application.address), []);
-        assert(answer.end !== undefined);
-        const server = await accepting;
-        const { end, peer } = await client.next();
-        const relayed = new Deferred<RelayOutcome>();
-        engine.relay(end, answer.end, relayed.resolve);
+      joined.map(async ({ seed, server, peer, relayed }) => {
         const [sent, received] = await Promise.all([
           peer.sendPattern(BULK_BYTES, seed),
           server.sendPattern(BULK_BYTES, seed + 100),

@@ -7,7 +7,7 @@ import { LeakCheck } from "../support/leak-check.ts";
 import { NodeEngine } from "../support/node-engine/node-engine.ts";
 
 const options: TunnelSuiteOptions = {
-  makeEngine: () => new NodeEngine({ native, clock: systemClock }),
+  makeEngine: (clock = systemClock) => new NodeEngine({ native, clock }),
   leakCheck: () => new LeakCheck(),
   delay,
 };

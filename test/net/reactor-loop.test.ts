@@ -72,10 +72,15 @@ describe("the loop of a reactor's thread", () => {
   test("sleeps while nothing happens", async () => {
     const { far } = await lab.pair(lab.listen());
     lab.allow(far);
-    const before = process.cpuUsage();
-    await delay(100);
-    const { user, system } = process.cpuUsage(before);
-    assert(user + system < 50_000, `${user + system} µs of 100 ms`);
+    // Other threads of this process may work for a while; a loop that spins never rests.
+    let usedUs = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < 50 && usedUs >= 50_000; i++) {
+      const before = process.cpuUsage();
+      await delay(100);
+      const { user, system } = process.cpuUsage(before);
+      usedUs = user + system;
+    }
+    assert(usedUs < 50_000, `${usedUs} µs of 100 ms`);
   });
 
   test("serves several reactors, whichever goes first", async () => {

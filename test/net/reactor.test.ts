@@ -172,9 +172,11 @@ describe("what the kernel knows of a connection", () => {
 
 describe("failures", () => {
   test("a refused connect is an error with its errno", async () => {
-    const { id, port } = lab.listen();
-    lab.perform("CLOSE", id);
-    const event = await lab.expect(lab.connect(port), "ERROR");
+    // Taken, so that nobody else listens there meanwhile.
+    const bind = { ip: "127.0.0.1", port: 0 };
+    const { fd } = native.socketInNamespace({ family: "ipv4", type: "stream", bind });
+    const event = await lab.expect(lab.connect(native.localAddress(fd).port), "ERROR");
+    closeSync(fd);
     assert.deepEqual([event.a, event.text], [111, "ECONNREFUSED"]);
   });
 
@@ -236,8 +238,7 @@ describe("failures", () => {
     const { near, far } = await lab.pair(lab.listen());
     lab.write(near, "unwanted");
     lab.allow(near);
-    // Arrived by the time that a connection behind it has.
-    await lab.pair(lab.listen());
+    await arrived(far, 8);
     lab.perform("CLOSE", far);
     assert.equal((await lab.expect(near, "ERROR")).text, "ECONNRESET");
   });
@@ -400,6 +401,8 @@ describe("a limited batch", () => {
       const { near, far } = await lab.pair(lab.listen());
       lab.write(near, pattern(100_000));
       if (lab.pending(near) > 0) await lab.expect(near, "DRAIN");
+      // More than any of the limits; all of it, where the receiver has room.
+      await arrived(far, 60_000);
       fars.push(far);
     }
     for (const far of fars) lab.allow(far);
@@ -422,13 +425,8 @@ test("who reads little is told in a turn before those who read much", async () =
   lab.reactor.credit[much.far & 0xffff] = 0;
   lab.write(much.near, pattern(20_000));
   lab.write(little.near, "hello");
-  for (const [{ far }, bytes] of [
-    [much, 40_000],
-    [little, 5],
-  ] as const) {
-    const fd = lab.reactor.fdOf(far);
-    while (readTcpInfo(native, fd).receivedBytes < bytes) await delay(1);
-  }
+  await arrived(much.far, 40_000);
+  await arrived(little.far, 5);
   // Both are ready, in this order.
   const told: number[] = [];
   lab.during = ({ kind, id }) => kind === "DATA" && told.push(id, lab.turns.length);
@@ -710,6 +708,12 @@ test("a worker has a reactor of its own, which ends with it", async () => {
   const end = await lab.next(near);
   assert(end.kind === "EOF" || end.kind === "ERROR");
 });
+
+/** So many bytes have come into the connection's kernel in all, read or not. */
+async function arrived(id: number, bytes: number): Promise<void> {
+  const fd = lab.reactor.fdOf(id);
+  while (readTcpInfo(native, fd).receivedBytes < bytes) await delay(1);
+}
 
 /** What was under way on loopback has arrived and been told. */
 async function quiet(): Promise<void> {

@@ -39,12 +39,12 @@ test("a thread that waits for events uses no CPU", async () => {
     import { parentPort } from "node:worker_threads";
     import { systemClock } from ${JSON.stringify(import.meta.resolve("../../src/runtime/clock.ts"))};
     import { ThreadProfiler } from ${JSON.stringify(import.meta.resolve("../../src/runtime/thread-profiler.ts"))};
-    const request = { kind: "cpu", durationMs: 500, frequencyHz: 1000 };
+    const request = { kind: "cpu", durationMs: 1500, frequencyHz: 1000 };
     parentPort.postMessage(await new ThreadProfiler(systemClock).run(request));`;
   const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(source)}`));
   const [nodes] = (await once(worker, "message")) as [readonly CallNode[]];
   const usedMs = totalOf(nodes, "(root)") / 1e6;
-  assert.ok(usedMs < 250, `${usedMs} ms`);
+  assert.ok(usedMs < 750, `${usedMs} ms`);
 });
 
 test("a heap profile finds who made what is still there, while sampling only", async () => {

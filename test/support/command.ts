@@ -23,7 +23,7 @@ export interface CommandOptions {
 }
 
 /** Killed when it does not end by itself in time. */
-const MS_MAX = 15_000;
+const MS_MAX = 60_000;
 
 export async function runCommand(
   args: readonly string[],

@@ -127,8 +127,9 @@ export async function startDnsmasq(
       return [];
     }
   };
+  // Said when all of its sockets are there, of both transports.
   await waitUntil(
-    () => net.exec(host, "ss", "-Hlnu", "sport", "=", ":53").trim() !== "",
+    () => lines().some((line) => line.includes(": started, version ")),
     "dnsmasq never listened",
   );
   return { queries: () => lines().filter((line) => / query\[/.test(line)) };

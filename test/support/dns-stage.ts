@@ -2,6 +2,7 @@
 
 import { once } from "node:events";
 import { createServer } from "node:net";
+import { DnsBindError } from "../../src/dns/dns-error.ts";
 import { type DnsDelta, DnsMetrics } from "../../src/dns/dns-metrics.ts";
 import type { DnsOptions } from "../../src/dns/dns-options.ts";
 import { DnsServer } from "../../src/dns/dns-server.ts";
@@ -19,11 +20,15 @@ import { readDnsQuery } from "../../src/wire/dns-query.ts";
 import { CapturedLog, formatFields } from "./captured-log.ts";
 import { ip } from "./mesh-fixture.ts";
 
+const LOOPBACK = ip("127.0.0.1");
+
 export interface DnsStageOptions {
   readonly state: MeshState;
   /** Whose server it is; a function is asked each time. */
   readonly source: Workload | QuerySource;
   readonly options?: Partial<DnsOptions>;
+  /** Listens on both loopback addresses, not only on that of IPv4. */
+  readonly onLocalhost?: boolean;
   /** Of the machine's file. */
   readonly searchDomains?: readonly string[];
   /** Default: refuses everything. */
@@ -43,7 +48,20 @@ export interface DnsStage {
   close(): Promise<void>;
 }
 
+/** On a port that nobody else has, in any transport or family, unless the options name one. */
 export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> {
+  if (stage.options?.listen !== undefined) return listenDns(stage, stage.options.listen);
+  for (;;) {
+    const port = await freePort();
+    try {
+      return listenDns(stage, stage.onLocalhost ? { localhost: port } : { ip: LOOPBACK, port });
+    } catch (error) {
+      if (!(error instanceof DnsBindError)) throw error;
+    }
+  }
+}
+
+function listenDns(stage: DnsStageOptions, listen: DnsOptions["listen"]): DnsStage {
   const {
     state,
     source,
@@ -52,7 +70,10 @@ export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> 
     ask = refuse,
     isOwn = () => false,
   } = stage;
-  const server = { ip: ip("127.0.0.1"), port: await freePort() };
+  const server = {
+    ip: LOOPBACK,
+    port: "localhost" in listen ? listen.localhost : listen.port,
+  };
   const forwarded: Uint8Array[] = [];
   const log = new CapturedLog("debug");
   const metrics = new DnsMetrics();
@@ -75,7 +96,6 @@ export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> 
       random: systemRandom(),
     },
     {
-      listen: server,
       ipv6: true,
       mark: undefined,
       reusePort: false,
@@ -88,6 +108,7 @@ export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> 
       resolverTimeoutMs: 5000,
       idleMs: 5000,
       ...options,
+      listen,
       workload: { uid: "1", name: "client", namespace: "ns1", serviceAccount: "client" },
       netns: undefined,
       resolvConf: {
@@ -112,7 +133,7 @@ export async function startDnsServer(stage: DnsStageOptions): Promise<DnsStage> 
 
 const refuse: Ask = async (query) => encodeDnsError(query, readDnsQuery(query), RCODE.refused);
 
-/** Of TCP; nobody else takes the same of UDP meanwhile. */
+/** Of TCP on 127.0.0.1; somebody may have it in UDP, or in IPv6. */
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -21,7 +21,8 @@ export interface PlayOptions {
   readonly patienceMs?: number;
 }
 
-const PATIENCE_MS = 3000;
+/** A busy machine is slow; what never comes is a failure. */
+const PATIENCE_MS = 20_000;
 /** After the last that was expected, for what was not. */
 const SETTLE_MS = 20;
 /** What anybody takes before the settings are known. RFC 9113 section 4.2. */

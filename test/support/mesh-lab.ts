@@ -19,7 +19,8 @@ import { type LabHost, NetnsLab } from "./netns-lab.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];
-const READY_MS_MAX = 20_000;
+/** A busy machine is slow; only a failure takes that long. */
+const READY_MS_MAX = 30_000;
 /** Runs a command that sees the file `$0` as the machine's. */
 const WITH_RESOLV_CONF = 'mount --bind "$0" /etc/resolv.conf; exec "$@"';
 /** Of daemons that share a namespace with their application. */
@@ -356,7 +357,9 @@ export class MeshLab {
     this.#removeFolder();
   }
 
-  readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
+  readonly #removeFolder = (): void =>
+    // Daemons that were killed just now may still have been writing.
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10 });
 
   async #start(): Promise<void> {
     const { nodes, outsiders, controlIp, mesh } = this.#options;
