@@ -8,6 +8,13 @@ import type { Clock } from "./clock.ts";
 const LOOK_EVERY_MS = 5000;
 /** Below this share of a core nobody notices the collection. */
 const QUIET_SHARE_MAX = 0.02;
+/** From this share on there was a burst, which may leave something. */
+const BUSY_SHARE_MIN = 0.05;
+/**
+ * A collection costs more than its milliseconds: V8 compiles anew what had become fast. On a thread that
+ * always has a little to do the pause between two doubles up to this many looks, five minutes; a burst ends it.
+ */
+const PAUSE_LOOKS_MAX = 60;
 /** What was allocated since the last collection; less is not worth the milliseconds. */
 const ALLOCATED_BYTES_MIN = 4 * 1024 * 1024;
 /** The same, once after each collection: it may have come in the middle of what ended. */
@@ -33,6 +40,8 @@ export class QuietMemory {
   /** At the last collection. */
   #allocatedBytes = 0;
   #waitsForBytes = ALLOCATED_BYTES_MIN;
+  #pauseLooks = 0;
+  #looksSinceCollection = 0;
 
   /** Looks after the memory as long as the thread lives; does not keep it running. */
   constructor(deps: QuietMemoryDeps) {
@@ -49,16 +58,21 @@ export class QuietMemory {
   }
 
   #look(): void {
-    const { cpuMs, allocatedBytes, collect } = this.#deps;
-    const isQuiet = cpuMs() - this.#cpuMs < QUIET_SHARE_MAX * LOOK_EVERY_MS;
-    if (isQuiet && allocatedBytes() - this.#allocatedBytes >= this.#waitsForBytes) {
-      collect();
-      this.#allocatedBytes = allocatedBytes();
-      this.#waitsForBytes =
-        this.#waitsForBytes === ALLOCATED_BYTES_MIN
-          ? ALLOCATED_AFTER_BYTES_MIN
-          : ALLOCATED_BYTES_MIN;
-    }
+    const { cpuMs, allocatedBytes } = this.#deps;
+    const share = (cpuMs() - this.#cpuMs) / LOOK_EVERY_MS;
+    this.#looksSinceCollection++;
+    if (share >= BUSY_SHARE_MIN) this.#pauseLooks = 0;
+    const isDue = share < QUIET_SHARE_MAX && this.#looksSinceCollection >= this.#pauseLooks;
+    if (isDue && allocatedBytes() - this.#allocatedBytes >= this.#waitsForBytes) this.#collect();
     this.#cpuMs = cpuMs();
+  }
+
+  #collect(): void {
+    this.#deps.collect();
+    this.#allocatedBytes = this.#deps.allocatedBytes();
+    this.#waitsForBytes =
+      this.#waitsForBytes === ALLOCATED_BYTES_MIN ? ALLOCATED_AFTER_BYTES_MIN : ALLOCATED_BYTES_MIN;
+    this.#pauseLooks = Math.min(2 * this.#pauseLooks || 1, PAUSE_LOOKS_MAX);
+    this.#looksSinceCollection = 0;
   }
 }

@@ -56,8 +56,28 @@ test("what ends just after a collection is collected once more, then not again",
   assert.equal(thread.collections, 2);
 });
 
-test("a quiet thread is collected as rarely as it allocates", async () => {
+test("a thread that always has a little to do is collected more and more rarely", async () => {
   const thread = new Thread();
-  for (let i = 0; i < 20; i++) await thread.work(50, MB);
+  const collectedAt: number[] = [];
+  for (let look = 1; look <= 160; look++) {
+    const before = thread.collections;
+    await thread.work(50, 5 * MB);
+    if (thread.collections > before) collectedAt.push(look);
+  }
+  assert.deepEqual(collectedAt, [1, 2, 4, 8, 16, 32, 64, 124]);
+});
+
+test("a burst ends the long pause", async () => {
+  const thread = new Thread();
+  for (let look = 1; look <= 64; look++) await thread.work(50, 5 * MB);
+  assert.equal(thread.collections, 7);
+  await thread.work(1000, 20 * MB);
+  await thread.work(50, 0);
   assert.equal(thread.collections, 8);
+});
+
+test("a quiet thread that allocates nothing is left alone", async () => {
+  const thread = new Thread();
+  for (let look = 1; look <= 64; look++) await thread.work(50, 4096);
+  assert.equal(thread.collections, 0);
 });
