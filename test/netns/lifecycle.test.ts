@@ -34,7 +34,7 @@ import {
 
 const MAIN = resolve(import.meta.dirname, "../../dist/main.js");
 const skip = requireNetns("iptables");
-const timeout = 90_000;
+const timeout = 170_000;
 /** Both nodes would wait longer than a test may take, did something keep them. */
 const PATIENT: TwoNodesOptions = {
   environmentOf: {
@@ -43,7 +43,7 @@ const PATIENT: TwoNodesOptions = {
   },
 };
 /** Far below the deadline of {@link PATIENT}, and enough for a busy machine. */
-const SOON_MS = 10_000;
+const SOON_MS = 30_000;
 /** Of which Node itself takes 43. */
 const RESIDENT_MB_MAX = 75;
 
@@ -55,7 +55,7 @@ describe("at rest", { skip, concurrency: false }, () => {
         const status = readFileSync(`/proc/${pid}/status`, "utf8");
         return (Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024) / 1e6;
       };
-      await waitUntil(() => residentMb() <= RESIDENT_MB_MAX, "it keeps what the start took", 5000);
+      await waitUntil(() => residentMb() <= RESIDENT_MB_MAX, "it keeps what the start took");
     }),
   );
 });
@@ -77,11 +77,10 @@ describe("going down", { skip, concurrency: false }, () => {
       const node = lab.node("node-b");
       const ended = terminated(node);
       await waitUntil(() => isRefused(node.get(15021, "/healthz/ready")), "still answers probes");
-      await waitUntil(() => isRefused(node.metrics()), "still answers scrapes", 2000);
+      await waitUntil(() => isRefused(node.metrics()), "still answers scrapes");
       await waitUntil(
         () => isRefused(connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT)),
         "still takes connections",
-        2000,
       );
       const late = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
       late.write("hello");
@@ -106,7 +105,6 @@ describe("going down", { skip, concurrency: false }, () => {
       await waitUntil(
         () => isRefused(connectFrom(lab.host("client"), ADDRESS.outside, APP_PORT)),
         "still takes connections",
-        2000,
       );
       await talk(passing);
       await hangUp(passing);
@@ -119,27 +117,33 @@ describe("going down", { skip, concurrency: false }, () => {
     { timeout },
     (t) =>
       withLab(
-        { environmentOf: { "node-b": { CONNECTION_TERMINATION_DEADLINE: "2s" } } },
+        // Longer than the other's, so that it does not end what that one is to end.
+        { environmentOf: { "node-a": { CONNECTION_TERMINATION_DEADLINE: "7s" } } },
         async (lab, pairsAlong) => {
-          for (const [node, path, deadlineMs] of [
-            ["node-b", PATHS.HBONE, 2000],
-            ["node-a", PATHS.passthrough, 5000],
-          ] as const) {
-            const pairs = pairsAlong(path);
-            const pair = await pairs.make();
+          const stay = async (node: string, path: (typeof PATHS)[PathName], deadlineMs: number) => {
+            const pair = await pairsAlong(path).make();
             await talk(pair);
             const ends = [readingEnd(pair.client), readingEnd(pair.server)];
+            const startedAt = performance.now();
             const ended = terminated(lab.node(node));
-            await delay(deadlineMs - 500);
+            await waitUntil(
+              () => isRefused(lab.node(node).get(15021, "/healthz/ready")),
+              `${node} still answers probes`,
+            );
             const heard = once(pair.server, "data");
             pair.client.write("still here");
             await heard;
             assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"], node);
+            const livedMs = performance.now() - startedAt;
             const { tookMs } = await ended;
             t.diagnostic(`${node}: gone ${tookMs.toFixed(0)} ms after SIGTERM`);
-            const lateMs = tookMs - deadlineMs;
-            assert.ok(lateMs > -100 && lateMs < 2500, `${node} took ${tookMs} ms`);
-          }
+            assert.ok(livedMs > deadlineMs - 10, `${node} ended it after ${livedMs} ms`);
+            assert.ok(tookMs < deadlineMs + SOON_MS, `${node} took ${tookMs} ms`);
+          };
+          await Promise.all([
+            stay("node-b", PATHS.HBONE, 5000),
+            stay("node-a", PATHS.passthrough, 7000),
+          ]);
         },
       ),
   );
@@ -165,22 +169,28 @@ describe("a running daemon", { skip }, () => {
       timeout,
     },
     (t) =>
-      withLab({}, async (lab, pairsAlong) => {
+      withLab(PATIENT, async (lab, pairsAlong) => {
         const node = lab.node("node-b");
         const pairs = pairsAlong(PATHS.HBONE);
         const pair = await pairs.make();
         await talk(pair);
 
         assert.match(await node.post("/logging?level=debug"), /current log level is .*debug/);
-        await passOnce(pairs);
-        await waitUntil(() => linesOf(node, "debug").length > 0, "no line at debug");
-        await node.post("/logging?level=info");
+        let passed = 0;
         // Lines come some time after they were written, in their order.
         const passAndBeLogged = async (): Promise<void> => {
-          const count = linesOf(node, "info").length;
           await passOnce(pairs);
-          await waitUntil(() => linesOf(node, "info").length > count, "no access line");
+          passed++;
+          const logged = (): number =>
+            node.lines.filter((line) => line.includes("connection complete")).length;
+          await waitUntil(() => logged() >= passed, "no access line");
         };
+        // The data thread hears of the level in its own time.
+        await waitUntil(async () => {
+          await passAndBeLogged();
+          return linesOf(node, "debug").length > 0;
+        }, "no line at debug");
+        await node.post("/logging?level=info");
         await passAndBeLogged();
         const debugCount = linesOf(node, "debug").length;
         await passAndBeLogged();
@@ -192,7 +202,7 @@ describe("a running daemon", { skip }, () => {
         await passOnce(pairs);
         const agent = await newAgent(lab, "node-b");
         t.after(() => agent.close());
-        await waitUntil(() => isReady(node), "never ready again", 10_000);
+        await waitUntil(() => isReady(node), "never ready again");
         await talk(pair);
         await passOnce(pairs);
 
@@ -202,8 +212,8 @@ describe("a running daemon", { skip }, () => {
         const tookMs = performance.now() - startedAt;
         assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"]);
         t.diagnostic(`Del was acknowledged after ${tookMs.toFixed(1)} ms`);
-        // Nothing drains: that would take 5 s.
-        assert.ok(tookMs < 2500, `${tookMs} ms`);
+        // Nothing drains: that would take 60 s.
+        assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
         const direct = connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT);
         await assert.rejects(direct, { code: "ECONNREFUSED" });
         const late = await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT);
@@ -260,8 +270,10 @@ describe("a running daemon", { skip }, () => {
             direction: "outbound",
           },
         );
-        const cut = lab.node("node-b").lines.find((line) => line.includes("connection complete"));
-        assert.equal(JSON.parse(cut ?? "{}").error, "connection closed due to connection drain");
+        const cut = (): string | undefined =>
+          lab.node("node-b").lines.find((line) => line.includes("connection complete"));
+        await waitUntil(() => cut() !== undefined, "no line about the connection that was cut");
+        assert.equal(JSON.parse(cut() ?? "{}").error, "connection closed due to connection drain");
       }),
   );
 

