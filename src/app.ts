@@ -28,7 +28,9 @@ import { systemClock } from "./runtime/clock.ts";
 import { errorText } from "./runtime/error-text.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
+import { AffinityTable, makeAffinityMemory } from "./state/affinity-table.ts";
 import type { MeshCommit } from "./state/mesh-writer.ts";
+import { SessionAffinity } from "./state/session-affinity.ts";
 import { buildInfo } from "./telemetry/build-info.ts";
 import { LogDestination } from "./telemetry/log-destination.ts";
 import type { Logger } from "./telemetry/logger.ts";
@@ -80,6 +82,8 @@ class Daemon implements App {
   readonly #readiness: Readiness;
   readonly #mesh: DaemonMesh;
   readonly #certificates: DaemonCertificates;
+  readonly #affinityMemory: SharedArrayBuffer;
+  readonly #affinity: SessionAffinity;
   readonly #outliers: OutlierList;
   readonly #dataPlane: DataPlane;
   readonly #mode: Mode;
@@ -131,6 +135,10 @@ class Daemon implements App {
       config,
     );
     this.#certificates = new DaemonCertificates({ clock, random, log }, config);
+    const { affinity } = config.proxy;
+    this.#affinityMemory = makeAffinityMemory(affinity.clientsMax);
+    const table = new AffinityTable(this.#affinityMemory, clock);
+    this.#affinity = new SessionAffinity(table, affinity.services);
     this.#outliers = new OutlierList({ log, families: makeOutlierFamilies(registry) });
     this.#dataPlane = this.#makeDataPlane(threads, openInline);
     this.#mode = this.#makeMode(registry);
@@ -140,6 +148,7 @@ class Daemon implements App {
         certificates: this.#certificates,
         dataPlane: this.#dataPlane,
         outliers: this.#outliers,
+        affinity: this.#affinity,
         mode: this.#mode,
         readiness: this.#readiness,
         registry,
@@ -271,6 +280,7 @@ class Daemon implements App {
           learn: options.onDemand ? learn : undefined,
           addressesOf,
           outlierChanged: (change) => this.#outliers.changed(CONTROL_THREAD, change),
+          affinity: this.#affinity,
           log: this.#log,
           clock: this.#clock,
           random: this.#random,
@@ -291,6 +301,7 @@ class Daemon implements App {
       {
         threads,
         mesh: this.#mesh.buffer,
+        affinity: this.#affinityMemory,
         options,
         log: { format: config.logging.format, filter: config.logging.filter },
       },

@@ -8,6 +8,7 @@ import { startDataThreads } from "../../src/dataplane/data-threads.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { type LoopDelay, measureLoopDelay } from "../../src/runtime/loop-delay.ts";
+import { makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { DataPlaneLab, DataPlaneStage } from "../../test/conformance/data-plane.ts";
 import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
 import type { LabNode } from "../../test/support/mesh-lab.ts";
@@ -86,6 +87,7 @@ async function measurePush(): Promise<void> {
         {
           threads: startDataThreads(1),
           mesh: parts.memory.buffer,
+          affinity: makeAffinityMemory(64),
           options,
           log: { format: "plain", filter: "info" },
         },

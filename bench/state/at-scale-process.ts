@@ -8,6 +8,7 @@ import { native } from "../../src/net/native.ts";
 import { systemClock as clock, sleep } from "../../src/runtime/clock.ts";
 import type { LoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
+import { makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { type MeshCommit, MeshWriter } from "../../src/state/mesh-writer.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
@@ -53,6 +54,7 @@ const dataPlane = new WorkerDataPlane(
   {
     threads: startDataThreads(2),
     mesh: memory.buffer,
+    affinity: makeAffinityMemory(64),
     options: { onDemand: false, proxy, proxyEnabled: true, dns: undefined },
     log: { format: "plain", filter: "info" },
   },

@@ -56,6 +56,7 @@ export function dumpWorkload(workload: Workload): Dumped {
 export function dumpService(service: Service, endpoints: Iterable<DumpedEndpoint>): Dumped {
   const { cidrVips, weightedWaypoints } = service;
   return {
+    affinitySeconds: service.affinitySeconds,
     canonical: service.canonical,
     cidrVips: unlessEmpty(
       cidrVips.map(({ network, cidr }) => ({ network, cidr: formatCidr(cidr) })),

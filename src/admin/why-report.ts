@@ -12,6 +12,7 @@ import {
 } from "../proxy/connection-forecast.ts";
 import type { Random } from "../runtime/random.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import type { SessionAffinity } from "../state/session-affinity.ts";
 import { AdminError } from "./admin-error.ts";
 import type { DumpedWorkload } from "./config-dump.ts";
 import { WhyParties } from "./why-parties.ts";
@@ -55,6 +56,7 @@ export interface WhyQuestion {
 export interface WhyDeps {
   readonly mesh: MeshState;
   readonly outliers: ForecastQuery["outliers"];
+  readonly affinity: SessionAffinity;
   readonly certificates: () => readonly CertificateEntry[];
   readonly workloads: () => readonly DumpedWorkload[];
   /** @returns `undefined` for a workload that does not run here. */
@@ -74,7 +76,7 @@ export async function reportWhy(
   options: WhyOptions,
   question: WhyQuestion,
 ): Promise<WhyReport> {
-  const { mesh, outliers, random } = deps;
+  const { mesh, outliers, affinity, random } = deps;
   const parties = new WhyParties(mesh, options.network);
   const source = parties.source(question.source);
   const { address, name } = parties.destination(question.destination, source);
@@ -84,7 +86,7 @@ export async function reportWhy(
     .find(
       ({ workload: here }) => here.namespace === workload?.namespace && here.name === workload.name,
     );
-  const query = { ...options, outliers, source, target: address };
+  const query = { ...options, outliers, affinity, source, target: address };
   const forecast = forecastConnection(mesh, query, random);
   const connect = question.connect ? await probe(deps, enrolment, address, question.source) : null;
   return {

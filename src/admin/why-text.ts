@@ -59,12 +59,18 @@ function describeRoute(route: ForecastRoute): string[] {
     ...(route.waypoint === undefined ? [] : [`through waypoint ${route.waypoint}`]),
     ...(route.gateway === undefined ? [] : [`through network gateway ${route.gateway}`]),
     ...(route.workload === undefined ? [] : [`to workload ${route.workload}`]),
+    ...(route.affinity === undefined ? [] : [describeAffinity(route.affinity)]),
     ...(route.leftOut ?? []).map(
       ({ workload, port, failures, thread, until }) =>
         `not to ${workload}, port ${port}: ${failures} connects in a row failed, left out by ${thread} until ${until}`,
     ),
     ...expected.map((identity) => `the other end must be ${identity}`),
   ];
+}
+
+function describeAffinity({ seconds, kept }: NonNullable<ForecastRoute["affinity"]>): string {
+  const why = kept ? "where the client was last" : "where the client's address leads";
+  return `${why}: the service keeps it at one endpoint for ${seconds} s after its last connection`;
 }
 
 function describeCertificate({ certificate }: WhyReport): string[] {

@@ -402,6 +402,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "share of a service's endpoints that may be left out at a time, one in any case and never the last: when most fail, the fault is not theirs",
   },
   {
+    name: "SESSION_AFFINITY_SERVICES",
+    type: "NAMESPACE/HOSTNAME=SECONDS, comma separated",
+    fallback: "-",
+    why: "services whose clients stay with one endpoint (sessionAffinity ClientIP), which istiod does not tell; without seconds 10800, the default of Kubernetes; the original knows none",
+  },
+  {
     name: "LOCALHOST_APP_TUNNEL",
     type: "flag",
     fallback: "true",

@@ -17,7 +17,7 @@ import type { Config } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import { RESOLV_CONF_PATH, readDns } from "./dns-config.ts";
 import { DURATION_MS_MAX } from "./duration.ts";
-import { readOutliers } from "./endpoint-config.ts";
+import { readAffinity, readOutliers } from "./endpoint-config.ts";
 import { type Environment, EnvironmentReader, type Host } from "./environment-reader.ts";
 import { readIdentity, readMesh } from "./istiod-config.ts";
 import { readLimit } from "./limits.ts";
@@ -195,6 +195,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     localWorkloadWaitMs: readLimit(reader, "localWorkloadWait"),
     connectRetriesMax: reader.integer("CONNECT_RETRIES", 2, { min: 0, max: U32_MAX }),
     outliers: readOutliers(reader),
+    affinity: readAffinity(reader),
     connectTimeoutMs: readLimit(reader, "connectTimeout"),
     halfClosedIdleMs: readLimit(reader, "halfClosedIdle"),
     idleMs: reader.duration("CONNECTION_IDLE_TIMEOUT", 0, IDLE_MS) || undefined,

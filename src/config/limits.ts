@@ -22,6 +22,7 @@ export type LimitName =
   | "outlierWindow"
   | "outlierBaseEjection"
   | "outlierMaxEjection"
+  | "affinityClients"
   | "halfClosedIdle"
   | "handshakeTimeout"
   | "pingInterval"
@@ -103,6 +104,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 300_000,
     unit: "ms",
     why: "what that time grows to; Envoy's number",
+  },
+  affinityClients: {
+    variable: "SESSION_AFFINITY_MAX_CLIENTS",
+    value: 16_384,
+    unit: "clients of services",
+    why: "whose endpoint is remembered, 20 bytes each; more than a node's pods have. One that is forgotten goes where its address leads, mostly the same endpoint",
   },
   halfClosedIdle: {
     variable: "HALF_CLOSED_IDLE_TIMEOUT",

@@ -185,6 +185,7 @@ function readService(value: YamlValue): ListedService {
       canonical: record.optional("canonical", (flag) => flag.flag()) ?? false,
       visibility:
         record.optional("visibility", (text) => text.oneOf(["Public", "Namespace"])) ?? "Public",
+      affinitySeconds: record.optional("affinitySeconds", (seconds) => seconds.integer(UINT32_MAX)),
     },
     endpoints: [
       ...(

@@ -24,6 +24,7 @@ import { errorText } from "../runtime/error-text.ts";
 import { systemRandom } from "../runtime/random.ts";
 import type { Readiness } from "../runtime/readiness.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
+import type { SessionAffinity } from "../state/session-affinity.ts";
 import { buildFacts, registerBuildMetric } from "../telemetry/build-info.ts";
 import { registerProcessMetrics } from "../telemetry/process-metrics.ts";
 import { type makeRegistry, renderMetrics } from "../telemetry/registry.ts";
@@ -43,6 +44,7 @@ export interface OperatorServersDeps {
   readonly certificates: DaemonCertificates;
   readonly dataPlane: DataPlane;
   readonly outliers: OutlierList;
+  readonly affinity: SessionAffinity;
   readonly mode: Mode;
   readonly readiness: Readiness;
   readonly registry: ReturnType<typeof makeRegistry>;
@@ -173,12 +175,13 @@ export class OperatorServers {
   async #why(question: WhyQuestion): Promise<WhyReport> {
     const { reportWhy } = await import("../admin/why-report.ts");
     const { probeConnection } = await import("../net/connection-probe.ts");
-    const { mesh, outliers, certificates, mode, clock } = this.#deps;
+    const { mesh, outliers, affinity, certificates, mode, clock } = this.#deps;
     const { network, unknownPolicy } = this.#config.proxy;
     return reportWhy(
       {
         mesh: mesh.state,
         outliers,
+        affinity,
         certificates: () => certificates.dump(),
         workloads: () => mode.workloads(),
         probe: (uid, target) => {

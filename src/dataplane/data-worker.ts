@@ -10,8 +10,10 @@ import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import { Pace } from "../runtime/pace.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { ThreadProfiler } from "../runtime/thread-profiler.ts";
+import { AffinityTable } from "../state/affinity-table.ts";
 import { MeshMemory } from "../state/mesh-memory.ts";
 import { MeshState } from "../state/mesh-state.ts";
+import { SessionAffinity } from "../state/session-affinity.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
 import { Calls } from "./calls.ts";
 import { CertificateStore } from "./certificate-store.ts";
@@ -55,6 +57,10 @@ function run(port: MessagePort, start: ThreadStart): (message: unknown) => void 
       certificateFor: (identity) => certificates.certificate(identity),
       addressesOf,
       learn: start.options.onDemand ? learn : undefined,
+      affinity: new SessionAffinity(
+        new AffinityTable(start.affinity, systemClock),
+        start.options.proxy.affinity.services,
+      ),
       outlierChanged: (change) => report({ kind: "outlier", change }),
       log: logger.root,
       clock: systemClock,

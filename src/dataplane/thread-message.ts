@@ -86,6 +86,8 @@ export type ThreadReport =
 export interface ThreadStart {
   /** The memory of the mesh, which the main thread writes. */
   readonly mesh: SharedArrayBuffer;
+  /** Which endpoint a client was last at; every thread writes it. */
+  readonly affinity: SharedArrayBuffer;
   readonly options: DataThreadOptions;
   readonly log: { readonly format: "plain" | "json"; readonly filter: string };
 }

@@ -61,8 +61,8 @@ export class WorkerDataPlane implements DataPlane {
 
   constructor(deps: WorkerDataPlaneDeps, options: WorkerDataPlaneOptions) {
     this.#clock = deps.clock;
-    const { mesh, options: threadOptions, log } = options;
-    const start: ThreadStart = { mesh, options: threadOptions, log };
+    const { mesh, affinity, options: threadOptions, log } = options;
+    const start: ThreadStart = { mesh, affinity, options: threadOptions, log };
     this.#reusePort = threadOptions.proxy.reusePort;
     this.#threads = options.threads.map((thread) => new WorkerThread(deps, start, thread));
   }

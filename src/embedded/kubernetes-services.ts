@@ -12,6 +12,7 @@ import {
   type Service as ServiceMessage,
   Service_Visibility as Visibility,
 } from "../wire/proto/istio-workload.ts";
+import { encodeServiceExtensions } from "../wire/service-extension.ts";
 import { parseAddress } from "./kubernetes-addresses.ts";
 import type { KubernetesFields, Labels } from "./kubernetes-fields.ts";
 import { isYes, type KubernetesMetadata } from "./kubernetes-metadata.ts";
@@ -22,6 +23,9 @@ import type { Waypoint, Waypoints } from "./kubernetes-waypoints.ts";
 const DISTRIBUTION_ANNOTATION = "networking.istio.io/traffic-distribution";
 const INGRESS_LABEL = "istio.io/ingress-use-waypoint";
 const HEADLESS = "None";
+/** The apiserver's default, and what it allows. */
+const AFFINITY_SECONDS = 10_800;
+const AFFINITY_SECONDS_MAX = 86_400;
 
 /** A service of the mesh with what workloads need to find their place behind it. */
 export interface KnownService {
@@ -62,6 +66,8 @@ export interface KubernetesService extends KubernetesMetadata {
   readonly isLocalOnly: boolean;
   readonly distribution: string;
   readonly publishesUnready: boolean;
+  /** `undefined`: a client's connections may go to any of its workloads. */
+  readonly affinitySeconds: number | undefined;
 }
 
 interface KubernetesPort extends KnownPort {
@@ -86,7 +92,17 @@ export function readService(
     isLocalOnly: spec.text("internalTrafficPolicy") === "Local",
     distribution: spec.text("trafficDistribution"),
     publishesUnready: spec.flag("publishNotReadyAddresses"),
+    affinitySeconds: readAffinity(spec),
   };
+}
+
+function readAffinity(spec: KubernetesFields): number | undefined {
+  if (spec.choice("sessionAffinity", ["None", "ClientIP"], "None") === "None") return undefined;
+  const config = spec.fields("sessionAffinityConfig").fields("clientIP");
+  if (!config.has("timeoutSeconds")) return AFFINITY_SECONDS;
+  const seconds = config.integer("timeoutSeconds", AFFINITY_SECONDS_MAX);
+  if (seconds === 0) config.mistake("timeoutSeconds", "must be more than 0");
+  return seconds;
 }
 
 function readPort(fields: KubernetesFields): KubernetesPort {
@@ -150,7 +166,7 @@ export function knownService(
     subjectAltNames: [],
     loadBalancing: loadBalancing(service, surroundings.namespaces),
     ipFamilies: service.ipFamilies,
-    extensions: [],
+    extensions: encodeServiceExtensions(service.affinitySeconds),
     canonical: true,
     visibility: Visibility.PUBLIC,
   };

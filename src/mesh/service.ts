@@ -47,6 +47,11 @@ export interface Service {
   readonly ipFamilies: IpFamilies;
   readonly canonical: boolean;
   readonly visibility: Visibility;
+  /**
+   * A client address stays with an endpoint for so long after its last connection; `undefined`: it does
+   * not. The protocol of the mesh has no field for it.
+   */
+  readonly affinitySeconds: number | undefined;
 }
 
 /** What its peers may prove to be; names that are no SPIFFE identity can't be proven. */

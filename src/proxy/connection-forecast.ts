@@ -18,6 +18,7 @@ import type { Random } from "../runtime/random.ts";
 import { formatTimestamp } from "../runtime/timestamp.ts";
 import type { OutlierView, ThreadOutlier } from "../state/endpoint-outliers.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import type { SessionAffinity } from "../state/session-affinity.ts";
 import { findUpstream } from "../state/upstream.ts";
 import { chooseOutboundRoute, type HboneRoute, type OutboundRoute } from "./outbound-route.ts";
 
@@ -34,6 +35,7 @@ export interface ForecastQuery {
   readonly unknownPolicy: "deny" | "allow";
   /** Endpoints that are left out now. */
   readonly outliers: OutlierView & { all(): readonly ThreadOutlier[] };
+  readonly affinity: SessionAffinity;
 }
 
 /** An endpoint that the choice passes over. */
@@ -67,6 +69,13 @@ export interface ForecastRoute {
   readonly service?: string;
   /** Endpoints of the service, or of the waypoint's, to which connects failed. */
   readonly leftOut?: readonly ForecastOutlier[];
+  /** Where the client's connections stay with one endpoint. */
+  readonly affinity?: {
+    /** After its last connection. */
+    readonly seconds: number;
+    /** Whether it is there because it was there; else because its address leads there. */
+    readonly kept: boolean;
+  };
 }
 
 export interface ForecastJudgement {
@@ -106,14 +115,25 @@ function forecastCaptured(
   source: Workload,
   random: Random,
 ): ConnectionForecast {
-  const { target, network, illegalPorts, outliers } = query;
+  const { target, network, illegalPorts, outliers, affinity: sessions } = query;
   const downstream = query.source.ip;
   const route = chooseOutboundRoute(
     state,
-    { source, downstream, target, network, illegalPorts, bias: { outliers } },
+    {
+      source,
+      downstream,
+      target,
+      network,
+      illegalPorts,
+      bias: { outliers, affinity: { sessions, client: downstream } },
+    },
     random,
   );
-  const described = { ...describeRoute(route), ...describeOutliers(route, outliers.all()) };
+  const described = {
+    ...describeRoute(route),
+    ...describeOutliers(route, outliers.all()),
+    ...describeAffinity(route, sessions, downstream),
+  };
   if (route.kind !== "hbone") return { route: described, judgement: undefined };
   const identity = workloadIdentity(source);
   const address = parseSocketAddress(route.authority);
@@ -255,6 +275,18 @@ function describeOutliers(
     service === key ? [{ workload, port, failures, thread, until: formatTimestamp(until) }] : [],
   );
   return leftOut.length === 0 ? {} : { leftOut };
+}
+
+function describeAffinity(
+  route: OutboundRoute,
+  sessions: SessionAffinity,
+  client: IpAddress,
+): Pick<ForecastRoute, "affinity"> {
+  if (route.kind !== "tcp" && route.kind !== "hbone") return {};
+  const { service: known, workload } = route.upstream ?? {};
+  const seconds = known && sessions.seconds(known.service);
+  if (known === undefined || workload === undefined || seconds === undefined) return {};
+  return { affinity: { seconds, kept: sessions.isAt(known.service, client, workload) } };
 }
 
 function nameOf({ namespace, name }: Workload): string {

@@ -157,6 +157,7 @@ export class Outbound implements ConnectionOwner {
       if (!isFar) report = this.#report(call, this.#describe(call, route), report, failure);
       try {
         const upstream = await this.#upstreams.connect(route, request);
+        if (route.upstream !== undefined) this.#deps.affinity.keep(route.upstream, end.peer.ip);
         if (isFar) {
           const description = { ...this.#describe(call, route), far: upstream.far };
           this.#report(call, description, report, failure);
@@ -213,14 +214,14 @@ export class Outbound implements ConnectionOwner {
     { end, target, source, traceparent }: Call,
     tried: ReadonlySet<string> | undefined,
   ): Promise<ResolvedRoute> {
-    const { mesh, random, learn, outliers } = this.#deps;
+    const { mesh, random, learn, outliers, affinity: sessions } = this.#deps;
     const query = {
       source,
       downstream: end.peer.ip,
       target,
       network: this.#options.network,
       illegalPorts: this.#illegalPorts,
-      bias: { tried, outliers },
+      bias: { tried, outliers, affinity: { sessions, client: end.peer.ip } },
     };
     let chosen = chooseOutboundRoute(mesh, query, random);
     if (learn !== undefined && chosen.kind === "refuse" && chosen.missing !== undefined) {

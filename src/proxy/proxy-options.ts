@@ -7,6 +7,7 @@ import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
 import type { EndpointOutliers, OutlierOptions } from "../state/endpoint-outliers.ts";
 import type { MeshState } from "../state/mesh-state.ts";
+import type { SessionAffinity } from "../state/session-affinity.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { RevocationGuard } from "./revocation-guard.ts";
 import type { TrafficMetrics } from "./traffic-metrics.ts";
@@ -20,6 +21,7 @@ export interface ProxyDeps {
   readonly revocations: RevocationGuard;
   /** `undefined`: no endpoint is ever left out. */
   readonly outliers: EndpointOutliers | undefined;
+  readonly affinity: SessionAffinity;
   /**
    * Where the mesh is learnt piece by piece: asks for a workload or service by `network/ip` or
    * `namespace/hostname`, and settles when the answer is part of the mesh or none came in time.
@@ -60,6 +62,12 @@ export interface ProxyOptions {
   readonly connectRetriesMax: number;
   /** Endpoints that can't be reached are left out for a while; `undefined`: none is. */
   readonly outliers: OutlierOptions | undefined;
+  readonly affinity: {
+    /** Services whose clients stay with an endpoint for so many seconds, besides those that say so. */
+    readonly services: Readonly<Record<string, number>>;
+    /** Clients that are remembered, of all services. */
+    readonly clientsMax: number;
+  };
   /** Of every TCP connect. */
   readonly connectTimeoutMs: number;
   /** A connection of which one direction has ended is reset when for so long nothing moves. */

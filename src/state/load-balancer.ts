@@ -3,6 +3,7 @@
  *
  * @see spec data-path 2.3 and control-plane 3.5.
  */
+import type { IpAddress } from "../mesh/ip-address.ts";
 import {
   LOAD_BALANCING_SCOPES,
   type LoadBalancingScope,
@@ -14,6 +15,7 @@ import type { Random } from "../runtime/random.ts";
 import type { OutlierView } from "./endpoint-outliers.ts";
 import type { KnownService } from "./mesh-state.ts";
 import type { ServiceEndpoints } from "./service-endpoints.ts";
+import type { ClientPreference, SessionAffinity } from "./session-affinity.ts";
 
 /** When this many draws in a row hit nothing usable, all endpoints are looked at. */
 const DRAWS_MAX = 4;
@@ -37,6 +39,10 @@ export interface EndpointBias {
   readonly tried?: ReadonlySet<string> | undefined;
   /** Who is passed over while others are there. */
   readonly outliers?: OutlierView | undefined;
+  /** Whose connection it is, where services keep a client at an endpoint. */
+  readonly affinity?:
+    | { readonly sessions: SessionAffinity; readonly client: IpAddress }
+    | undefined;
 }
 
 /** An endpoint with the port to connect to. */
@@ -69,18 +75,19 @@ function chooseAmong(
   random: Random,
 ): ChosenEndpoint | undefined {
   const { service, endpoints } = known;
-  const tried = query.bias?.tried;
+  const { tried, affinity } = query.bias ?? {};
   const usable = (workload: Workload | undefined): ChosenEndpoint | undefined => {
     if (workload === undefined || !isReachable(workload, query.source)) return undefined;
     if (tried?.has(workload.uid) || leftOut?.has(workload.uid)) return undefined;
     const port = targetPort(service, workload, query);
     return port === undefined ? undefined : { workload, port };
   };
-  if (endpoints.isEven && !prefersNear(service.loadBalancer)) {
+  const preference = affinity?.sessions.preference(service, affinity.client);
+  if (preference === undefined && endpoints.isEven && !prefersNear(service.loadBalancer)) {
     const drawn = drawUsable(endpoints, usable, random);
     if (drawn !== undefined) return drawn;
   }
-  return chooseSurveyed(known, query.source, usable, random);
+  return chooseSurveyed(known, { source: query.source, usable, preference }, random);
 }
 
 /**
@@ -103,18 +110,28 @@ function drawUsable(
 }
 
 /**
- * Ranks all endpoints by what can be told of them without decoding them, then draws among the nearest.
+ * Ranks all endpoints by what can be told of them without decoding them, then draws among the nearest,
+ * or takes the one that the client prefers.
  * One that turns out to be of no use is put aside and the draw repeated, which leaves every usable one
  * its share.
  */
 function chooseSurveyed(
   { service: { loadBalancer }, endpoints }: KnownService,
-  source: Workload,
-  usable: (workload: Workload | undefined) => ChosenEndpoint | undefined,
+  choice: {
+    readonly source: Workload;
+    readonly usable: (workload: Workload | undefined) => ChosenEndpoint | undefined;
+    readonly preference: ClientPreference | undefined;
+  },
   random: Random,
 ): ChosenEndpoint | undefined {
+  const { source, usable, preference } = choice;
   const { refs, capacities, shared } = endpoints.survey(source);
   const rankOf = ranksOf(loadBalancer);
+  const capacityOf = (number: number): number => capacities[number] as number;
+  const draw =
+    preference === undefined
+      ? (among: readonly number[]) => chooseWeighted(among, capacityOf, random)
+      : preferring(preference, endpoints.uidHashes(refs), capacityOf);
   /** Rank → numbers of the endpoints. */
   const byRank = new Map<number, number[]>();
   for (const [number, mask] of shared.entries()) {
@@ -134,7 +151,7 @@ function chooseSurveyed(
     };
     let left = byRank.get(rank) ?? [];
     for (;;) {
-      const number = chooseWeighted(left, (one) => capacities[one] as number, random);
+      const number = draw(left);
       if (number === undefined) break;
       const chosen = load(number);
       if (chosen !== undefined) return chosen;
@@ -210,6 +227,29 @@ function prefersNear(loadBalancer: LoadBalancer | undefined): boolean {
 
 function isAlike(scope: LoadBalancingScope, source: Workload, workload: Workload): boolean {
   return placeIn(scope, source) === placeIn(scope, workload);
+}
+
+function preferring(
+  { score }: ClientPreference,
+  uidHashes: Uint32Array,
+  capacityOf: (number: number) => number,
+): (among: readonly number[]) => number | undefined {
+  return (among) =>
+    chooseBest(among, (number) => score(uidHashes[number] as number, capacityOf(number)));
+}
+
+/** The one with the highest score above 0. */
+function chooseBest(
+  numbers: readonly number[],
+  scoreOf: (number: number) => number,
+): number | undefined {
+  let best: number | undefined;
+  let bestScore = 0;
+  for (const number of numbers) {
+    const score = scoreOf(number);
+    if (score > bestScore) [best, bestScore] = [number, score];
+  }
+  return best;
 }
 
 /** One item in proportion to its weight. @returns `undefined` when there is no weight at all. */

@@ -26,6 +26,16 @@ export function hashText(text: string): number {
   for (let i = 0; i < text.length; i++) {
     hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   }
+  return finishHash(hash);
+}
+
+/** One hash of two, in their order. */
+export function mixHashes(first: number, second: number): number {
+  return finishHash(Math.imul(first, 0x9e3779b1) ^ second);
+}
+
+function finishHash(state: number): number {
+  let hash = state;
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;

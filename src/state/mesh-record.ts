@@ -7,7 +7,8 @@
  *     word 4   bytes of the encoding
  *     word 5   where the name begins, in bytes from the block: mostly within the encoding
  *     word 6   workloads: capacity
- *     word 7   workloads: hashes of where it is, in the order of {@link LOAD_BALANCING_SCOPES}
+ *     word 7   workloads: hash of the uid
+ *     word 8   workloads: hashes of where it is, in the order of {@link LOAD_BALANCING_SCOPES}
  *     then     version, encoding and, when it is not part of that, the name
  */
 import { LOAD_BALANCING_SCOPES, placeIn } from "../mesh/load-balancing-scope.ts";
@@ -34,7 +35,8 @@ const TEXT_LENGTHS = 3;
 const ENCODED_LENGTH = 4;
 const NAME_AT = 5;
 const CAPACITY = 6;
-const PLACES = 7;
+const UID_HASH = 7;
+const PLACES = 8;
 const RECORD_HEADER_WORDS = PLACES + LOAD_BALANCING_SCOPES.length;
 const TEXT_BYTES_MAX = 0xffff;
 
@@ -67,6 +69,7 @@ export function makeRecord(memory: MeshMemory, arena: Arena, content: RecordCont
   words[ref + ENCODED_LENGTH] = encoded.length;
   words[ref + NAME_AT] = nameAt;
   words[ref + CAPACITY] = content.workload?.capacity ?? 0;
+  words[ref + UID_HASH] = content.workload === undefined ? 0 : hashText(content.workload.uid);
   if (content.workload !== undefined) words.set(placeOf(content.workload), ref + PLACES);
   bytes.set(version, (ref + RECORD_HEADER_WORDS) * 4);
   bytes.set(encoded, ref * 4 + encodedAt);
@@ -103,6 +106,11 @@ export function recordVersion(memory: MeshMemory, ref: number): string {
 
 export function recordCapacity(memory: MeshMemory, ref: number): number {
   return memory.word(ref + CAPACITY);
+}
+
+/** Of a workload. */
+export function recordUidHash(memory: MeshMemory, ref: number): number {
+  return memory.word(ref + UID_HASH);
 }
 
 /** Where a workload is, as hashes in the order of {@link LOAD_BALANCING_SCOPES}. */

@@ -6,7 +6,7 @@ import { type Service, serviceKey } from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
 import { groupMember, groupMembers, groupSize, isGroupEven } from "./endpoint-group.ts";
 import type { MeshMemory } from "./mesh-memory.ts";
-import { placeOf, recordCapacity, sharedPlaces } from "./mesh-record.ts";
+import { placeOf, recordCapacity, recordUidHash, sharedPlaces } from "./mesh-record.ts";
 import type { MeshTables } from "./mesh-tables.ts";
 
 /** What is told of all endpoints without decoding any; by number. */
@@ -89,17 +89,31 @@ export class ServiceEndpoints {
     const capacities = new Uint32Array(refs.length);
     const shared = new Uint8Array(refs.length);
     const place = placeOf(source);
-    for (let from = 0; from < refs.length; from += SURVEYED_AT_ONCE) {
-      const end = Math.min(refs.length, from + SURVEYED_AT_ONCE);
+    this.#readEach(refs.length, (i) => {
+      // What is no workload any more has some numbers, too; load() tells.
+      capacities[i] = recordCapacity(this.#memory, refs[i] as number);
+      shared[i] = sharedPlaces(this.#memory, refs[i] as number, place);
+    });
+    return { refs, capacities, shared };
+  }
+
+  /** Of the uids. @param refs from a survey. */
+  uidHashes(refs: Uint32Array): Uint32Array {
+    const hashes = new Uint32Array(refs.length);
+    this.#readEach(refs.length, (i) => {
+      hashes[i] = recordUidHash(this.#memory, refs[i] as number);
+    });
+    return hashes;
+  }
+
+  /** @param read of one endpoint; may be called again for the same one. */
+  #readEach(count: number, read: (i: number) => void): void {
+    for (let from = 0; from < count; from += SURVEYED_AT_ONCE) {
+      const end = Math.min(count, from + SURVEYED_AT_ONCE);
       this.#memory.read(() => {
-        for (let i = from; i < end; i++) {
-          // What is no workload any more has some numbers, too; load() tells.
-          capacities[i] = recordCapacity(this.#memory, refs[i] as number);
-          shared[i] = sharedPlaces(this.#memory, refs[i] as number, place);
-        }
+        for (let i = from; i < end; i++) read(i);
       });
     }
-    return { refs, capacities, shared };
   }
 
   #refs(): Uint32Array {

@@ -30,6 +30,7 @@ import type {
 import { type EnumNames, enumName, enumNumber } from "./enum-names.ts";
 import { decodeMessage, encodeMessage } from "./message-codec.ts";
 import * as proto from "./proto/istio-workload.ts";
+import { decodeServiceExtensions, encodeServiceExtensions } from "./service-extension.ts";
 import { WireError } from "./wire-error.ts";
 
 /** One resource of the type `istio.workload.Address`. */
@@ -195,6 +196,7 @@ function toService(message: proto.Service): Service {
     canonical: message.canonical,
     // Who can see more than meant may still be denied by policy; nobody may see less.
     visibility: VISIBILITIES[message.visibility] ?? "Public",
+    affinitySeconds: decodeServiceExtensions(message.extensions),
   };
 }
 
@@ -220,7 +222,7 @@ function fromService(service: Service): proto.Service {
     })),
     loadBalancing: optional(service.loadBalancer, fromLoadBalancer),
     ipFamilies: enumNumber(IP_FAMILIES, service.ipFamilies),
-    extensions: [],
+    extensions: encodeServiceExtensions(service.affinitySeconds),
     canonical: service.canonical,
     ingressUseWaypoint: false,
     visibility: enumNumber(VISIBILITIES, service.visibility),

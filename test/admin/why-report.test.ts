@@ -4,7 +4,8 @@ import { reportWhy, type WhyDeps, type WhyReport } from "../../src/admin/why-rep
 import { formatWhy } from "../../src/admin/why-text.ts";
 import type { Service } from "../../src/mesh/service.ts";
 import type { ThreadOutlier } from "../../src/state/endpoint-outliers.ts";
-import { fixedRandom, gateway, mesh } from "../support/mesh-fixture.ts";
+import { FakeClock } from "../support/fake-clock.ts";
+import { fixedRandom, gateway, ip, makeAffinity, mesh } from "../support/mesh-fixture.ts";
 
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
 const twoPorts = mesh.service("two").at("10.96.0.2").port(80, 8080).port(443, 8443);
@@ -44,6 +45,7 @@ const STATE = mesh.state(
 const deps: WhyDeps = {
   mesh: STATE,
   outliers: { leftOut: () => undefined, all: () => [] },
+  affinity: makeAffinity(new FakeClock()),
   certificates: () => [],
   workloads: () => [],
   probe: () => undefined,
@@ -127,6 +129,24 @@ test("who is left out of the service is named, and passed over", async () => {
     /^ +not to default\/another, port 80: 5 connects in a row failed, left out by data-0 until 2027-01-15T08:00:30.000000Z$/m,
   );
   assert.equal(report.route.leftOut?.length, 1);
+});
+
+test("where the service keeps a client at one endpoint, the reason of the choice is told", async () => {
+  const service = "default/echo.default.svc.cluster.local";
+  const affinity = makeAffinity(new FakeClock(), { [service]: 600 });
+  const reason = async (): Promise<string | undefined> =>
+    /^ +where .*/m.exec(
+      formatWhy(await ask("default/client", "10.96.0.1:80", { ...deps, affinity })),
+    )?.[0];
+  assert.match(
+    (await reason()) ?? "",
+    /where the client's address leads: the service keeps it at one endpoint for 600 s after its last connection$/,
+  );
+  const known = STATE.findServiceByHostname("echo.default.svc.cluster.local", undefined);
+  const workload = STATE.findWorkloadByAddress("", ip("10.0.0.2"));
+  assert.ok(known && workload);
+  affinity.keep({ service: known, workload }, ip("10.0.0.1"));
+  assert.match((await reason()) ?? "", /where the client was last: the service keeps it/);
 });
 
 test("who is outside the mesh meets a service's endpoint by the network", async () => {

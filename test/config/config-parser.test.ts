@@ -86,6 +86,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     localhostTunnel: true,
     connectRetriesMax: 2,
     outliers: undefined,
+    affinity: { services: {}, clientsMax: 16_384 },
     policyInfoLogging: false,
     unknownPolicy: "deny",
     unknownPolicyWaitMs: 1000,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readOutliers } from "../../src/config/endpoint-config.ts";
+import { readAffinity, readOutliers } from "../../src/config/endpoint-config.ts";
 import { type Environment, EnvironmentReader } from "../../src/config/environment-reader.ts";
 
 function read(environment: Environment) {
@@ -39,3 +39,28 @@ test("numbers of ejection that make no sense are refused by name", () => {
     ],
   );
 });
+
+test("services with affinity are named with their seconds, or get those of Kubernetes", () => {
+  const SESSION_AFFINITY_SERVICES = "shop/web.shop.svc=600, a/b.example ,";
+  const reader = new EnvironmentReader({ SESSION_AFFINITY_SERVICES });
+  assert.deepEqual(readAffinity(reader), {
+    services: { "shop/web.shop.svc": 600, "a/b.example": 10_800 },
+    clientsMax: 16_384,
+  });
+  assert.deepEqual(reader.mistakes, []);
+});
+
+for (const [value, reason] of [
+  ["web.shop.svc", "web.shop.svc is not NAMESPACE/HOSTNAME or NAMESPACE/HOSTNAME=SECONDS"],
+  ["a/b=soon", "a/b=soon is not NAMESPACE/HOSTNAME or NAMESPACE/HOSTNAME=SECONDS"],
+  ["a/b=0", "a/b=0 has no seconds of 1 to 86400"],
+  ["a/b=86401", "a/b=86401 has no seconds of 1 to 86400"],
+] as const) {
+  test(`affinity for ${value} is refused`, () => {
+    const reader = new EnvironmentReader({ SESSION_AFFINITY_SERVICES: value });
+    readAffinity(reader);
+    assert.deepEqual(reader.mistakes, [
+      `invalid env var SESSION_AFFINITY_SERVICES=${value} (${reason})`,
+    ]);
+  });
+}

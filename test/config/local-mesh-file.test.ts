@@ -173,6 +173,7 @@ services:
   ipFamilies: IPv4
   canonical: true
   visibility: Namespace
+  affinitySeconds: 600
 `);
   const service: Service = {
     name: "cart",
@@ -195,6 +196,7 @@ services:
     ipFamilies: "IPv4",
     canonical: true,
     visibility: "Namespace",
+    affinitySeconds: 600,
   };
   assert.deepEqual(update, { kind: "service", service });
 });

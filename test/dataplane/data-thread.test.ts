@@ -12,7 +12,7 @@ import {
   memoryCertificate,
   quiet,
 } from "../support/memory-engine.ts";
-import { fixedRandom, liveMesh, mesh, noHosts } from "../support/mesh-fixture.ts";
+import { fixedRandom, liveMesh, makeAffinity, mesh, noHosts } from "../support/mesh-fixture.ts";
 
 const PORTS = [15001, 15006, 15008];
 
@@ -48,6 +48,7 @@ function makeLab(): Lab {
       certificateFor: async (identity) => memoryCertificate(identity),
       learn: undefined,
       outlierChanged() {},
+      affinity: makeAffinity(clock),
       addressesOf: noHosts,
       log: new CapturedLog().root,
       clock,

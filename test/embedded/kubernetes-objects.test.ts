@@ -31,6 +31,20 @@ const CASES: readonly { readonly name: string; readonly text: string; readonly s
     says: "document 1, line 6: Service shop/a: spec.ports: must be a list",
   },
   {
+    name: "an affinity that is none",
+    text: serviceYaml("a", "", "sessionAffinity: Cookie"),
+    says: "document 1, line 6: Service shop/a: spec.sessionAffinity: must be one of None, ClientIP, not Cookie",
+  },
+  {
+    name: "an affinity without time",
+    text: serviceYaml(
+      "a",
+      "",
+      "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}",
+    ),
+    says: "document 1, line 6: Service shop/a: spec.sessionAffinityConfig.clientIP.timeoutSeconds: must be more than 0",
+  },
+  {
     name: "a service without an address, which nobody would give it",
     text: serviceYaml("a").replace("clusterIP: 10.96.0.1", "type: ClusterIP"),
     says: "document 1, line 6: Service shop/a: spec.clusterIP: must be given",

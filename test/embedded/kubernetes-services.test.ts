@@ -6,6 +6,7 @@ import {
   IPFamilies,
   LoadBalancing_Scope as Scope,
 } from "../../src/wire/proto/istio-workload.ts";
+import { decodeServiceExtensions } from "../../src/wire/service-extension.ts";
 import { meshOf, podYaml, serviceYaml } from "./translated-mesh.ts";
 
 const PROTOCOLS: readonly (readonly [
@@ -87,6 +88,20 @@ test("the families are those of the addresses where nobody says them", () => {
   assert.deepEqual(families("clusterIP: None"), [IPFamilies.IPV4_ONLY]);
   assert.deepEqual(families("clusterIP: None, ipFamilies: [IPv6]"), [IPFamilies.IPV6_ONLY]);
 });
+
+for (const [spec, seconds] of [
+  ["", undefined],
+  ["sessionAffinity: None", undefined],
+  ["sessionAffinity: ClientIP", 10_800],
+  ["sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}", 600],
+] as const) {
+  test(`{${spec}} keeps a client at one endpoint for ${seconds} s, in an extension`, () => {
+    const [service] = meshOf(serviceYaml("a", "", spec)).services.values();
+    assert.ok(service);
+    assert.equal(decodeServiceExtensions(service.extensions), seconds);
+    assert.equal(service.extensions.length, seconds === undefined ? 0 : 1);
+  });
+}
 
 test("a port without a target goes to the port of its own number", () => {
   const text = serviceYaml("a", "", "ports: [{port: 80}], selector: {app: a}");

@@ -10,6 +10,7 @@ import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
+import { makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
 import { createRootLogger } from "../../src/telemetry/root-logger.ts";
@@ -19,7 +20,7 @@ import {
   DataPlaneStage,
   dataPlaneSuite,
 } from "../conformance/data-plane.ts";
-import { ip } from "../support/mesh-fixture.ts";
+import { ip, makeAffinity } from "../support/mesh-fixture.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { pingPong } from "../support/two-nodes.ts";
@@ -38,6 +39,7 @@ function workerDataPlane(
     {
       threads: startDataThreads(THREAD_COUNT),
       mesh: memory.buffer,
+      affinity: makeAffinityMemory(64),
       options,
       log: { format: "plain", filter: "info" },
     },
@@ -54,6 +56,7 @@ dataPlaneSuite("the inline data plane", {
         certificateFor,
         learn: options.onDemand ? learn : undefined,
         outlierChanged() {},
+        affinity: makeAffinity(systemClock),
         addressesOf,
         log: createRootLogger({
           format: "plain",

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type HboneServer, listenHbone, serveAsWaypoint } from "../support/hbone-server.ts";
-import { type LabServer, listenDoubling } from "../support/lab-application.ts";
+import { type LabServer, listenDoubling, listenOn, tellStory } from "../support/lab-application.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
 import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
@@ -13,11 +13,21 @@ import { observeCall } from "../support/observed-call.ts";
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const IP = {
   client: "10.59.0.11",
+  visitor: "10.59.0.12",
   server: "10.59.0.21",
+  second: "10.59.0.22",
+  third: "10.59.0.23",
   waypoint: "10.59.0.31",
   down: "10.59.0.34",
 } as const;
-const VIP = { flaky: "10.59.1.1", gated: "10.59.1.2" } as const;
+const VIP = {
+  flaky: "10.59.1.1",
+  gated: "10.59.1.2",
+  sticky: "10.59.1.3",
+  named: "10.59.1.4",
+} as const;
+/** What makes the server an endpoint. */
+const FLAKY = `default/flaky.default.${DOMAIN}: {80: 8080}, `;
 
 describe("the choice of an endpoint", { skip: requireNetns("iptables"), timeout: 90_000 }, () => {
   let lab: MeshLab;
@@ -68,7 +78,7 @@ describe("the choice of an endpoint", { skip: requireNetns("iptables"), timeout:
   test("as the only one left it is tried all the same, and taken back once it can be reached", async () => {
     servers.push(await listenHbone(lab, "down", "down", serveAsWaypoint));
     const mesh = readFileSync(lab.meshFile, "utf8");
-    writeFileSync(lab.meshFile, mesh.replace(behind("flaky"), behind()));
+    writeFileSync(lab.meshFile, mesh.replace(FLAKY, ""));
     await waitUntil(
       async () => (await call(VIP.flaky, 20)).join() === "down,",
       "the server stayed an endpoint",
@@ -85,18 +95,117 @@ describe("the choice of an endpoint", { skip: requireNetns("iptables"), timeout:
     assert.deepEqual(await call(VIP.gated, 20), ["waypoint", 1]);
     assert.deepEqual(await call(VIP.gated, 20), ["waypoint", undefined]);
   });
+
+  describe("with session affinity, on two data threads", () => {
+    const names = ["server", "second", "third"] as const;
+    const open = new Map<string, LabServer>();
+
+    before(() => {
+      for (const name of names) listen(name);
+    });
+    after(() => {
+      for (const server of open.values()) server.close();
+    });
+
+    /** Each says its name. */
+    function listen(name: (typeof names)[number]): void {
+      open.set(
+        name,
+        listenOn(lab.host(name), 8081, (socket) => socket.end(name)),
+      );
+    }
+
+    /** Whom a dozen connections meet. */
+    async function visit(vip: string): Promise<string> {
+      const visitor = lab.host("visitor");
+      const stories = await Promise.all(
+        Array.from({ length: 12 }, () => tellStory(visitor, vip, 81, "")),
+      );
+      return [...new Set(stories.map(({ received }) => received))].join();
+    }
+
+    async function change(name: string, status: "Healthy" | "Unhealthy"): Promise<void> {
+      const mesh = readFileSync(lab.meshFile, "utf8");
+      const line = new RegExp(`(uid: lab//Pod/default/${name},.*status: )[a-zA-Z]+`);
+      writeFileSync(lab.meshFile, mesh.replace(line, `$1${status}`));
+      await waitUntil(async () => {
+        const { workloads } = JSON.parse(await lab.node("node-b").get(15000, "/config_dump"));
+        return workloads.some(
+          (one: { name: string; status: string }) => one.name === name && one.status === status,
+        );
+      }, `${name} never became ${status}`);
+    }
+
+    const why = (): string =>
+      lab.net.exec(
+        lab.node("node-b").host,
+        ...[process.execPath, MAIN, "why", "default/visitor", `sticky.default.${DOMAIN}:81`],
+      );
+
+    test("a client goes to one endpoint, to another when that is not healthy, and stays there", async () => {
+      assert.match(why(), /^ +where the client's address leads: the service keeps it at one/m);
+      const first = await visit(VIP.sticky);
+      assert.ok(
+        names.some((name) => name === first),
+        first,
+      );
+      assert.equal(await visit(VIP.sticky), first);
+      await change(first, "Unhealthy");
+      const second = await visit(VIP.sticky);
+      assert.ok(
+        names.some((name) => name === second && name !== first),
+        second,
+      );
+      await change(first, "Healthy");
+      assert.equal(await visit(VIP.sticky), second);
+      const text = why();
+      assert.match(text, new RegExp(`^ +to workload default/${second}$`, "m"));
+      assert.match(
+        text,
+        /^ +where the client was last: the service keeps it at one endpoint for 600 s after/m,
+      );
+    });
+
+    test("a client whose endpoint can't be reached goes to its next one, and stays there", async () => {
+      const first = names.find((name) => why().includes(`to workload default/${name}`));
+      assert.ok(first);
+      open.get(first)?.close();
+      const second = await visit(VIP.sticky);
+      assert.ok(
+        names.some((name) => name === second && name !== first),
+        second,
+      );
+      listen(first);
+      assert.equal(await visit(VIP.sticky), second);
+    });
+
+    test("SESSION_AFFINITY_SERVICES names services of a control plane that does not tell", async () => {
+      const met = await visit(VIP.named);
+      assert.ok(
+        names.some((name) => name === met),
+        met,
+      );
+    });
+  });
 });
 
 function startLab(): Promise<MeshLab> {
   const port = "{15008: 15008}";
+  const kept = (name: string): string => `default/${name}.default.${DOMAIN}: {81: 8081}`;
+  const visited = `protocol: HBONE, services: {${kept("sticky")}, ${kept("named")}}, status: Healthy`;
   const mesh = `workloads:
 ${workload("client", IP.client, "node-a", behind())}
-${workload("server", IP.server, "node-b", behind("flaky"))}
+${workload("server", IP.server, "node-b", visited.replace("{", `{${FLAKY}`))}
+${workload("second", IP.second, "node-b", visited)}
+${workload("third", IP.third, "node-b", visited)}
+${workload("visitor", IP.visitor, "node-b", behind())}
 ${workload("waypoint", IP.waypoint, "elsewhere", `protocol: HBONE, services: {default/gates.default.${DOMAIN}: ${port}}`)}
 ${workload("down", IP.down, "elsewhere", `protocol: HBONE, capacity: 4000000000, services: {default/gates.default.${DOMAIN}: ${port}, default/flaky.default.${DOMAIN}: {80: 8080}}`)}
 services:
 ${service("flaky", VIP.flaky)}
 ${service("gated", VIP.gated, `waypoint: {destination: "default/gates.default.${DOMAIN}", hboneMtlsPort: 15008}`)}
+- {name: sticky, namespace: default, hostname: sticky.default.${DOMAIN}, vips: ["/${VIP.sticky}"], ports: {81: 8081}, affinitySeconds: 600}
+- {name: named, namespace: default, hostname: named.default.${DOMAIN}, vips: ["/${VIP.named}"], ports: {81: 8081}}
 - {name: gates, namespace: default, hostname: gates.default.${DOMAIN}, vips: [], ports: ${port}}
 `;
   const environment = { LOG_FORMAT: "json", ZTUNNEL_WORKER_THREADS: "1" };
@@ -107,7 +216,18 @@ ${service("gated", VIP.gated, `waypoint: {destination: "default/gates.default.${
         environment: { ...environment, OUTLIER_CONSECUTIVE_FAILURES: "2" },
         pods: [{ name: "client", ip: IP.client }],
       },
-      "node-b": { ip: "10.59.0.3", environment, pods: [{ name: "server", ip: IP.server }] },
+      "node-b": {
+        ip: "10.59.0.3",
+        environment: {
+          LOG_FORMAT: "json",
+          ZTUNNEL_WORKER_THREADS: "2",
+          SESSION_AFFINITY_SERVICES: `default/named.default.${DOMAIN}=60`,
+        },
+        pods: (["server", "second", "third", "visitor"] as const).map((name) => ({
+          name,
+          ip: IP[name],
+        })),
+      },
     },
     outsiders: { waypoint: IP.waypoint, down: IP.down },
     mesh,

@@ -16,13 +16,14 @@ import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
+import { makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { MeshWriter } from "../../src/state/mesh-writer.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
 import { writeMesh } from "../conformance/data-plane.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
-import { match, mesh, noHosts } from "../support/mesh-fixture.ts";
+import { makeAffinity, match, mesh, noHosts } from "../support/mesh-fixture.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { testCa } from "../support/test-ca.ts";
@@ -133,6 +134,7 @@ function inlineDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
       certificateFor,
       learn: undefined,
       outlierChanged() {},
+      affinity: makeAffinity(systemClock),
       addressesOf: noHosts,
       log: silentLogger,
       clock: systemClock,
@@ -159,6 +161,7 @@ function workerDataPlane(memory: MeshMemory, certificateFor: CertificateSource):
     {
       threads: startDataThreads(2),
       mesh: memory.buffer,
+      affinity: makeAffinityMemory(64),
       options,
       log: { format: "plain", filter: "info" },
     },

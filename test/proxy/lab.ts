@@ -15,6 +15,7 @@ import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { WorkloadProxy } from "../../src/proxy/workload-proxy.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { EndpointOutliers } from "../../src/state/endpoint-outliers.ts";
+import type { SessionAffinity } from "../../src/state/session-affinity.ts";
 import type { LogLevel } from "../../src/telemetry/logger.ts";
 import { CapturedLog, formatFields } from "../support/captured-log.ts";
 import { FakeClock } from "../support/fake-clock.ts";
@@ -25,7 +26,7 @@ import {
   memoryCertificate,
   quiet,
 } from "../support/memory-engine.ts";
-import { type LiveMesh, liveMesh, noHosts } from "../support/mesh-fixture.ts";
+import { type LiveMesh, liveMesh, makeAffinity, noHosts } from "../support/mesh-fixture.ts";
 import { recordedMesh } from "./recorded-mesh.ts";
 
 const KEEP_ALIVE: KeepAliveOptions = {
@@ -58,6 +59,7 @@ const OPTIONS: ProxyOptions = {
   localWorkloadWaitMs: 5000,
   connectRetriesMax: 2,
   outliers: undefined,
+  affinity: { services: {}, clientsMax: 64 },
   connectTimeoutMs: 10_000,
   halfClosedIdleMs: 45_000,
   idleMs: undefined,
@@ -93,6 +95,7 @@ export class Node {
   readonly traffic: TrafficMetrics = new TrafficMetrics();
   readonly revocations: RevocationGuard = new RevocationGuard(this.traffic);
   readonly outliers: EndpointOutliers | undefined;
+  readonly affinity: SessionAffinity;
   readonly options: ProxyOptions;
   /** Replace to make certificates fail or differ. */
   certificateFor: (identity: Identity) => Promise<WorkloadCertificate>;
@@ -118,6 +121,7 @@ export class Node {
     this.mesh.apply(recordedMesh(name));
     this.log = new CapturedLog(level);
     this.options = { ...OPTIONS, ...options };
+    this.affinity = makeAffinity(clock, this.options.affinity.services);
     this.outliers =
       options.outliers && new EndpointOutliers({ clock, changed() {} }, options.outliers);
     const issued = new Map<string, WorkloadCertificate>();
@@ -138,6 +142,7 @@ export class Node {
         traffic: this.traffic,
         revocations: this.revocations,
         outliers: this.outliers,
+        affinity: this.affinity,
         learn: this.learn,
         addressesOf: async (hostname) => this.hosts.get(hostname) ?? noHosts(hostname),
         log: this.log.root,

@@ -127,6 +127,7 @@ function service(name: string, vip: string, more: Partial<Service> = {}): Servic
     ipFamilies: "Automatic",
     canonical: false,
     visibility: "Public",
+    affinitySeconds: undefined,
     ...more,
   };
 }

@@ -25,10 +25,13 @@ import type {
 import type { SocketAddress } from "../../src/mesh/socket-address.ts";
 import { parseSocketAddress } from "../../src/mesh/socket-address.ts";
 import type { ApplicationTunnel, Workload } from "../../src/mesh/workload.ts";
+import type { Clock } from "../../src/runtime/clock.ts";
 import type { Random } from "../../src/runtime/random.ts";
+import { AffinityTable, makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
 import { type MeshCommit, MeshWriter } from "../../src/state/mesh-writer.ts";
+import { SessionAffinity } from "../../src/state/session-affinity.ts";
 
 /** @throws when the text is no address. */
 export function ip(text: string): IpAddress {
@@ -62,6 +65,14 @@ export function gateway(text: string, hboneMtlsPort = 15008): GatewayAddress {
 /** Where no workload is known by its host name only. */
 export function noHosts(hostname: string): Promise<never> {
   return Promise.reject(new Error(`nobody knows ${hostname}`));
+}
+
+/** Of one thread, with room for so many clients that none is forgotten. */
+export function makeAffinity(
+  clock: Clock,
+  services: Readonly<Record<string, number>> = {},
+): SessionAffinity {
+  return new SessionAffinity(new AffinityTable(makeAffinityMemory(16_384), clock), services);
 }
 
 /** Always answers the same. */
@@ -300,6 +311,7 @@ export const mesh = {
       ipFamilies: "Automatic",
       canonical: false,
       visibility: "Public",
+      affinitySeconds: undefined,
     });
   },
 
