@@ -7,20 +7,11 @@
  * @see spec control-plane 6.7.
  */
 import { readFileSync } from "node:fs";
-import type {
-  AuthorizationPolicy,
-  PolicyMatch,
-  ServiceAccountMatch,
-  StringMatch,
-} from "../mesh/authorization.ts";
-import { type Cidr, parseCidr } from "../mesh/cidr.ts";
-import type { GatewayAddress, NetworkAddress } from "../mesh/gateway-address.ts";
-import { type IpAddress, parseIpAddress } from "../mesh/ip-address.ts";
+import type { GatewayAddress } from "../mesh/gateway-address.ts";
 import { LOAD_BALANCING_SCOPES } from "../mesh/load-balancing-scope.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import {
   type LoadBalancer,
-  type NetworkCidr,
   type Service,
   serviceKey,
   type WeightedWaypoint,
@@ -32,9 +23,20 @@ import type {
   PortMap,
   Workload,
 } from "../mesh/workload.ts";
-import { YamlFile, type YamlRecord, type YamlValue } from "./yaml-record.ts";
+import { readPolicy } from "./local-mesh-policy.ts";
+import {
+  optionalText,
+  PORT_MAX,
+  parseNetworkAddress,
+  readIp,
+  readNetworkAddress,
+  readNetworkCidr,
+  readPorts,
+  readTexts,
+  requiredText,
+} from "./local-mesh-values.ts";
+import { YamlFile, type YamlValue } from "./yaml-record.ts";
 
-const PORT_MAX = 65535;
 const UINT32_MAX = 2 ** 32 - 1;
 
 /** The file can't be read, or says something that is not understood. */
@@ -206,85 +208,6 @@ function readEndpoint(value: YamlValue): ListedEndpoint {
   }));
 }
 
-function readPolicy(value: YamlValue): AuthorizationPolicy {
-  return value.record((record) => ({
-    name: requiredText(record, "name"),
-    namespace: requiredText(record, "namespace"),
-    scope: record.required(
-      "scope",
-      (text) => text.oneOf(["Global", "Namespace", "WorkloadSelector"]),
-      "Global",
-    ),
-    action: record.required("action", (text) => text.oneOf(["Allow", "Deny"]), "Allow"),
-    dryRun: record.required("dryRun", (flag) => flag.flag(), false),
-    rules: record.required(
-      "rules",
-      (rules) =>
-        rules.list((rule) => rule.list((clause) => clause.list((match) => readMatch(match)))),
-      [],
-    ),
-  }));
-}
-
-function readMatch(value: YamlValue): PolicyMatch {
-  return value.record((record) => ({
-    namespaces: readStringMatches(record, "namespaces"),
-    notNamespaces: readStringMatches(record, "notNamespaces"),
-    principals: readStringMatches(record, "principals"),
-    notPrincipals: readStringMatches(record, "notPrincipals"),
-    serviceAccounts: readServiceAccounts(record, "serviceAccounts"),
-    notServiceAccounts: readServiceAccounts(record, "notServiceAccounts"),
-    sourceIps: readCidrs(record, "sourceIps"),
-    notSourceIps: readCidrs(record, "notSourceIps"),
-    destinationIps: readCidrs(record, "destinationIps"),
-    notDestinationIps: readCidrs(record, "notDestinationIps"),
-    destinationPorts: readPortList(record, "destinationPorts"),
-    notDestinationPorts: readPortList(record, "notDestinationPorts"),
-  }));
-}
-
-function readStringMatches(record: YamlRecord, key: string): StringMatch[] {
-  return record.optional(key, (list) => list.list(readStringMatch)) ?? [];
-}
-
-function readStringMatch(value: YamlValue): StringMatch | undefined {
-  switch (value.tag ?? "") {
-    case "!Exact":
-      return { kind: "exact", value: value.taggedText() };
-    case "!Prefix":
-      return { kind: "prefix", value: value.taggedText() };
-    case "!Suffix":
-      return { kind: "suffix", value: value.taggedText() };
-    case "!Presence":
-      if (!value.isTagAlone) value.mistake("!Presence takes nothing but []");
-      return { kind: "presence" };
-    default:
-      value.mistake("must be written as !Exact text, !Prefix text, !Suffix text or !Presence []");
-      return undefined;
-  }
-}
-
-function readServiceAccounts(record: YamlRecord, key: string): ServiceAccountMatch[] {
-  return (
-    record.optional(key, (list) =>
-      list.list((value) =>
-        value.record((account) => ({
-          namespace: requiredText(account, "namespace"),
-          serviceAccount: requiredText(account, "serviceAccount"),
-        })),
-      ),
-    ) ?? []
-  );
-}
-
-function readCidrs(record: YamlRecord, key: string): Cidr[] {
-  return record.optional(key, (list) => list.list(readCidr)) ?? [];
-}
-
-function readPortList(record: YamlRecord, key: string): number[] {
-  return record.optional(key, (list) => list.list((port) => port.integer(PORT_MAX))) ?? [];
-}
-
 function readGateway(value: YamlValue): GatewayAddress {
   return value.record((record) => ({
     destination: record.required("destination", readDestination, NOWHERE),
@@ -355,58 +278,4 @@ function readLocality(value: YamlValue): Locality {
 
 function readStatus(value: YamlValue): HealthStatus {
   return value.oneOf(["Healthy", "Unhealthy"]);
-}
-
-function readPorts(value: YamlValue): PortMap {
-  return value.map(
-    (key) => key.integer(PORT_MAX),
-    (port) => port.integer(PORT_MAX),
-  );
-}
-
-function readNetworkAddress(value: YamlValue): NetworkAddress | undefined {
-  const text = value.text();
-  const address = parseNetworkAddress(text);
-  if (address === undefined) value.mistake(`must be network/address, not ${text}`);
-  return address;
-}
-
-function parseNetworkAddress(text: string): NetworkAddress | undefined {
-  const slash = text.indexOf("/");
-  const ip = slash < 0 ? undefined : parseIpAddress(text.slice(slash + 1));
-  return ip === undefined ? undefined : { network: text.slice(0, slash), ip };
-}
-
-function readNetworkCidr(value: YamlValue): NetworkCidr | undefined {
-  return value.record((record) => {
-    const network = requiredText(record, "network");
-    const cidr = record.required("cidr", readCidr, undefined);
-    return cidr === undefined ? undefined : { network, cidr };
-  });
-}
-
-function readCidr(value: YamlValue): Cidr | undefined {
-  const text = value.text();
-  const cidr = parseCidr(text);
-  if (cidr === undefined) value.mistake(`must be an address range such as 10.0.0.0/8, not ${text}`);
-  return cidr;
-}
-
-function readIp(value: YamlValue): IpAddress | undefined {
-  const text = value.text();
-  const ip = parseIpAddress(text);
-  if (ip === undefined) value.mistake(`must be an IP address, not ${text}`);
-  return ip;
-}
-
-function requiredText(record: YamlRecord, key: string): string {
-  return record.required(key, (value) => value.text(), "");
-}
-
-function optionalText(record: YamlRecord, key: string): string {
-  return record.optional(key, (value) => value.text()) ?? "";
-}
-
-function readTexts(record: YamlRecord, key: string): string[] {
-  return record.optional(key, (list) => list.list((value) => value.text())) ?? [];
 }
