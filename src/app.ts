@@ -22,9 +22,12 @@ import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
 import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
 import { HostAddresses } from "./dns/host-addresses.ts";
 import { systemResolver } from "./dns/system-resolver.ts";
+import { SocketSampler } from "./inpod/socket-sampler.ts";
 import { native } from "./net/native.ts";
+import { takeCensus } from "./net/socket-census.ts";
 import type { AddressesOf } from "./proxy/proxy-options.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { threadCpuMs } from "./runtime/cpu-time.ts";
 import { errorText } from "./runtime/error-text.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { Readiness } from "./runtime/readiness.ts";
@@ -86,6 +89,7 @@ class Daemon implements App {
   readonly #affinity: SessionAffinity;
   readonly #outliers: OutlierList;
   readonly #dataPlane: DataPlane;
+  readonly #sockets: SocketSampler;
   readonly #mode: Mode;
   readonly #servers: OperatorServers;
   readonly #ready = Promise.withResolvers<void>();
@@ -141,6 +145,7 @@ class Daemon implements App {
     this.#affinity = new SessionAffinity(table, affinity.services);
     this.#outliers = new OutlierList({ log, families: makeOutlierFamilies(registry) });
     this.#dataPlane = this.#makeDataPlane(threads, openInline);
+    this.#sockets = this.#makeSocketSampler();
     this.#mode = this.#makeMode(registry);
     this.#servers = new OperatorServers(
       {
@@ -150,6 +155,7 @@ class Daemon implements App {
         outliers: this.#outliers,
         affinity: this.#affinity,
         mode: this.#mode,
+        sockets: this.#sockets,
         readiness: this.#readiness,
         registry,
         logger,
@@ -207,6 +213,7 @@ class Daemon implements App {
     this.#drainTimes = { since, deadline: since + drainMs };
     const closing = this.#servers.closeEarly();
     this.#end.abort();
+    this.#sockets.close();
     await this.#running;
     await this.#dataPlane.drain(drainMs);
     await this.#servers.close();
@@ -244,6 +251,7 @@ class Daemon implements App {
       native,
       dataPlane: this.#dataPlane,
       certificates: this.#certificates,
+      sockets: this.#sockets,
       readiness: this.#readiness,
       registry,
       clock: this.#clock,
@@ -251,6 +259,24 @@ class Daemon implements App {
       log: this.#log,
     };
     return mode.kind === "shared" ? new SharedMode(deps, mode) : new DedicatedMode(deps, mode);
+  }
+
+  #makeSocketSampler(): SocketSampler {
+    const { mode, proxy, podSocketsMs } = this.#config;
+    // What a dedicated proxy has accepted has no mark.
+    const mark = mode.kind === "shared" ? proxy.mark || undefined : undefined;
+    const { state } = this.#mesh;
+    return new SocketSampler(
+      {
+        takeCensus: (netnsFd) => takeCensus(native, { netnsFd, mark }),
+        dnsDatagrams: (uid) => this.#dataPlane.dnsDatagrams(uid),
+        cpuTime: threadCpuMs,
+        workloadName: (workload) => state.findLocalWorkload(workload)?.workloadName || "unknown",
+        clock: this.#clock,
+        log: this.#log,
+      },
+      { intervalMs: podSocketsMs },
+    );
   }
 
   #makeDataPlane(

@@ -9,7 +9,7 @@ import { makeLoopDelayFamily, makeOutlierFamilies } from "../src/dataplane/metri
 import { DNS_LABELS } from "../src/dns/dns-metrics.ts";
 import { makeDnsFamilies } from "../src/dns/metrics.ts";
 import { registerClockSkew } from "../src/identity/metrics.ts";
-import { createInpodMetrics } from "../src/inpod/metrics.ts";
+import { createInpodMetrics, POD_LABELS, registerSocketMetrics } from "../src/inpod/metrics.ts";
 import { makeTrafficFamilies } from "../src/proxy/metrics.ts";
 import { TRAFFIC_LABELS } from "../src/proxy/traffic-metrics.ts";
 import { registerBuildMetric } from "../src/telemetry/build-info.ts";
@@ -45,6 +45,7 @@ test("the families of metrics are those that a scrape may have", () => {
   registerBuildMetric(registry, "unknown");
   registerClockSkew(registry, () => 0);
   createInpodMetrics(registry);
+  registerSocketMetrics(registry, () => []);
   createDiscoveryMetrics(
     registry,
     () => ({ connected: false, lastAnswerAt: undefined, lastError: undefined }),
@@ -55,7 +56,7 @@ test("the families of metrics are those that a scrape may have", () => {
   makeLoopDelayFamily(registry);
   makeOutlierFamilies(registry);
   const [, part] = /\n## Metrics\n([\s\S]*?)\n## /.exec(text) ?? [];
-  const labels = new Set<string>([...TRAFFIC_LABELS, ...DNS_LABELS]);
+  const labels = new Set<string>([...TRAFFIC_LABELS, ...DNS_LABELS, ...POD_LABELS]);
   const named = [...(part ?? "").matchAll(/`([a-z]+_[a-z_]+)(?:\{[a-z]+\})?`/g)].map(
     ([, name]) => name ?? "",
   );

@@ -14,6 +14,7 @@ import {
 import { formatJson } from "./json-text.ts";
 import { type AdjustableLog, answerLogging } from "./logging-page.ts";
 import { ProfilePages, type Profiler } from "./profile-pages.ts";
+import type { SocketReport } from "./socket-report.ts";
 import type { WhyQuestion, WhyReport } from "./why-report.ts";
 
 export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
@@ -22,6 +23,7 @@ export interface AdminServerDeps extends Omit<HttpListenerDeps, "answer"> {
   readonly drain: () => Promise<DrainReport>;
   readonly why: (question: WhyQuestion) => Promise<WhyReport>;
   readonly outliers: () => readonly ThreadOutlier[];
+  readonly sockets: () => SocketReport;
   readonly profiler: Profiler;
   readonly logging: AdjustableLog;
   /** Called once the answer of `/quitquitquit` has been sent. */
@@ -38,6 +40,7 @@ const PAGES: readonly (readonly [path: string, what: string])[] = [
     "config_dump",
     "everything known: mesh, certificates, pods and their connections, configuration",
   ],
+  ["debug/sockets", "TCP sockets of each pod by state, and its UDP, as last looked at"],
   ["debug/why", "explain a connection (source=, destination=, and with POST connect=true)"],
   ["debug/outliers", "endpoints that are left out because connects to them fail"],
   ["debug/pprof/profile", "CPU profile (seconds=10, frequency=100, thread=all of them)"],
@@ -64,7 +67,7 @@ export function listenAdmin(
 
 function answerAdmin(
   question: HttpQuestion,
-  { log, logging, configDump, drain, why, outliers, quit }: AdminServerDeps,
+  { log, logging, configDump, drain, why, outliers, sockets, quit }: AdminServerDeps,
   { defaultLogFilter }: AdminServerOptions,
 ): HttpAnswer | Promise<HttpAnswer> {
   switch (question.path) {
@@ -82,6 +85,8 @@ function answerAdmin(
       };
     case "/drain":
       return drain().then(answerJson);
+    case "/debug/sockets":
+      return answerJson(sockets());
     case "/debug/why":
       return answerWhy(question, why);
     case "/debug/outliers":

@@ -438,6 +438,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "pqc allows post-quantum key exchange (X25519MLKEM768) only",
   },
   {
+    name: "POD_SOCKETS_INTERVAL",
+    type: "duration",
+    fallback: "30s",
+    why: "from one look at the sockets and datagrams of a pod to the next: two scrapes of most Prometheus set-ups; longer on busy nodes, so that looking takes 2 % of a CPU at most; 0 never looks",
+  },
+  {
     name: "RUST_LOG",
     type: "log filter",
     fallback: "info",

@@ -90,6 +90,7 @@ export function parseConfig(
       bufferBytesMax: readLimit(reader, "logBuffer"),
     },
     dataThreadCount,
+    podSocketsMs: reader.duration("POD_SOCKETS_INTERVAL", 30_000, { min: 0, max: DURATION_MS_MAX }),
     drainMs: readDrain(reader),
     istioVersion: reader.text("ISTIO_META_ISTIO_VERSION") ?? "unknown",
   };

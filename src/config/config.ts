@@ -24,6 +24,8 @@ export interface Config {
   readonly logging: LoggingConfig;
   /** 0: everything runs on the main thread. */
   readonly dataThreadCount: number;
+  /** From one look at the sockets of a pod to the next, milliseconds; 0: nobody looks. */
+  readonly podSocketsMs: number;
   /** How long connections may live on after the signal to stop, milliseconds. */
   readonly drainMs: number;
   /** What operators take this to be a part of, for the build metric and the version line. */

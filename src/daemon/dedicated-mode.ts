@@ -6,12 +6,14 @@
  */
 import type { DedicatedModeConfig } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
+import type { SocketSampler } from "../inpod/socket-sampler.ts";
 import type { WorkloadStanding } from "../inpod/workload-reconciler.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Mode } from "./mode.ts";
 
 export interface DedicatedModeDeps {
   readonly dataPlane: DataPlane;
+  readonly sockets: SocketSampler;
   readonly log: Logger;
 }
 
@@ -31,7 +33,9 @@ export class DedicatedMode implements Mode {
   }
 
   run(): Promise<void> {
-    return this.#deps.dataPlane.serveDedicated();
+    const { dataPlane, sockets } = this.#deps;
+    sockets.add(this.#config.workload, undefined);
+    return dataPlane.serveDedicated();
   }
 
   workloads(): readonly WorkloadStanding[] {

@@ -8,6 +8,7 @@ import { listenMetrics } from "../admin/metrics-server.ts";
 import type { Profiler } from "../admin/profile-pages.ts";
 import type { ReadinessStanding } from "../admin/readiness-report.ts";
 import { listenReadiness } from "../admin/readiness-server.ts";
+import { reportSockets } from "../admin/socket-report.ts";
 import type { WhyQuestion, WhyReport } from "../admin/why-report.ts";
 import type { Config } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
@@ -15,6 +16,8 @@ import { makeLoopDelayFamily, setLoopDelays } from "../dataplane/metrics.ts";
 import type { OutlierList } from "../dataplane/outlier-list.ts";
 import { makeDnsFamilies, mergeDns } from "../dns/metrics.ts";
 import { registerClockSkew } from "../identity/metrics.ts";
+import { registerSocketMetrics } from "../inpod/metrics.ts";
+import type { SocketSampler } from "../inpod/socket-sampler.ts";
 import type { MeshUpdate } from "../mesh/mesh-update.ts";
 import { native } from "../net/native.ts";
 import { makeTrafficFamilies, mergeTraffic } from "../proxy/metrics.ts";
@@ -46,6 +49,7 @@ export interface OperatorServersDeps {
   readonly outliers: OutlierList;
   readonly affinity: SessionAffinity;
   readonly mode: Mode;
+  readonly sockets: SocketSampler;
   readonly readiness: Readiness;
   readonly registry: ReturnType<typeof makeRegistry>;
   readonly logger: RootLogger;
@@ -83,7 +87,7 @@ export class OperatorServers {
 
   async listenAdmin(): Promise<void> {
     const { admin, logging } = this.#config;
-    const { logger, dataPlane, quit } = this.#deps;
+    const { logger, dataPlane, sockets, quit } = this.#deps;
     await this.#open(
       () =>
         listenAdmin(
@@ -100,6 +104,7 @@ export class OperatorServers {
             drain: () => this.#drain(),
             why: (question) => this.#why(question),
             outliers: () => this.#deps.outliers.all(),
+            sockets: () => reportSockets(sockets.samples()),
             profiler: this.#makeProfiler(),
             quit,
           },
@@ -271,13 +276,14 @@ export class OperatorServers {
   }
 
   #makeMetrics(): () => Promise<string> {
-    const { registry, certificates, dataPlane } = this.#deps;
+    const { registry, certificates, dataPlane, sockets } = this.#deps;
     registerProcessMetrics(registry);
     registerClockSkew(registry, () => certificates.skewSeconds);
     registerBuildMetric(registry, this.#config.istioVersion);
     const families = makeTrafficFamilies(registry);
     const dnsFamilies = makeDnsFamilies(registry);
     const loopDelays = makeLoopDelayFamily(registry);
+    registerSocketMetrics(registry, () => sockets.samples());
     return async () => {
       const samples = await dataPlane.collect();
       mergeTraffic(families, samples);

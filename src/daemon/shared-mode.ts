@@ -8,6 +8,7 @@ import type { SharedModeConfig } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
 import { AccountWatch } from "../inpod/account-watch.ts";
 import { createInpodMetrics } from "../inpod/metrics.ts";
+import type { SocketSampler } from "../inpod/socket-sampler.ts";
 import { WorkloadReconciler, type WorkloadStanding } from "../inpod/workload-reconciler.ts";
 import { ZdsClient } from "../inpod/zds-client.ts";
 import { SeqpacketConnection } from "../inpod/zds-connection.ts";
@@ -26,6 +27,7 @@ export interface SharedModeDeps {
   readonly native: Native;
   readonly dataPlane: DataPlane;
   readonly certificates: DaemonCertificates;
+  readonly sockets: SocketSampler;
   readonly readiness: Readiness;
   readonly registry: ReturnType<typeof makeRegistry>;
   readonly clock: Clock;
@@ -45,7 +47,10 @@ export class SharedMode implements Mode {
     this.#config = config;
     this.#reconciler = new WorkloadReconciler({
       launcher: new AccountWatch(
-        { launcher: deps.dataPlane, lastLeft: (workload) => this.#forgetCertificates(workload) },
+        {
+          launcher: deps.sockets.watching(deps.dataPlane),
+          lastLeft: (workload) => this.#forgetCertificates(workload),
+        },
         config.self,
       ),
       metrics: createInpodMetrics(deps.registry),

@@ -8,6 +8,7 @@ import type { DnsSample } from "../dns/dns-metrics.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficSample } from "../proxy/traffic-metrics.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
@@ -55,6 +56,11 @@ export interface DataPlane {
   collect(): Promise<readonly ThreadSample[]>;
   /** What is connected to or from the workload now; nothing for unknown uids. */
   connections(uid: string): Promise<LiveConnections>;
+  /**
+   * Those of the workload's namespace so far that are DNS through its server here: queries and answers at
+   * both ends, and what was asked on their behalf. Zeros for unknown uids.
+   */
+  dnsDatagrams(uid: string): Promise<Datagrams>;
   /** @throws Error what V8 says; that the thread has ended. */
   profile(thread: string, request: ProfileRequest): Promise<readonly CallNode[]>;
   /** Closes the listeners at once; settles when all connections ended, at the latest at the deadline. */

@@ -5,6 +5,7 @@
 import { DnsMetrics } from "../dns/dns-metrics.ts";
 import type { DnsOptions } from "../dns/dns-options.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
 import { RevocationGuard } from "../proxy/revocation-guard.ts";
@@ -157,6 +158,10 @@ export class DataThread {
 
   connections(uid: string): LiveConnections {
     return this.#servers.get(uid)?.connections() ?? { inbound: [], outbound: [] };
+  }
+
+  dnsDatagrams(uid: string): Datagrams {
+    return this.#servers.get(uid)?.dnsDatagrams() ?? { received: 0, sent: 0 };
   }
 
   collect(): ThreadSample {

@@ -151,6 +151,10 @@ function run(port: MessagePort, start: ThreadStart): (message: unknown) => void 
         return void reportSample(command.call);
       case "connections":
         return void settle(command.call, reportConnections(command.call, command.uid));
+      case "dns-datagrams": {
+        const { call, uid } = command;
+        return report({ kind: "answer", call, datagrams: thread.dnsDatagrams(uid) });
+      }
       case "profile":
         return void profiler.run(command.request).then(
           (profile) => report({ kind: "answer", call: command.call, profile }),

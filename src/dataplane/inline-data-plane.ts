@@ -2,6 +2,7 @@
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
@@ -85,6 +86,10 @@ export class InlineDataPlane implements DataPlane {
 
   async connections(uid: string): Promise<LiveConnections> {
     return this.#thread.connections(uid);
+  }
+
+  async dnsDatagrams(uid: string): Promise<Datagrams> {
+    return this.#thread.dnsDatagrams(uid);
   }
 
   async profile(thread: string): Promise<never> {

@@ -3,6 +3,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
 import type { CallNode, ProfileRequest } from "../runtime/thread-profiler.ts";
@@ -55,6 +56,7 @@ export type ThreadCommand =
   | { readonly kind: "log-filter"; readonly filter: string }
   | { readonly kind: "collect"; readonly call: number }
   | { readonly kind: "connections"; readonly call: number; readonly uid: string }
+  | { readonly kind: "dns-datagrams"; readonly call: number; readonly uid: string }
   | { readonly kind: "profile"; readonly call: number; readonly request: ProfileRequest }
   | { readonly kind: "drain"; readonly call: number; readonly deadlineMs: number }
   | { readonly kind: "close"; readonly call: number };
@@ -66,6 +68,7 @@ export type ThreadReport =
       readonly call: number;
       readonly error?: string;
       readonly sample?: ThreadSample;
+      readonly datagrams?: Datagrams;
       readonly profile?: readonly CallNode[];
     }
   /** Some of the connections that were asked for; the answer comes after the last of them. */

@@ -6,6 +6,7 @@ import type { Worker } from "node:worker_threads";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { AddressesOf } from "../proxy/proxy-options.ts";
 import type { TrafficDelta } from "../proxy/traffic-metrics.ts";
@@ -168,6 +169,20 @@ export class WorkerDataPlane implements DataPlane {
       inbound: all.flatMap(({ inbound }) => inbound),
       outbound: all.flatMap(({ outbound }) => outbound),
     };
+  }
+
+  async dnsDatagrams(uid: string): Promise<Datagrams> {
+    const answers = await this.#callAll(this.#threadsOf.get(uid) ?? [], (call) => ({
+      kind: "dns-datagrams",
+      call,
+      uid,
+    }));
+    const sum = { received: 0, sent: 0 };
+    for (const { datagrams } of answers) {
+      sum.received += datagrams?.received ?? 0;
+      sum.sent += datagrams?.sent ?? 0;
+    }
+    return sum;
   }
 
   async profile(thread: string, request: ProfileRequest): Promise<readonly CallNode[]> {

@@ -11,6 +11,7 @@ import { systemError } from "../engine/engine-error.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import { native } from "../net/native.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { LocalWorkload } from "../proxy/local-workload.ts";
 import { bindError } from "../proxy/proxy-error.ts";
@@ -103,6 +104,11 @@ export class WorkloadServers {
 
   connections(): LiveConnections {
     return this.#proxy?.connections() ?? { inbound: [], outbound: [] };
+  }
+
+  /** Those of its namespace that are DNS through here, so far; `undefined` without DNS here. */
+  dnsDatagrams(): Datagrams | undefined {
+    return this.#dns?.datagrams;
   }
 
   /** Settles when everything has ended, at the latest so many milliseconds from now. */

@@ -5,6 +5,7 @@ import type { NetnsFd } from "../engine/engine.ts";
 import { ipFamily, parseIpAddress } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import { framed, MessageStream } from "./message-stream.ts";
 import { literal } from "./resolver-exchange.ts";
 
@@ -41,6 +42,8 @@ export class DnsListener {
   readonly #datagrams: DatagramSocket;
   readonly #server: Server;
   readonly #connections = new Set<Socket>();
+  #received = 0;
+  #sent = 0;
 
   /**
    * Takes queries from the next turn on.
@@ -86,6 +89,11 @@ export class DnsListener {
     }
   }
 
+  /** So far. */
+  get datagrams(): Datagrams {
+    return { received: this.#received, sent: this.#sent };
+  }
+
   /** No new TCP connections; datagrams are still taken. Idempotent. */
   drain(): void {
     if (this.#server.listening) this.#server.close();
@@ -99,6 +107,7 @@ export class DnsListener {
   }
 
   #takeDatagram(message: Buffer, from: string, port: number): void {
+    this.#received++;
     const ip = parseIpAddress(from);
     if (ip === undefined || port === 0) return;
     this.#take({
@@ -108,6 +117,7 @@ export class DnsListener {
       reply: (answer) => {
         try {
           this.#datagrams.send(answer, port, from, ignore);
+          this.#sent++;
         } catch {
           // The server has been closed meanwhile.
         }

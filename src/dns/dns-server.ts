@@ -8,6 +8,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import { parseIpAddress } from "../mesh/ip-address.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import { sleep } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { DnsBindError } from "./dns-error.ts";
@@ -71,6 +72,21 @@ export class DnsServer {
       ipv4.close();
       throw error;
     }
+  }
+
+  /**
+   * Those of the namespace so far that are DNS through here: queries that applications have sent, answers
+   * that they have received, and what was asked on their behalf.
+   */
+  get datagrams(): Datagrams {
+    const asked = this.#deps.resolvers.datagrams;
+    let { received, sent } = asked;
+    for (const { datagrams } of this.#listeners) {
+      // Each has two ends in the namespace.
+      received += datagrams.received + datagrams.sent;
+      sent += datagrams.received + datagrams.sent;
+    }
+    return { received, sent };
   }
 
   /**

@@ -6,6 +6,7 @@
  */
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import type { Random } from "../runtime/random.ts";
@@ -34,6 +35,8 @@ export interface Resolvers {
   readonly ask: Ask;
   /** Whether we are the ones who have sent something from there. */
   isOwn(transport: "udp" | "tcp", peer: SocketAddress): boolean;
+  /** So far. */
+  readonly datagrams: Datagrams;
   close(): void;
 }
 

@@ -9,6 +9,7 @@ import type { NetnsFd } from "../engine/engine.ts";
 import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
+import type { Datagrams } from "../net/udp-counters.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import { isDnsReply } from "../wire/dns-message.ts";
@@ -54,6 +55,8 @@ export class ResolverExchange {
   readonly #open = new Map<string, Stop>();
   /** The namespace may be gone, and its descriptor another's. */
   #isClosed = false;
+  #received = 0;
+  #sent = 0;
 
   constructor(
     deps: { readonly native: Native; readonly clock: Clock },
@@ -79,6 +82,11 @@ export class ResolverExchange {
         reject(unreachable(options.resolver, cause));
       }
     });
+
+  /** So far. */
+  get datagrams(): Datagrams {
+    return { received: this.#received, sent: this.#sent };
+  }
 
   /** Whether we are the ones who have sent something from there: nobody else has the port meanwhile. */
   isOwn(transport: "udp" | "tcp", peer: SocketAddress): boolean {
@@ -120,6 +128,7 @@ export class ResolverExchange {
     this.#open.set(key, fail);
     socket.on("error", (cause) => fail(unreachable(resolver, cause)));
     socket.on("message", (reply) => {
+      this.#received++;
       if (!isDnsReply(reply, query)) return;
       end();
       resolve(reply);
@@ -128,7 +137,10 @@ export class ResolverExchange {
     const failed = (cause: unknown): void => {
       if (cause) fail(unreachable(resolver, cause));
     };
-    const send = (): void => socket.send(query, failed);
+    const send = (): void => {
+      this.#sent++;
+      socket.send(query, failed);
+    };
     const connected = (cause?: unknown): void => {
       failed(cause);
       if (!isOpen) return;

@@ -1,5 +1,9 @@
-/** The `workload_manager_*` families; names and help texts are the original's. */
+/**
+ * The `workload_manager_*` families, whose names and help texts are the original's, and what the sockets of
+ * pods are like, which is ours.
+ */
 import { Counter, Gauge, type Registry } from "prom-client";
+import type { SocketSample } from "./socket-sampler.ts";
 import type { ReconcilerMetrics } from "./workload-reconciler.ts";
 
 /** Registers the four families with zeros. */
@@ -31,5 +35,55 @@ export function createInpodMetrics(registry: Registry): ReconcilerMetrics {
       active.set(activeCount);
       pending.set(pendingCount);
     },
+  };
+}
+
+/** By which a pod is told. */
+export const POD_LABELS = ["workload", "workload_namespace", "pod"] as const;
+
+/** Registers the `ztunnel_pod_*` families: they are the samples, as of each scrape. */
+export function registerSocketMetrics(
+  registry: Registry,
+  samples: () => readonly SocketSample[],
+): void {
+  new Gauge({
+    name: "ztunnel_pod_tcp_sockets",
+    help: "TCP sockets in the network namespace of each pod, by state, and by whether they are the proxy's or the application's.",
+    labelNames: [...POD_LABELS, "owner", "state"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const sample of samples()) {
+        const labels = podLabels(sample);
+        for (const { owner, state, count } of sample.census.tcp) {
+          this.set({ ...labels, owner, state }, count);
+        }
+      }
+    },
+  });
+  new Counter({
+    name: "ztunnel_pod_udp_bypass_datagrams_total",
+    help: "UDP datagrams of each pod that the proxy had no part in, which is all but DNS through the proxy.",
+    labelNames: [...POD_LABELS, "direction"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const sample of samples()) {
+        const labels = podLabels(sample);
+        this.inc({ ...labels, direction: "received" }, sample.bypassing.received);
+        this.inc({ ...labels, direction: "sent" }, sample.bypassing.sent);
+      }
+    },
+  });
+}
+
+function podLabels({
+  workload,
+  workloadName,
+}: SocketSample): Record<(typeof POD_LABELS)[number], string> {
+  return {
+    workload: workloadName,
+    workload_namespace: workload.namespace,
+    pod: workload.name,
   };
 }

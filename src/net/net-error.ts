@@ -4,7 +4,9 @@ export type NetErrorCode =
   /** The process lacks a capability that its mode needs; the message names it. */
   | "missing-capability"
   /** The path or descriptor is no network namespace. */
-  | "not-a-netns";
+  | "not-a-netns"
+  /** The kernel does not tell which sockets there are; the message says why. */
+  | "socket-diag";
 
 export class NetError extends Error {
   override readonly name = "NetError";

@@ -75,6 +75,7 @@ async function listen(t: TestContext): Promise<Lab> {
         workloads: [],
       }),
       why: async () => assert.fail("asked"),
+      sockets: () => ({ pods: [] }),
       profiler: {
         threads: ["control", "data-0"],
         profile: async (thread, request) => {
@@ -104,6 +105,7 @@ test("the index lists the pages that exist", async (t) => {
   const links = [...answer.body.toString().matchAll(/href="([^"]+)"/g)].map(([, path]) => path);
   assert.deepEqual(links, [
     "config_dump",
+    "debug/sockets",
     "debug/why",
     "debug/outliers",
     "debug/pprof/profile",

@@ -70,6 +70,14 @@ for (const [what, message] of passedOn) {
   }
 }
 
+test("datagrams are counted at both ends, with those of the resolvers", async (t) => {
+  const { server, dns } = await start(t, { asked: { received: 3, sent: 4 } });
+  await askDns(server, "udp", dnsQuery(ECHO, "A"));
+  await askDns(server, "tcp", dnsQuery(ECHO, "A"));
+  await askDns(server, "udp", dnsQuery(ECHO, "AAAA"));
+  assert.deepEqual(dns.datagrams, { received: 3 + 4, sent: 4 + 4 });
+});
+
 test("a query that can't be read is refused, what is no query is not answered", async (t) => {
   const { server, forwarded } = await start(t);
   const socket = createSocket("udp4");

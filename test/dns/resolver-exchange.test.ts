@@ -75,6 +75,7 @@ test("a datagram goes as it is and its reply comes back so", async (t) => {
   assert.deepEqual(Buffer.from(await answered), reply);
   assert.equal(exchange.isOwn("udp", { ip: ip(address), port }), false);
   assert.equal(clock.pendingCount, 0);
+  assert.deepEqual(exchange.datagrams, { received: 1, sent: 1 });
 });
 
 test("what is no reply to the query, or comes from elsewhere, is passed over", async (t) => {

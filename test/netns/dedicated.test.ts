@@ -8,8 +8,9 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import type { SocketReport } from "../../src/admin/socket-report.ts";
 import { curl, HTTP_BODY, serveHttp } from "../support/curl.ts";
-import { dig } from "../support/dns-lab.ts";
+import { datagramsOf, dig } from "../support/dns-lab.ts";
 import { httpFrom } from "../support/http-from.ts";
 import {
   connectFrom,
@@ -72,7 +73,11 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
       prefixLength: 24,
       gatewayIp: "10.67.0.1",
     });
-    const environment = { LOG_FORMAT: "json", CONNECTION_TERMINATION_DEADLINE: "60s" };
+    const environment = {
+      LOG_FORMAT: "json",
+      CONNECTION_TERMINATION_DEADLINE: "60s",
+      POD_SOCKETS_INTERVAL: "100ms",
+    };
     const asked = { ...environment, UNSTABLE_ENABLE_SOCKS5: "true", ZTUNNEL_WORKER_THREADS: "0" };
     // One learns the mesh from a file, the other from the control plane; one has no data thread, the
     // other two, which share its ports.
@@ -197,6 +202,34 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     socket.destroy();
   });
 
+  test("the sockets and datagrams of its own namespace are shown", { timeout }, async (t) => {
+    const node = lab.node("client");
+    const look = async (): Promise<SocketReport["pods"][number] | undefined> =>
+      (JSON.parse(await node.get(15000, "/debug/sockets")) as SocketReport).pods[0];
+    await waitUntil(async () => (await look()) !== undefined, "never looked at");
+    const before = (await look()) ?? assert.fail("never looked at");
+    assert.deepEqual(
+      [before.namespace, before.name, before.workload, Object.keys(before.tcp)],
+      ["default", "client", "unknown", ["unknown"]],
+    );
+    const curt = listenOn(lab.host("outside"), APP_PORT, (socket) => socket.end());
+    t.after(() => curt.close());
+    const socket = await connectFrom(lab.host("client"), OUTSIDE, APP_PORT);
+    t.after(() => void socket.destroy());
+    const datagrams = datagramsOf(lab.host("client"));
+    t.after(() => datagrams.close());
+    datagrams.send("hello", 4433, OUTSIDE);
+    await waitUntil(async () => {
+      const { tcp, udp } = (await look()) ?? before;
+      const closeWait = tcp["unknown"]?.["close_wait"] ?? 0;
+      return closeWait >= 2 && udp.bypassing.sent > before.udp.bypassing.sent;
+    }, "neither the application's socket nor ours is seen, or no datagram");
+    assert.match(
+      await node.metrics(),
+      /^ztunnel_pod_tcp_sockets\{workload="unknown",workload_namespace="default",pod="client",owner="unknown",state="close_wait"\} \d/m,
+    );
+  });
+
   test("without privileges, behind the rules of the README", { timeout }, async (t) => {
     const rules = readFileSync(README, "utf8").match(/^iptables -t nat .*$/gm) ?? [];
     assert.equal(rules.length, 3);
@@ -223,6 +256,11 @@ describe("two workloads with a proxy each", { skip, concurrency: false }, () => 
     );
     // Nobody else may take a client's address.
     for (const peer of ours.peers) assert.match(peer, new RegExp(`^${PLAIN}:`));
+    // Nor does it take any to look at the namespace's sockets.
+    await waitUntil(async () => {
+      const { pods } = JSON.parse(await node.get(15000, "/debug/sockets"));
+      return pods[0]?.tcp.unknown.listen > 0;
+    }, "never looked at");
     const identities = (): string[] =>
       node.lines.flatMap((line) => /(?:src|dst)\.identity="[^"]*sa\/(\w+)"/g.exec(line)?.[1] ?? []);
     await waitUntil(() => identities().length >= 2, "two of the connections were encrypted");

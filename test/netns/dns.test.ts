@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { encode } from "dns-packet";
+import type { SocketReport } from "../../src/admin/socket-report.ts";
 import { answersOf, dnsQuery, dnsReply, ednsOf } from "../support/dns-client.ts";
 import { askFrom, datagramsOf, dig, ScriptedResolver, startDnsmasq } from "../support/dns-lab.ts";
 import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
@@ -215,6 +216,32 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
     assert.match(metrics, new RegExp(`^${duration}_count\\{${labels}\\} [1-9]`, "m"));
   });
 
+  test("queries that the proxy serves are no datagrams that pass by it", async () => {
+    const look = async (): Promise<SocketReport["pods"][number]> => {
+      const text = await lab.node("node-a").get(15000, "/debug/sockets");
+      const { pods } = JSON.parse(text) as SocketReport;
+      return pods.find(({ name }) => name === "client1") ?? assert.fail("never looked at");
+    };
+    const client = lab.host("client1");
+    const before = await look();
+    for (let asked = 0; asked < 10; asked++) {
+      await askFrom(client, NAMESERVER, "udp", dnsQuery("echo", "A"));
+      await askFrom(client, NAMESERVER, "udp", dnsQuery("ext.example.com", "A"));
+    }
+    // Each query and each answer, at both ends; ten of them also on their way to the upstream.
+    const sent = before.udp.ipv4.sent + 4 * 10 + 10;
+    await waitUntil(async () => (await look()).udp.ipv4.sent >= sent, "the kernel counts less");
+    assert.deepEqual((await look()).udp.bypassing, before.udp.bypassing);
+
+    const sender = datagramsOf(client);
+    for (let i = 0; i < 50; i++) sender.send("no query", 4433, lab.host("gateway").ipv4);
+    await waitUntil(async () => {
+      const { bypassing } = (await look()).udp;
+      return bypassing.sent > before.udp.bypassing.sent;
+    }, "what passes by is not seen");
+    sender.close();
+  });
+
   test("readiness waits for DNS, and DNS alone is served where nothing else is wanted", async () => {
     const complete = (node: string, task: string): boolean =>
       lab.node(node).lines.some((line) => line.includes(`\tTask '${task}' complete (`));
@@ -327,7 +354,11 @@ function meshText(): string {
 
 function startLab(): Promise<MeshLab> {
   const mesh = meshText();
-  const environment = { RUST_LOG: "info,dns=debug", ZTUNNEL_WORKER_THREADS: "2" };
+  const environment = {
+    RUST_LOG: "info,dns=debug",
+    ZTUNNEL_WORKER_THREADS: "2",
+    POD_SOCKETS_INTERVAL: "100ms",
+  };
   const named = `nameserver ${NAMESERVER}\noptions timeout:1\n`;
   return MeshLab.start({
     nodes: {

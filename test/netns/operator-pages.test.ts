@@ -1,14 +1,19 @@
 /** What operators see of a daemon with data threads and live connections. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { gunzipSync } from "node:zlib";
+import type { SocketReport } from "../../src/admin/socket-report.ts";
 import { decodeMessage } from "../../src/wire/message-codec.ts";
 import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
+import { datagramsOf } from "../support/dns-lab.ts";
 import { istioctlTables } from "../support/istioctl-tables.ts";
-import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
+import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { enrolment, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { ADDRESS, APP_PORT, ECHO_VIP, pingPong, startTwoNodes } from "../support/two-nodes.ts";
 
@@ -16,13 +21,18 @@ import { ADDRESS, APP_PORT, ECHO_VIP, pingPong, startTwoNodes } from "../support
 const TOKEN = "token of ";
 /** Where Node's inspector listens. */
 const DEBUGGER_PORT = 9229;
+const DATAGRAM_PORT = 4433;
+
+type PodSockets = SocketReport["pods"][number];
 
 describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
   let lab: MeshLab;
   let server: LabServer;
 
   before(async () => {
-    lab = await startTwoNodes({ environment: { ZTUNNEL_WORKER_THREADS: "2" } });
+    lab = await startTwoNodes({
+      environment: { ZTUNNEL_WORKER_THREADS: "2", POD_SOCKETS_INTERVAL: "100ms" },
+    });
     server = listenEcho(lab.host("server"), APP_PORT);
   });
   after(async () => {
@@ -157,6 +167,89 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
     await waitUntil(async () => (await accounts()) === "client friend", "never back");
   });
 
+  test("see sockets that are leaked in a pod, and datagrams that pass by, until the pod goes", async (t) => {
+    const node = lab.node("node-a");
+    const [friend, outside] = [lab.host("friend"), lab.host("outside")];
+    await waitUntil(async () => (await socketsOf(lab, "friend")) !== undefined, "never looked at");
+
+    // Whoever is called hangs up, the caller does not: both its socket and that of the proxy stay.
+    const curt = listenOn(outside, APP_PORT, (socket) => socket.end());
+    t.after(() => curt.close());
+    const leaked = await Promise.all(
+      Array.from({ length: 5 }, () => connectFrom(friend, ADDRESS.outside, APP_PORT)),
+    );
+    t.after(() => leaked.forEach((socket) => void socket.destroy()));
+    await waitUntil(async () => {
+      const tcp = (await socketsOf(lab, "friend"))?.tcp;
+      return tcp?.["application"]?.["close_wait"] === 5 && tcp["proxy"]?.["fin_wait2"] === 5;
+    }, "the leak is not seen");
+
+    const echo = datagramsOf(outside, { ip: ADDRESS.outside, port: DATAGRAM_PORT });
+    t.after(() => echo.close());
+    echo.on("message", (message, { address, port }) => echo.send(message, port, address));
+    const sender = datagramsOf(friend);
+    t.after(() => sender.close());
+    sender.connect(DATAGRAM_PORT, ADDRESS.outside);
+    await once(sender, "connect");
+    for (let sent = 0; sent < 20; sent++) {
+      sender.send("hello");
+      await once(sender, "message");
+    }
+    const datagrams = { received: 20, sent: 20 };
+    await waitUntil(async () => {
+      const udp = (await socketsOf(lab, "friend"))?.udp;
+      return isDeepStrictEqual(udp?.bypassing, datagrams) && udp?.connected === 1;
+    }, "the datagrams are not seen");
+    const { tcp, udp, workload } = (await socketsOf(lab, "friend")) ?? assert.fail("not there");
+    assert.equal(workload, "friend");
+    assert.deepEqual(udp.peers, { [`${ADDRESS.outside}:${DATAGRAM_PORT}`]: 1 });
+    assert.deepEqual(Object.keys(tcp).sort(), ["application", "proxy"]);
+    // Three ports on two threads, and DNS.
+    assert.ok((tcp["proxy"]?.["listen"] ?? 0) > 6, JSON.stringify(tcp));
+    assert.equal(tcp["application"]?.["listen"], undefined);
+
+    const metrics = await node.metrics();
+    const labels = { pod: "friend", workload: "friend", workload_namespace: "default" };
+    for (const owner of ["application", "proxy"]) {
+      const closeWait = { ...labels, owner, state: "close_wait" };
+      assert.equal(sampleSum(metrics, "ztunnel_pod_tcp_sockets", closeWait), 5, owner);
+    }
+    for (const direction of ["received", "sent"]) {
+      const family = "ztunnel_pod_udp_bypass_datagrams_total";
+      assert.equal(sampleSum(metrics, family, { ...labels, direction }), 20, direction);
+    }
+    assert.match(metrics, /^ztunnel_pod_tcp_sockets\{.*pod="client"/m);
+
+    await node.agent.del("node-a-1");
+    await waitUntil(
+      async () => !(await node.metrics()).includes('pod="friend"'),
+      "the series of a pod outlive it",
+    );
+    assert.equal(await socketsOf(lab, "friend"), undefined);
+    assert.match(await node.metrics(), /^ztunnel_pod_tcp_sockets\{.*pod="client"/m);
+    const netnsFd = node.openNetns(friend);
+    await node.agent.add(enrolment({ name: "friend", ip: ADDRESS.friend }, "node-a", 1), netnsFd);
+  });
+
+  test("hear nothing of a pod whose namespace is gone before its agent says so", async () => {
+    const node = lab.node("node-a");
+    const pod = { name: "gone", ip: "10.66.0.77" };
+    const netnsFd = node.openNetns(lab.addHost(pod.name, pod.ip));
+    await node.agent.add(enrolment(pod, "node-a", 7), netnsFd);
+    const lookedAt = async (): Promise<string | undefined> =>
+      (await socketsOf(lab, "gone"))?.lookedAt;
+    await waitUntil(async () => (await lookedAt()) !== undefined, "never looked at");
+    lab.removeHost("gone");
+    const before = await lookedAt();
+    await waitUntil(async () => (await lookedAt()) !== before, "never looked at again");
+    await node.agent.del("node-a-7");
+    await waitUntil(async () => (await lookedAt()) === undefined, "still there");
+    assert.deepEqual(
+      node.lines.filter((line) => line.includes("sockets")),
+      [],
+    );
+  });
+
   test("are told why the daemon is not ready", async () => {
     const node = lab.node("node-b");
     assert.match(
@@ -172,6 +265,13 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
     }, "it says nothing of the agent");
   });
 });
+
+/** @returns `undefined` before the first look at the pod, and when it has left. */
+async function socketsOf(lab: MeshLab, pod: string): Promise<PodSockets | undefined> {
+  const report = await lab.node("node-a").get(15000, "/debug/sockets");
+  const { pods } = JSON.parse(report) as SocketReport;
+  return pods.find(({ name }) => name === pod);
+}
 
 async function profileOf(lab: MeshLab, path: string): Promise<Profile> {
   const bytes = await lab.node("node-a").bytes(15000, path);

@@ -11,6 +11,7 @@ import type { QuerySource } from "../../src/dns/query-handler.ts";
 import type { SocketAddress } from "../../src/mesh/socket-address.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
 import { native } from "../../src/net/native.ts";
+import type { Datagrams } from "../../src/net/udp-counters.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import type { MeshState } from "../../src/state/mesh-state.ts";
@@ -34,6 +35,8 @@ export interface DnsStageOptions {
   /** Default: refuses everything. */
   readonly ask?: Ask;
   readonly isOwn?: (transport: "udp" | "tcp", peer: SocketAddress) => boolean;
+  /** Datagrams between it and the resolvers. */
+  readonly asked?: Datagrams;
 }
 
 export interface DnsStage {
@@ -69,6 +72,7 @@ function listenDns(stage: DnsStageOptions, listen: DnsOptions["listen"]): DnsSta
     searchDomains = [],
     ask = refuse,
     isOwn = () => false,
+    asked = { received: 0, sent: 0 },
   } = stage;
   const server = {
     ip: LOOPBACK,
@@ -86,6 +90,7 @@ function listenDns(stage: DnsStageOptions, listen: DnsOptions["listen"]): DnsSta
           return ask(query, how);
         },
         isOwn,
+        datagrams: asked,
         close: () => {},
       },
       mesh: state,
