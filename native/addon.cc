@@ -14,6 +14,7 @@ constexpr ztunnel::Method kFunctions[] = {
     {"loadQueueMigration", ztunnel::LoadQueueMigration},
     {"accept", ztunnel::Accept},
     {"connect", ztunnel::Connect},
+    {"socketPair", ztunnel::SocketPair},
     {"originalDestination", ztunnel::OriginalDestination},
     {"localAddress", ztunnel::LocalAddress},
     {"peerAddress", ztunnel::PeerAddress},
@@ -26,6 +27,8 @@ constexpr ztunnel::Method kFunctions[] = {
     {"releaseResidentMemory", ztunnel::ReleaseResidentMemory},
     {"forbidMemoryDumps", ztunnel::ForbidMemoryDumps},
     {"createReactor", ztunnel::CreateReactor},
+    {"makeTlsContext", ztunnel::MakeTlsContext},
+    {"tlsText", ztunnel::TlsText},
 };
 
 void DeleteEnvironment(napi_env, void* data, void*) {

@@ -51,6 +51,17 @@ napi_value Connect(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value SocketPair(napi_env env, napi_callback_info) {
+  int fds[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0) {
+    return ThrowErrno(env, errno, "socketpair");
+  }
+  napi_value result = nullptr;
+  napi_create_array(env, &result);
+  for (uint32_t i = 0; i < 2; ++i) napi_set_element(env, result, i, FromFd(env, UniqueFd(fds[i])));
+  return result;
+}
+
 napi_value OriginalDestination(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");

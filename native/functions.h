@@ -23,6 +23,7 @@ napi_value LoadQueueMigration(napi_env env, napi_callback_info info);
 
 napi_value Accept(napi_env env, napi_callback_info info);
 napi_value Connect(napi_env env, napi_callback_info info);
+napi_value SocketPair(napi_env env, napi_callback_info info);
 napi_value OriginalDestination(napi_env env, napi_callback_info info);
 napi_value LocalAddress(napi_env env, napi_callback_info info);
 napi_value PeerAddress(napi_env env, napi_callback_info info);
@@ -39,5 +40,7 @@ napi_value ReleaseResidentMemory(napi_env env, napi_callback_info info);
 napi_value ForbidMemoryDumps(napi_env env, napi_callback_info info);
 
 napi_value CreateReactor(napi_env env, napi_callback_info info);
+napi_value MakeTlsContext(napi_env env, napi_callback_info info);
+napi_value TlsText(napi_env env, napi_callback_info info);
 
 }  // namespace ztunnel

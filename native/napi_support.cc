@@ -8,7 +8,7 @@
 namespace ztunnel {
 
 Arguments::Arguments(napi_env env, napi_callback_info info) {
-  napi_get_cb_info(env, info, &count, values, &receiver, &data);
+  napi_get_cb_info(env, info, &count, values, &receiver, nullptr);
 }
 
 bool Pending(napi_env env) {
@@ -80,6 +80,19 @@ std::optional<std::string> RequireText(napi_env env, napi_value value, const cha
   return text;
 }
 
+std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* name) {
+  Bytes bytes;
+  napi_typedarray_type type = napi_int8_array;
+  if (napi_get_typedarray_info(env, value, &type, &bytes.length,
+                               reinterpret_cast<void**>(&bytes.data), &bytes.buffer,
+                               nullptr) == napi_ok &&
+      type == napi_uint8_array) {
+    return bytes;
+  }
+  ThrowType(env, name, "a Uint8Array");
+  return std::nullopt;
+}
+
 bool RequireObject(napi_env env, napi_value value, const char* name) {
   if (TypeOf(env, value) == napi_object) return true;
   ThrowType(env, name, "an object");
@@ -118,6 +131,37 @@ napi_value FromFd(napi_env env, UniqueFd fd) {
 
 void SetProperty(napi_env env, napi_value object, const char* name, napi_value value) {
   napi_set_named_property(env, object, name, value);
+}
+
+void Wrap(napi_env env, napi_value object, const napi_type_tag& tag, void* ours,
+          napi_finalize is_gone) {
+  napi_type_tag_object(env, object, &tag);
+  napi_wrap(env, object, ours, is_gone, nullptr, nullptr);
+}
+
+void* Unwrap(napi_env env, napi_value object, const napi_type_tag& tag) {
+  bool is_ours = false;
+  void* ours = nullptr;
+  if (TypeOf(env, object) == napi_object) {
+    napi_check_object_type_tag(env, object, &tag, &is_ours);
+  }
+  if (is_ours) napi_unwrap(env, object, &ours);
+  return ours;
+}
+
+void CallFromLoop(napi_env env, napi_ref function, uint32_t number) {
+  napi_handle_scope scope = nullptr;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value callee = nullptr, receiver = nullptr, argument = nullptr, error = nullptr;
+  napi_get_reference_value(env, function, &callee);
+  napi_get_global(env, &receiver);
+  napi_create_uint32(env, number, &argument);
+  if (napi_make_callback(env, nullptr, receiver, callee, 1, &argument, nullptr) ==
+      napi_pending_exception) {
+    napi_get_and_clear_last_exception(env, &error);
+    napi_fatal_exception(env, error);
+  }
+  napi_close_handle_scope(env, scope);
 }
 
 napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail,

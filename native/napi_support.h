@@ -23,8 +23,13 @@ struct Arguments {
   size_t count = kArgumentsMax;
   napi_value values[kArgumentsMax] = {};
   napi_value receiver = nullptr;
-  // What the function was made with.
-  void* data = nullptr;
+};
+
+// Of a typed array; they stay as long as it and its buffer.
+struct Bytes {
+  uint8_t* data = nullptr;
+  size_t length = 0;
+  napi_value buffer = nullptr;
 };
 
 bool Pending(napi_env env);
@@ -41,6 +46,7 @@ std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char
                                       int64_t max, int64_t min = 0);
 std::optional<int> RequireFd(napi_env env, napi_value value, const char* name);
 std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name);
+std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* name);
 bool RequireObject(napi_env env, napi_value value, const char* name);
 
 napi_value FromInteger(napi_env env, int64_t value);
@@ -49,6 +55,16 @@ napi_value FromText(napi_env env, const std::string& text);
 napi_value NewObject(napi_env env);
 napi_value FromFd(napi_env env, UniqueFd fd);
 void SetProperty(napi_env env, napi_value object, const char* name, napi_value value);
+
+// Ties something of ours to an object of JavaScript, under a tag that tells it from other objects;
+// `is_gone` is called when the object is.
+void Wrap(napi_env env, napi_value object, const napi_type_tag& tag, void* ours,
+          napi_finalize is_gone = nullptr);
+// Answers nullptr for anything that was not wrapped under this tag.
+void* Unwrap(napi_env env, napi_value object, const napi_type_tag& tag);
+
+// Calls a function of JavaScript with a number; what it throws is an uncaught error.
+void CallFromLoop(napi_env env, napi_ref function, uint32_t number);
 
 struct Method {
   const char* name;

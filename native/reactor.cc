@@ -2,17 +2,16 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <new>
-
-#include "napi_support.h"
 
 namespace ztunnel {
 
-Reactor* Reactor::Make(napi_env env, const ReactorSizes& sizes, napi_value turn) {
+Reactor* Reactor::Make(napi_env env, const ReactorSizes& sizes, const Bytes& memory,
+                       napi_value turn) {
   auto* reactor = new (std::nothrow) Reactor;
-  int error = reactor == nullptr ? ENOMEM : reactor->Prepare(env, sizes, turn);
+  int error = reactor == nullptr ? ENOMEM : reactor->Prepare(env, sizes, memory, turn);
   if (error == 0) return reactor;
   delete reactor;
   ThrowErrno(env, error, "createReactor");
@@ -20,27 +19,22 @@ Reactor* Reactor::Make(napi_env env, const ReactorSizes& sizes, napi_value turn)
 }
 
 // Answers an errno, 0 when all is well. Nothing of Node's is held before the last step can't fail.
-int Reactor::Prepare(napi_env env, const ReactorSizes& sizes, napi_value turn) {
+int Reactor::Prepare(napi_env env, const ReactorSizes& sizes, const Bytes& memory,
+                     napi_value turn) {
   env_ = env;
   sizes_ = sizes;
-  const size_t slots = sizes.connections_max + 1, arena_bytes = sizes.arena_bytes + sizes.scratch_bytes;
-  const size_t number_count = 4 * (sizes.events_max + sizes.operations_max) + 2 * slots;
-  memory_ = SharedMemory::Map(number_count * sizeof(int32_t) + arena_bytes);
-  if (memory_ == nullptr) return ENOMEM;
-  auto numbers = [this](size_t count) {
-    return static_cast<int32_t*>(memory_->Take(count * sizeof(int32_t)));
-  };
-  events_ = numbers(4 * sizes.events_max);
-  operations_ = numbers(4 * sizes.operations_max);
-  pending_ = numbers(slots);
-  credit_ = numbers(slots);
-  arena_ = static_cast<uint8_t*>(memory_->Take(arena_bytes));
+  const size_t slots = sizes.connections_max + 1;
+  events_ = reinterpret_cast<int32_t*>(memory.data);
+  operations_ = events_ + 4 * sizes.events_max;
+  pending_ = operations_ + 4 * sizes.operations_max;
+  credit_ = pending_ + slots;
+  arena_ = memory.data + memory.length - sizes.arena_bytes - sizes.scratch_bytes;
   slots_ = Allocate<Slot>(slots);
   received_ = Allocate<uint8_t>(sizes.cipher_read_bytes);
   encrypted_ = Allocate<uint8_t>(std::max(sizes.cipher_send_bytes, kCipherRecordBytes));
   bio_method_.reset(BIO_meth_new(BIO_TYPE_SOURCE_SINK, "reactor"));
-  if (!events_ || !operations_ || !pending_ || !credit_ || !arena_ || !slots_ || !received_ ||
-      !encrypted_ || !bio_method_) {
+  if (!slots_ || !received_ || !encrypted_ || !bio_method_ || !dirty_.Prepare(slots) ||
+      !untold_.Prepare(slots) || !unsettled_.Prepare(slots)) {
     return ENOMEM;
   }
   credit_[0] = static_cast<int32_t>(sizes.arena_bytes);
@@ -54,26 +48,12 @@ int Reactor::Prepare(napi_env env, const ReactorSizes& sizes, napi_value turn) {
   if (error != 0) return error;
 
   napi_create_reference(env, turn, 1, &turn_);
-  napi_async_init(env, nullptr, FromText(env, "Reactor"), &async_context_);
+  napi_create_reference(env, memory.buffer, 1, &memory_);
   auto close = [](napi_async_cleanup_hook_handle, void* reactor) {
     static_cast<Reactor*>(reactor)->Close();
   };
   napi_add_async_cleanup_hook(env, close, this, &cleanup_);
-  memory_->reactor = this;
   return 0;
-}
-
-bool Reactor::AddArrays(napi_value object) {
-  const auto add = [&](const char* name, void* block, napi_typedarray_type type, size_t length) {
-    napi_value array = memory_->ToArray(env_, block, type, length);
-    if (array != nullptr) SetProperty(env_, object, name, array);
-    return array != nullptr;
-  };
-  return add("arena", arena_, napi_uint8_array, sizes_.arena_bytes + sizes_.scratch_bytes) &&
-         add("events", events_, napi_int32_array, 4 * sizes_.events_max) &&
-         add("operations", operations_, napi_int32_array, 4 * sizes_.operations_max) &&
-         add("pending", pending_, napi_int32_array, sizes_.connections_max + 1) &&
-         add("credit", credit_, napi_int32_array, sizes_.connections_max + 1);
 }
 
 // A thread waits in the set of its first reactor, with libuv's set inside: the other way round, a
@@ -105,14 +85,9 @@ int Reactor::JoinLoop() {
   return 0;
 }
 
-Reactor::~Reactor() {
-  if (memory_ != nullptr) memory_->Leave();
-}
-
 void Reactor::Close() {
   if (closed_) return;
   closed_ = true;
-  memory_->reactor = nullptr;
   for (uint32_t slot = 1; slot <= slots_used_; ++slot) {
     if (Connection* connection = slots_[slot].connection) {
       Close(connection);
@@ -133,18 +108,23 @@ void Reactor::LetGo(uv_handle_t* handle) {
   uv_close(handle, [](uv_handle_t* closed) {
     auto* reactor = static_cast<Reactor*>(closed->data);
     if (--reactor->open_handles_ > 0) return;
+    reactor->epoll_ = UniqueFd();
     napi_remove_async_cleanup_hook(reactor->cleanup_);
-    delete reactor;
+    reactor->Release();
   });
+}
+
+void Reactor::Release() {
+  if (std::exchange(is_released_, true)) delete this;
 }
 
 void Reactor::DropReferences() {
   napi_delete_reference(env_, turn_);
-  napi_async_destroy(env_, async_context_);
+  napi_delete_reference(env_, memory_);
 }
 
 void Reactor::WakeUp() {
-  if (untold_ != nullptr && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
+  if (!untold_.IsEmpty() && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
 }
 
 }  // namespace ztunnel

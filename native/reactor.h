@@ -2,25 +2,30 @@
 // event, operation and method means.
 #pragma once
 
-#include <node_api.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
 #include <uv.h>
 
 #include <cstdint>
-#include <string>
+#include <utility>
 
-#include "address.h"
 #include "functions.h"
-#include "reactor_connection.h"
+#include "napi_support.h"
 #include "owned.h"
-#include "shared_memory.h"
+#include "reactor_connection.h"
 #include "tls_context.h"
 #include "unique_fd.h"
 
 namespace ztunnel {
 
+// As JavaScript lists them.
 struct ReactorSizes {
+  // Of the memory: numbers first, the arena with its scratch at the end.
+  size_t MemoryBytes() const {
+    return arena_bytes + scratch_bytes +
+           sizeof(int32_t) * (4 * (events_max + operations_max) + 2 * (connections_max + 1));
+  }
+
   size_t arena_bytes, scratch_bytes, events_max, operations_max, connections_max;
   size_t plain_read_bytes, cipher_read_bytes, cipher_send_bytes, accepts_per_turn;
   size_t queue_bytes_max, rekey_bytes;
@@ -29,18 +34,17 @@ struct ReactorSizes {
 class Reactor {
  public:
   // Returns nullptr with an exception on failure.
-  static Reactor* Make(napi_env env, const ReactorSizes& sizes, napi_value turn);
-  // Sets what JavaScript sees of its memory. Returns false with an exception.
-  bool AddArrays(napi_value object);
-  // Closes everything; deletes the reactor when libuv has let go of it.
+  static Reactor* Make(napi_env env, const ReactorSizes& sizes, const Bytes& memory,
+                       napi_value turn);
+  // Closes everything; goes when libuv and JavaScript's object have let go of it.
   void Close();
+  bool IsClosed() const { return closed_; }
+  // To be called once by each who holds it: JavaScript's object and libuv.
+  void Release();
 
-  // Return the new id, or 0 with errno; the descriptor is the reactor's on success only.
-  int32_t Listen(int fd, bool redirected);
-  int32_t Connect(int fd, const Address& address);
-  // Two connections to each other. Returns false with errno.
-  bool Pair(int32_t (&ids)[2]);
-
+  // Takes a descriptor; a connect that has failed is told as any failure. Returns the new id, or 0 with
+  // errno; the descriptor is the reactor's on success only.
+  int32_t Take(int fd, unsigned kind, int failure);
   Connection* Find(int32_t id) const;
   // Returns false when OpenSSL refuses; its errors tell why.
   bool StartTls(Connection* connection, SSL_CTX* context, bool server);
@@ -48,7 +52,6 @@ class Reactor {
   // To be called when JavaScript called, not the loop: failures are told in the next batch.
   void WakeUp();
 
-  SharedMemory* Memory() const { return memory_; }
   const ReactorSizes& Sizes() const { return sizes_; }
 
  private:
@@ -60,11 +63,8 @@ class Reactor {
     uint16_t next_free;
   };
 
-  Reactor() = default;
-  ~Reactor();
-
   // reactor.cc
-  int Prepare(napi_env env, const ReactorSizes& sizes, napi_value turn);
+  int Prepare(napi_env env, const ReactorSizes& sizes, const Bytes& memory, napi_value turn);
   int JoinLoop();
   void LetGo(uv_handle_t* handle);
   void DropReferences();
@@ -77,54 +77,53 @@ class Reactor {
   // Tells JavaScript now when the arena or the list of events lacks room. May close any connection.
   void Reserve(size_t arena_bytes);
   // The arena is in use up to there; what comes next begins at a multiple of 16.
-  void Occupy(size_t end);
+  void Occupy(size_t end) { arena_used_ = std::min((end + 15) & ~size_t{15}, sizes_.arena_bytes); }
   void Emit(Event kind, int32_t id, int64_t a = 0, int64_t b = 0);
   void Deliver();
   void TellUntold();
-  // Decides what to wait for when JavaScript has answered, which often makes it nothing.
-  void SettleLater(Connection* connection);
 
   // reactor_connection.cc
-  bool HasRoom() const;
+  bool HasRoom() const { return free_slot_ != 0 || slots_used_ < sizes_.connections_max; }
   Connection* Add(int fd, unsigned flags);
-  int32_t Take(int fd, unsigned flags, uint32_t interest);
   bool WantsRead(const Connection& connection) const;
-  uint32_t WantedEvents(const Connection& connection) const;
   void UpdateInterest(Connection* connection);
+  bool Watch(Connection* connection, uint32_t interest);
   void LeaveSet(Connection* connection);
-  void TellSoon(Connection* connection);
-  void Fail(Connection* connection, int failure, int detail = 0, const std::string& words = "");
+  void Fail(Connection* connection, int failure, int detail = 0);
   void Close(Connection* connection);
   void Forget(Connection* connection);
   void Send(Connection* connection, iovec* pieces, size_t piece_count);
   void FlushQueue(Connection* connection);
   void FinishEnding(Connection* connection);
-  void TellPending(const Connection& connection);
+  void TellPending(const Connection& connection) {
+    pending_[connection.Slot()] = static_cast<int32_t>(connection.queue.Size());
+  }
 
   // reactor_plain.cc
   void Accept(Connection* listener);
   void FinishConnect(Connection* connection);
   void Open(Connection* connection);
-  void ReadPlain(Connection* connection);
-  uint32_t WritePlain(Connection* connection, uint32_t first, uint32_t operation_count);
+  // The most that the next read may take.
+  size_t ReadBytes(const Connection& connection) const;
+  void Read(Connection* connection);
 
   // reactor_operations.cc
   bool InArena(int32_t offset, int32_t length) const;
   bool PerformOne(Connection* connection, const int32_t* operation);
+  uint32_t WritePlain(Connection* connection, uint32_t first, uint32_t operation_count);
 
   // reactor_tls.cc
   static int ReadCipher(BIO* bio, char* into, int count);
   static int WriteCipher(BIO* bio, const char* bytes, int count);
   static long ControlCipher(BIO* bio, int command, long number, void* pointer);
   void Handshake(Connection* connection);
-  void ReadTunnel(Connection* connection);
+  void ReceiveCipher(Connection* connection, size_t count);
   void Decrypt(Connection* connection);
   bool WriteTunnel(Connection* connection, const uint8_t* bytes, size_t count);
   bool Stage(Connection* connection, const uint8_t* bytes, size_t count);
   void Encrypt(Connection* connection, const uint8_t* bytes, size_t count);
   void EndTunnel(Connection* connection);
   void AlertTunnel(Connection* connection, int alert);
-  void MarkDirty(Connection* connection);
   // Encrypts what is staged and sends what is encrypted.
   void FlushTunnel(Connection* connection);
   void FlushStage(Connection* connection);
@@ -134,7 +133,7 @@ class Reactor {
 
   napi_env env_ = nullptr;
   napi_ref turn_ = nullptr;
-  napi_async_context async_context_ = nullptr;
+  napi_ref memory_ = nullptr;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
   Environment* environment_ = nullptr;
   uv_loop_t* loop_ = nullptr;
@@ -145,12 +144,13 @@ class Reactor {
   // Lets libuv wait for the set of a thread's further reactors.
   uv_poll_t poll_ = {};
   int open_handles_ = 0;
+  // By one of the two who hold it.
+  bool is_released_ = false;
   UniqueFd epoll_;
 
   ReactorSizes sizes_ = {};
-  SharedMemory* memory_ = nullptr;
-  // Blocks of it. The place of nobody, slot 0, has a use of its own: in `pending_` it counts the
-  // operations that were ignored, in `credit_` it tells what a batch may read.
+  // Blocks of the memory. The place of nobody, slot 0, has a use of its own: in `pending_` it counts
+  // the operations that were ignored, in `credit_` it tells what a batch may read.
   int32_t* events_ = nullptr;
   int32_t* operations_ = nullptr;
   int32_t* pending_ = nullptr;
@@ -160,17 +160,18 @@ class Reactor {
   size_t read_bytes_max_ = 0;
   size_t arena_used_ = 0;
   uint32_t event_count_ = 0;
-  // Ids whose interest is looked at when the batch is over.
-  int32_t unsettled_[kReadyMax] = {};
-  int unsettled_count_ = 0;
   bool in_batch_ = false;
   bool closed_ = false;
 
   Block<Slot> slots_;
   uint16_t free_slot_ = 0;
   uint32_t slots_used_ = 0;
-  Connection* dirty_ = nullptr;
-  Connection* untold_ = nullptr;
+  // Tunnels with something staged or encrypted.
+  SlotList dirty_;
+  // Failures, and connects that were answered at once: told at the end of the batch.
+  SlotList untold_;
+  // Decides what these are waited for when JavaScript has answered, which often makes it nothing.
+  SlotList unsettled_;
 
   Owned<BIO_METHOD, BIO_meth_free> bio_method_;
   // Ciphertext just received, and whose it is; read by OpenSSL within the same call.

@@ -9,32 +9,11 @@
 #include "reactor.h"
 
 namespace ztunnel {
-namespace {
-
-// Bits of an id: generation above, slot below; ids are positive.
-constexpr int kSlotBits = 16;
-constexpr int32_t kSlotMask = (1 << kSlotBits) - 1;
-constexpr uint16_t kGenerationMask = 0x7fff;
-
-void Unlink(Connection** first, Connection* connection, Connection* Connection::* next) {
-  for (Connection** link = first; *link != nullptr; link = &((*link)->*next)) {
-    if (*link != connection) continue;
-    *link = connection->*next;
-    return;
-  }
-}
-
-}  // namespace
-
 Connection* Reactor::Find(int32_t id) const {
-  const auto slot = static_cast<uint32_t>(id & kSlotMask);
+  const auto slot = static_cast<uint16_t>(id);
   if (slot > slots_used_) return nullptr;
   Connection* connection = slots_[slot].connection;
   return connection != nullptr && connection->id == id ? connection : nullptr;
-}
-
-bool Reactor::HasRoom() const {
-  return free_slot_ != 0 || slots_used_ < sizes_.connections_max;
 }
 
 // Takes the descriptor on success; otherwise returns nullptr with errno.
@@ -64,93 +43,63 @@ Connection* Reactor::Add(int fd, unsigned flags) {
   return connection;
 }
 
-int32_t Reactor::Take(int fd, unsigned flags, uint32_t interest) {
-  Connection* connection = Add(fd, flags);
-  if (connection == nullptr) return 0;
-  // Now, not when it is first read: it tells whether the descriptor is a socket, and ours only once.
-  epoll_event event = {};
-  event.events = connection->interest = interest;
-  event.data.u64 = static_cast<uint64_t>(connection->id);
-  if (epoll_ctl(epoll_.Get(), EPOLL_CTL_ADD, fd, &event) != 0) {
-    int error = errno;
-    Forget(connection);
-    errno = error;
-    return 0;
-  }
-  connection->flags |= Connection::kInSet;
-  return connection->id;
-}
-
 bool Reactor::WantsRead(const Connection& connection) const {
   if (connection.Is(Connection::kConnecting | Connection::kPaused | Connection::kAtEnd |
                     Connection::kFailed)) {
     return false;
   }
   return connection.ssl != nullptr || connection.Is(Connection::kListener) ||
-         credit_[connection.id & kSlotMask] > 0;
-}
-
-uint32_t Reactor::WantedEvents(const Connection& connection) const {
-  uint32_t wanted = WantsRead(connection) ? static_cast<uint32_t>(EPOLLIN) : 0u;
-  if (connection.Is(Connection::kConnecting) || connection.queue.Size() > 0) wanted |= EPOLLOUT;
-  return wanted;
+         credit_[connection.Slot()] > 0;
 }
 
 void Reactor::UpdateInterest(Connection* connection) {
   if (connection->Is(Connection::kFailed)) return;
-  const uint32_t wanted = WantedEvents(*connection);
+  uint32_t wanted = WantsRead(*connection) ? static_cast<uint32_t>(EPOLLIN) : 0u;
+  if (connection->Is(Connection::kConnecting) || connection->queue.Size() > 0) wanted |= EPOLLOUT;
   // One that is not read yet joins when it is; one that hung up leaves.
   if (wanted == 0 && (!connection->Is(Connection::kInSet) || connection->Is(Connection::kHungUp))) {
     return LeaveSet(connection);
   }
   if (connection->Is(Connection::kInSet) && wanted == connection->interest) return;
+  if (!Watch(connection, wanted)) Fail(connection, errno);
+}
+
+// Returns false with errno.
+bool Reactor::Watch(Connection* connection, uint32_t interest) {
   epoll_event event = {};
-  event.events = wanted;
+  event.events = connection->interest = interest;
   event.data.u64 = static_cast<uint64_t>(connection->id);
-  int how = connection->Is(Connection::kInSet) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-  if (epoll_ctl(epoll_.Get(), how, connection->fd, &event) != 0) return Fail(connection, errno);
+  const int how = connection->Is(Connection::kInSet) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+  if (epoll_ctl(epoll_.Get(), how, connection->fd, &event) != 0) return false;
   connection->flags |= Connection::kInSet;
-  connection->interest = wanted;
+  return true;
 }
 
 void Reactor::LeaveSet(Connection* connection) {
   if (!connection->Is(Connection::kInSet)) return;
   epoll_ctl(epoll_.Get(), EPOLL_CTL_DEL, connection->fd, nullptr);
-  connection->flags &= static_cast<uint16_t>(~Connection::kInSet);
-  connection->interest = 0;
+  connection->Clear(Connection::kInSet);
 }
 
-void Reactor::Fail(Connection* connection, int failure, int detail, const std::string& words) {
+void Reactor::Fail(Connection* connection, int failure, int detail) {
   if (connection->Is(Connection::kFailed)) return;
   connection->flags |= Connection::kFailed;
   connection->failure = failure;
   connection->failure_detail = detail;
-  if (!words.empty()) connection->words.reset(strdup(words.c_str()));
   connection->queue.Clear();
   TellPending(*connection);
   LeaveSet(connection);
-  TellSoon(connection);
-}
-
-void Reactor::TellSoon(Connection* connection) {
-  // It is there already.
-  if (connection->Is(Connection::kAnswered)) return;
-  connection->next_untold = untold_;
-  untold_ = connection;
+  untold_.Add(connection->Slot());
 }
 
 // Frees everything but the descriptor.
 void Reactor::Forget(Connection* connection) {
-  if (connection->Is(Connection::kFailed | Connection::kAnswered)) {
-    Unlink(&untold_, connection, &Connection::next_untold);
-  }
-  if (connection->Is(Connection::kDirty)) Unlink(&dirty_, connection, &Connection::next_dirty);
   if (receiver_ == connection) receiver_ = nullptr;
   if (sender_ == connection) {
     sender_ = nullptr;
     encrypted_bytes_ = 0;
   }
-  const auto slot = static_cast<uint16_t>(connection->id & kSlotMask);
+  const uint16_t slot = connection->Slot();
   slots_[slot].connection = nullptr;
   ++slots_[slot].generation;
   slots_[slot].next_free = free_slot_;
@@ -211,10 +160,6 @@ void Reactor::FinishEnding(Connection* connection) {
   connection->flags |= Connection::kShut;
   // Fails when the peer has reset the connection, which reading will tell.
   shutdown(connection->fd, SHUT_WR);
-}
-
-void Reactor::TellPending(const Connection& connection) {
-  pending_[connection.id & kSlotMask] = static_cast<int32_t>(connection.queue.Size());
 }
 
 }  // namespace ztunnel

@@ -1,30 +1,33 @@
 // One socket of a reactor: a listener, a plain connection or a tunnel.
 #pragma once
 
+#include <netinet/in.h>
 #include <sys/types.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "byte_queue.h"
-#include "openssl_abi.h"
 #include "owned.h"
+#include "tls_context.h"
 
 namespace ztunnel {
 
 enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
 enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert, kAbandon };
-// First number of an ERROR that is no errno.
-enum TlsFailure { kProtocol = -1, kAlertReceived = -2, kUntrusted = -3 };
 
 constexpr size_t kHeadroomBytes = 16;
 // Who reads less is answered before those who read this much or more.
 constexpr ssize_t kBulkReadBytes = 8 << 10;
-// Of the peer, then of the original destination, where ACCEPT points to.
-constexpr size_t kAddressBytes = 20;
+// Of the peer, then of the original destination, where ACCEPT points to: as the kernel has them.
+constexpr socklen_t kAddressBytes = sizeof(sockaddr_in6);
 // Longest plaintext of a TLS record.
 constexpr size_t kRecordBytes = 16 << 10;
 // Longest record with all that TLS 1.2 may add (RFC 5246 section 6.2.3).
 constexpr size_t kCipherRecordBytes = kRecordBytes + 2048 + 5;
+// Bits of an id: generation above, slot below; ids are positive.
+constexpr int kSlotBits = 16;
+constexpr uint16_t kGenerationMask = 0x7fff;
 
 class Reactor;
 
@@ -32,27 +35,30 @@ struct Connection {
   enum Flag : uint16_t {
     kListener = 1,
     kConnecting = 2,
+    // A listener whose connections were redirected here.
+    kRedirected = 4,
+    // What JavaScript says of a descriptor.
+    kKinds = kListener | kConnecting | kRedirected,
     // A tunnel whose handshake is not done.
-    kHandshake = 4,
-    kServer = 8,
+    kHandshake = 8,
+    kServer = 16,
     // A listener that ran out of something.
-    kPaused = 16,
+    kPaused = 32,
     // The peer sends no more.
-    kAtEnd = 32,
+    kAtEnd = 64,
     // We write no more; kShut when the kernel knows it.
-    kEnding = 64,
-    kShut = 128,
+    kEnding = 128,
+    kShut = 256,
     // EPOLLHUP was seen: the set would report it for ever.
-    kHungUp = 256,
-    kFailed = 512,
-    kInSet = 1024,
-    kDirty = 2048,
+    kHungUp = 512,
+    kFailed = 1024,
+    kInSet = 2048,
     // The peer had answered when connect() returned; OPEN is about to be told.
     kAnswered = 4096,
-    // A listener whose connections were redirected here.
-    kRedirected = 8192,
   };
   bool Is(unsigned any) const { return (flags & any) != 0; }
+  void Clear(Flag flag) { flags &= static_cast<uint16_t>(~flag); }
+  uint16_t Slot() const { return static_cast<uint16_t>(id); }
 
   Reactor* reactor = nullptr;
   int32_t id = 0;
@@ -68,13 +74,37 @@ struct Connection {
   Block<uint8_t> stage;
   size_t staged_bytes = 0;
   uint64_t key_bytes = 0;
-  Connection* next_dirty = nullptr;
 
-  // What ERROR tells; no words for an errno.
+  // What ERROR tells.
   int32_t failure = 0;
   int32_t failure_detail = 0;
-  Block<char> words;
-  Connection* next_untold = nullptr;
+};
+
+// Slots whose connections wait for something, each once, also when its connection has changed.
+class SlotList {
+ public:
+  // Returns false when there is no memory.
+  bool Prepare(size_t slots) {
+    slots_ = Allocate<uint16_t>(slots);
+    is_listed_ = Allocate<bool>(slots);
+    return slots_ != nullptr && is_listed_ != nullptr;
+  }
+
+  bool IsEmpty() const { return count_ == 0; }
+  void Add(uint16_t slot) {
+    if (!std::exchange(is_listed_[slot], true)) slots_[count_++] = slot;
+  }
+  // Not to be called when it is empty.
+  uint16_t Take() {
+    const uint16_t slot = slots_[--count_];
+    is_listed_[slot] = false;
+    return slot;
+  }
+
+ private:
+  Block<uint16_t> slots_;
+  Block<bool> is_listed_;
+  size_t count_ = 0;
 };
 
 }  // namespace ztunnel

@@ -1,8 +1,8 @@
 // The batch: what is ready becomes events, JavaScript answers with operations.
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
-#include "napi_support.h"
 #include "reactor.h"
 
 namespace ztunnel {
@@ -27,7 +27,7 @@ void Reactor::RunBatches() {
   }
   for (int batch = 0; batch < kBatchesMax; ++batch) {
     uv_update_time(loop_);
-    const bool has_told = untold_ == nullptr;
+    const bool has_told = untold_.IsEmpty();
     const int timeout_ms = has_told ? uv_backend_timeout(loop_) : 0;
     if (RunBatch(timeout_ms) || closed_ || (has_told && timeout_ms == 0)) break;
   }
@@ -58,10 +58,9 @@ bool Reactor::RunBatch(int timeout_ms) {
   }
   if (!closed_) TellUntold();
   if (!closed_) Deliver();
-  for (int i = 0; i < unsettled_count_ && !closed_; ++i) {
-    if (Connection* connection = Find(unsettled_[i])) UpdateInterest(connection);
+  while (!unsettled_.IsEmpty() && !closed_) {
+    if (Connection* connection = slots_[unsettled_.Take()].connection) UpdateInterest(connection);
   }
-  unsettled_count_ = 0;
   in_batch_ = false;
   if (closed_) {
     DropReferences();
@@ -86,7 +85,7 @@ void Reactor::Dispatch(const epoll_event& ready) {
   if ((ready.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
     if (WantsRead(*connection)) {
       // Finds out by itself what an error or a hang-up is about.
-      connection->ssl == nullptr ? ReadPlain(connection) : ReadTunnel(connection);
+      Read(connection);
       if ((connection = Find(id)) == nullptr) return;
     } else if ((ready.events & EPOLLERR) != 0) {
       int error = 0;
@@ -97,12 +96,7 @@ void Reactor::Dispatch(const epoll_event& ready) {
       connection->flags |= Connection::kHungUp;
     }
   }
-  SettleLater(connection);
-}
-
-void Reactor::SettleLater(Connection* connection) {
-  if (unsettled_count_ == kReadyMax) return UpdateInterest(connection);
-  unsettled_[unsettled_count_++] = connection->id;
+  unsettled_.Add(connection->Slot());
 }
 
 void Reactor::Reserve(size_t arena_bytes) {
@@ -110,10 +104,6 @@ void Reactor::Reserve(size_t arena_bytes) {
       sizes_.events_max - event_count_ < kEventsPerStep) {
     Deliver();
   }
-}
-
-void Reactor::Occupy(size_t end) {
-  arena_used_ = std::min((end + 15) & ~size_t{15}, sizes_.arena_bytes);
 }
 
 void Reactor::Emit(Event kind, int32_t id, int64_t a, int64_t b) {
@@ -125,54 +115,24 @@ void Reactor::Emit(Event kind, int32_t id, int64_t a, int64_t b) {
 }
 
 void Reactor::Deliver() {
-  const uint32_t events = event_count_;
-  event_count_ = 0;
-  if (events == 0) {
-    arena_used_ = 0;
-    return;
-  }
-  napi_env env = env_;
-  napi_handle_scope scope = nullptr;
-  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  napi_value receiver = nullptr, turn = nullptr, argument = nullptr, result = nullptr;
-  napi_get_global(env, &receiver);
-  napi_get_reference_value(env, turn_, &turn);
-  napi_create_uint32(env, events, &argument);
-
-  // Not napi_make_callback: it would run microtasks before the operations are performed, and these
-  // may already fill the list anew and flush it.
-  napi_callback_scope callback = nullptr;
-  if (napi_open_callback_scope(env, receiver, async_context_, &callback) == napi_ok) {
-    if (napi_call_function(env, receiver, turn, 1, &argument, &result) == napi_ok) {
-      auto operations = RequireInteger(env, result, "the number of operations",
-                                       static_cast<int64_t>(sizes_.operations_max));
-      if (operations && !closed_) Perform(static_cast<uint32_t>(*operations));
-    }
-    arena_used_ = 0;
-    if (Pending(env)) {
-      napi_value error = nullptr;
-      napi_get_and_clear_last_exception(env, &error);
-      napi_fatal_exception(env, error);
-    }
-    napi_close_callback_scope(env, callback);
-  }
-  napi_close_handle_scope(env, scope);
+  const uint32_t events = std::exchange(event_count_, 0);
+  if (events > 0) CallFromLoop(env_, turn_, events);
+  arena_used_ = 0;
 }
 
 void Reactor::TellUntold() {
-  while (untold_ != nullptr) {
+  while (!untold_.IsEmpty()) {
     Reserve(0);
-    // Reserve may have told JavaScript, which may have closed it.
-    Connection* connection = untold_;
-    if (connection == nullptr) return;
-    untold_ = connection->next_untold;
-    connection->next_untold = nullptr;
-    connection->flags &= static_cast<uint16_t>(~Connection::kAnswered);
+    // Reserve may have told JavaScript, which may have closed any.
+    if (closed_) return;
+    Connection* connection = slots_[untold_.Take()].connection;
+    if (connection == nullptr) continue;
     if (connection->Is(Connection::kFailed)) {
       Emit(kError, connection->id, connection->failure, connection->failure_detail);
-    } else {
+    } else if (connection->Is(Connection::kAnswered)) {
       Open(connection);
     }
+    connection->Clear(Connection::kAnswered);
   }
 }
 

@@ -6,6 +6,12 @@
 #include "reactor.h"
 
 namespace ztunnel {
+namespace {
+
+// Pieces of one sendmsg().
+constexpr size_t kPiecesMax = 64;
+
+}  // namespace
 
 bool Reactor::InArena(int32_t offset, int32_t length) const {
   return offset >= 0 && length >= 0 &&
@@ -70,12 +76,36 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       Close(connection);
       return true;
     case kResume:
-      connection->flags &= static_cast<uint16_t>(~Connection::kPaused);
+      connection->Clear(Connection::kPaused);
       UpdateInterest(connection);
       return true;
     default:
       return false;
   }
+}
+
+// Performs the WRITEs to this connection that follow each other from `first` on; answers the index
+// of the operation behind them.
+uint32_t Reactor::WritePlain(Connection* connection, uint32_t first, uint32_t operation_count) {
+  iovec pieces[kPiecesMax];
+  size_t piece_count = 0, total = 0;
+  bool takes = !connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed);
+  uint32_t index = first;
+  for (; index < operation_count && piece_count < kPiecesMax; ++index) {
+    const int32_t* operation = operations_ + 4 * index;
+    const int32_t offset = operation[2], length = operation[3];
+    if (operation[0] != kWrite || operation[1] != connection->id) break;
+    if (!takes || !InArena(offset, length)) {
+      ++pending_[0];
+      continue;
+    }
+    pieces[piece_count++] = {arena_ + offset, static_cast<size_t>(length)};
+    total += static_cast<size_t>(length);
+  }
+  if (total == 0) return index;
+  Send(connection, pieces, piece_count);
+  UpdateInterest(connection);
+  return index;
 }
 
 }  // namespace ztunnel

@@ -1,6 +1,5 @@
-// Plain TCP: accept, connect, read, write.
+// Sockets: taken or accepted, connected, read.
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -8,40 +7,39 @@
 #include <cerrno>
 #include <cstring>
 
+#include "address.h"
 #include "reactor.h"
 
 namespace ztunnel {
-namespace {
 
-// Pieces of one sendmsg().
-constexpr size_t kPiecesMax = 64;
-
-// The connection that waited is gone or broken; the next one may be fine (accept(2)).
-bool IsOfOneConnection(int error) {
-  constexpr int kErrors[] = {EINTR,     ECONNABORTED, ENETDOWN,     EPROTO,     ENOPROTOOPT,
-                             EHOSTDOWN, ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
-  return std::find(std::begin(kErrors), std::end(kErrors), error) != std::end(kErrors);
+int32_t Reactor::Take(int fd, unsigned kind, int failure) {
+  if (!HasRoom()) errno = EMFILE;
+  const int status = HasRoom() ? fcntl(fd, F_GETFL) : -1;
+  if (status < 0) return 0;
+  if ((status & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, status | O_NONBLOCK) != 0) return 0;
+  // A peer on this machine has answered within connect().
+  const bool connecting = (kind & Connection::kConnecting) != 0;
+  pollfd answer = {fd, POLLOUT, 0};
+  const bool answered =
+      connecting && failure == 0 && poll(&answer, 1, 0) == 1 && answer.revents == POLLOUT;
+  Connection* connection = Add(fd, kind);
+  if (connection == nullptr) return 0;
+  // Now, not when it is first read: it tells whether the descriptor is a socket, and ours only once.
+  const EPOLL_EVENTS first = connecting && !answered ? EPOLLOUT : EPOLLIN;
+  if (!Watch(connection, kind == 0 ? 0 : static_cast<uint32_t>(first))) {
+    const int error = errno;
+    Forget(connection);
+    errno = error;
+    return 0;
+  }
+  const int32_t id = connection->id;
+  if (failure != 0) Fail(connection, failure);
+  if (answered) {
+    connection->flags |= Connection::kAnswered;
+    untold_.Add(connection->Slot());
+  }
+  return id;
 }
-
-bool BecomeNonBlocking(int fd) {
-  const int status = fcntl(fd, F_GETFL);
-  return status >= 0 && ((status & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) == 0);
-}
-
-// Length of the IP (0: unknown), a free byte, the port in network order, the IP; mapped ones as IPv4.
-void WriteAddress(uint8_t* into, const Address& address) {
-  const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address.storage);
-  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
-  const bool is_v6 = address.storage.ss_family == AF_INET6;
-  const bool is_long = is_v6 && !IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr);
-  into[0] = is_long ? 16 : address.storage.ss_family == AF_UNSPEC ? 0 : 4;
-  memcpy(into + 2, &v4->sin_port, sizeof(v4->sin_port));
-  const void* bytes = is_v6 ? v6->sin6_addr.s6_addr + (is_long ? 0 : 12)
-                            : reinterpret_cast<const uint8_t*>(&v4->sin_addr);
-  memcpy(into + 4, bytes, into[0]);
-}
-
-}  // namespace
 
 void Reactor::Accept(Connection* listener) {
   const int32_t id = listener->id;
@@ -49,75 +47,34 @@ void Reactor::Accept(Connection* listener) {
     Reserve(2 * kAddressBytes);
     listener = Find(id);
     if (listener == nullptr || listener->Is(Connection::kPaused)) return;
+    uint8_t* const addresses = arena_ + arena_used_;
+    memset(addresses, 0, 2 * kAddressBytes);
+    socklen_t length = kAddressBytes;
     // Without a place for it, a connection stays in the kernel's queue.
     int fd = -1;
     errno = EMFILE;
-    Address peer, original;
-    if (HasRoom()) fd = accept4(listener->fd, peer.Raw(), &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (HasRoom()) {
+      fd = accept4(listener->fd, reinterpret_cast<sockaddr*>(addresses), &length,
+                   SOCK_NONBLOCK | SOCK_CLOEXEC);
+    }
     if (fd < 0 && errno == EAGAIN) return;
-    if (fd < 0 && IsOfOneConnection(errno)) continue;
     Connection* accepted = fd < 0 ? nullptr : Add(fd, 0);
     if (accepted == nullptr) {
-      int error = errno;
+      const int error = errno;
       if (fd >= 0) close(fd);
       // Level-triggered, it would be told without end.
       listener->flags |= Connection::kPaused;
-      listener->failure = error;
       UpdateInterest(listener);
       Emit(kError, id, error);
       return;
     }
-    if (listener->Is(Connection::kRedirected)) AskOriginalDestination(fd, &original);
-    WriteAddress(arena_ + arena_used_, peer);
-    WriteAddress(arena_ + arena_used_ + kAddressBytes, original);
+    Address original;
+    if (listener->Is(Connection::kRedirected) && AskOriginalDestination(fd, &original)) {
+      memcpy(addresses + kAddressBytes, &original.storage, kAddressBytes);
+    }
     Emit(kAccept, id, accepted->id, static_cast<int64_t>(arena_used_));
     Occupy(arena_used_ + 2 * kAddressBytes);
   }
-}
-
-int32_t Reactor::Listen(int fd, bool redirected) {
-  constexpr unsigned kFlags = Connection::kListener;
-  if (!BecomeNonBlocking(fd)) return 0;
-  return Take(fd, redirected ? kFlags | Connection::kRedirected : kFlags, EPOLLIN);
-}
-
-int32_t Reactor::Connect(int fd, const Address& address) {
-  const auto* raw = reinterpret_cast<const sockaddr*>(&address.storage);
-  if (!HasRoom()) errno = EMFILE;
-  if (!HasRoom() || !BecomeNonBlocking(fd)) return 0;
-  const bool refused =
-      connect(fd, raw, address.length) != 0 && errno != EINPROGRESS && errno != EINTR;
-  const int error = errno;
-  // A peer on this machine has answered within connect().
-  pollfd answer = {fd, POLLOUT, 0};
-  const bool answered = !refused && poll(&answer, 1, 0) == 1 && answer.revents == POLLOUT;
-  const int32_t id = Take(fd, Connection::kConnecting, answered ? EPOLLIN : EPOLLOUT);
-  Connection* connection = Find(id);
-  if (connection == nullptr) return 0;
-  if (refused) Fail(connection, error);
-  if (answered) {
-    TellSoon(connection);
-    connection->flags |= Connection::kAnswered;
-  }
-  return id;
-}
-
-bool Reactor::Pair(int32_t (&ids)[2]) {
-  int fds[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0) return false;
-  UniqueFd first(fds[0]), second(fds[1]);
-  ids[0] = Take(first.Get(), 0, 0);
-  if (ids[0] == 0) return false;
-  first.Release();
-  ids[1] = Take(second.Get(), 0, 0);
-  if (ids[1] == 0) {
-    const int error = errno;
-    Close(Find(ids[0]));
-    errno = error;
-    return false;
-  }
-  second.Release();
-  return true;
 }
 
 void Reactor::FinishConnect(Connection* connection) {
@@ -131,7 +88,7 @@ void Reactor::FinishConnect(Connection* connection) {
 }
 
 void Reactor::Open(Connection* connection) {
-  connection->flags &= static_cast<uint16_t>(~Connection::kConnecting);
+  connection->Clear(Connection::kConnecting);
   if (connection->ssl == nullptr) {
     Emit(kOpen, connection->id);
   } else if (!connection->Is(Connection::kServer)) {
@@ -139,23 +96,30 @@ void Reactor::Open(Connection* connection) {
     FlushTunnel(connection);
   }
   FinishEnding(connection);
-  SettleLater(connection);
+  unsettled_.Add(connection->Slot());
 }
 
-void Reactor::ReadPlain(Connection* connection) {
+size_t Reactor::ReadBytes(const Connection& connection) const {
+  if (connection.ssl != nullptr) return std::min(sizes_.cipher_read_bytes, read_bytes_max_);
+  return std::min({sizes_.plain_read_bytes, read_bytes_max_,
+                   static_cast<size_t>(credit_[connection.Slot()])});
+}
+
+// Of a plain connection into the arena, of a tunnel to where OpenSSL takes it from.
+void Reactor::Read(Connection* connection) {
   const int32_t id = connection->id;
-  const int32_t* credit = credit_ + (id & 0xffff);
-  const size_t most = std::min(sizes_.plain_read_bytes, read_bytes_max_);
-  Reserve(kHeadroomBytes + std::min(static_cast<size_t>(*credit), most));
+  const size_t reserved = ReadBytes(*connection);
+  // All that can come out: this read, and of a tunnel a record of which all but the end came earlier.
+  Reserve(reserved + kRecordBytes);
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
-  // A turn in between may have raised it beyond what is reserved.
+  const bool is_tunnel = connection->ssl != nullptr;
   const size_t offset = arena_used_ + kHeadroomBytes;
-  const size_t wanted =
-      std::min({static_cast<size_t>(*credit), most, sizes_.arena_bytes - offset});
-  ssize_t count = recv(connection->fd, arena_ + offset, wanted, MSG_DONTWAIT);
+  const ssize_t count = recv(connection->fd, is_tunnel ? received_.get() : arena_ + offset,
+                             std::min(reserved, ReadBytes(*connection)), MSG_DONTWAIT);
   if (count > 0) {
     connection->is_bulk = count >= kBulkReadBytes;
+    if (is_tunnel) return ReceiveCipher(connection, static_cast<size_t>(count));
     Emit(kData, id, static_cast<int64_t>(offset), count);
     Occupy(offset + static_cast<size_t>(count));
   } else if (count == 0) {
@@ -164,30 +128,6 @@ void Reactor::ReadPlain(Connection* connection) {
   } else if (errno != EAGAIN && errno != EINTR) {
     Fail(connection, errno);
   }
-}
-
-// Performs the WRITEs to this connection that follow each other from `first` on; answers the index
-// of the operation behind them.
-uint32_t Reactor::WritePlain(Connection* connection, uint32_t first, uint32_t operation_count) {
-  iovec pieces[kPiecesMax];
-  size_t piece_count = 0, total = 0;
-  bool takes = !connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed);
-  uint32_t index = first;
-  for (; index < operation_count && piece_count < kPiecesMax; ++index) {
-    const int32_t* operation = operations_ + 4 * index;
-    const int32_t offset = operation[2], length = operation[3];
-    if (operation[0] != kWrite || operation[1] != connection->id) break;
-    if (!takes || !InArena(offset, length)) {
-      ++pending_[0];
-      continue;
-    }
-    pieces[piece_count++] = {arena_ + offset, static_cast<size_t>(length)};
-    total += static_cast<size_t>(length);
-  }
-  if (total == 0) return index;
-  Send(connection, pieces, piece_count);
-  UpdateInterest(connection);
-  return index;
 }
 
 }  // namespace ztunnel

@@ -10,6 +10,7 @@
 #include "reactor.h"
 
 namespace ztunnel {
+
 int Reactor::ReadCipher(BIO* bio, char* into, int count) {
   auto* connection = static_cast<Connection*>(BIO_get_data(bio));
   Reactor* reactor = connection->reactor;
@@ -55,34 +56,18 @@ void Reactor::Handshake(Connection* connection) {
   ERR_clear_error();
   int result = SSL_do_handshake(connection->ssl.get());
   if (result == 1) {
-    connection->flags &= static_cast<uint16_t>(~Connection::kHandshake);
+    connection->Clear(Connection::kHandshake);
     Emit(kOpen, connection->id);
   } else if (SSL_get_error(connection->ssl.get(), result) != SSL_ERROR_WANT_READ) {
     FailTls(connection);
   }
 }
 
-void Reactor::ReadTunnel(Connection* connection) {
-  const int32_t id = connection->id;
-  // All that can come out: this read, and a record of which all but the end came earlier.
-  const size_t most = std::min(sizes_.cipher_read_bytes, read_bytes_max_);
-  Reserve(most + kRecordBytes);
-  connection = Find(id);
-  if (connection == nullptr || !WantsRead(*connection)) return;
-  ssize_t count = recv(connection->fd, received_.get(), most, MSG_DONTWAIT);
-  if (count < 0) {
-    if (errno != EAGAIN && errno != EINTR) Fail(connection, errno);
-    return;
-  }
-  if (count == 0) {
-    connection->flags |= Connection::kAtEnd;
-    Emit(kEof, id);
-    return;
-  }
-  connection->is_bulk = count >= kBulkReadBytes;
+// Goes on with what was just received.
+void Reactor::ReceiveCipher(Connection* connection, size_t count) {
   receiver_ = connection;
   received_start_ = 0;
-  received_end_ = static_cast<size_t>(count);
+  received_end_ = count;
   if (connection->Is(Connection::kHandshake)) Handshake(connection);
   if (!connection->Is(Connection::kHandshake | Connection::kFailed)) Decrypt(connection);
   receiver_ = nullptr;
@@ -94,7 +79,7 @@ void Reactor::Decrypt(Connection* connection) {
   const size_t start = arena_used_;
   int result = 1;
   ERR_clear_error();
-  // Ends for want of ciphertext, never of room: ReadTunnel() has reserved enough. What OpenSSL has
+  // Ends for want of ciphertext, never of room: Read() has reserved enough. What OpenSSL has
   // taken is a part of a record at most, not worth asking for.
   while (result == 1 && received_start_ < received_end_) {
     size_t count = 0;
@@ -122,20 +107,10 @@ void Reactor::Decrypt(Connection* connection) {
 
 // Says why OpenSSL gave up on the peer, after its last words to it are out.
 void Reactor::FailTls(Connection* connection) {
-  const unsigned long error = ERR_peek_error();
-  const bool is_tls = ERR_GET_LIB(error) == ERR_LIB_SSL;
-  const int reason = ERR_GET_REASON(error), alert = reason - SSL_AD_REASON_OFFSET;
-  const std::string words = TakeOpenSslError();
+  const auto error = static_cast<int>(ERR_peek_error());
+  ERR_clear_error();
   if (sender_ == connection) FlushCipher();
-  if (is_tls && alert > 0 && alert <= UINT8_MAX) {
-    Fail(connection, kAlertReceived, alert, words);
-  } else if (is_tls && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-    const long verdict = SSL_get_verify_result(connection->ssl.get());
-    Fail(connection, kUntrusted, static_cast<int>(verdict),
-         words + ": " + X509_verify_cert_error_string(verdict));
-  } else {
-    Fail(connection, kProtocol, reason, words);
-  }
+  Fail(connection, -1 - static_cast<int>(SSL_get_verify_result(connection->ssl.get())), error);
 }
 
 }  // namespace ztunnel

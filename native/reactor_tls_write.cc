@@ -18,7 +18,7 @@ bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t c
   if (connection->Is(Connection::kHandshake | Connection::kEnding | Connection::kFailed)) {
     return false;
   }
-  if (count > 0) MarkDirty(connection);
+  if (count > 0) dirty_.Add(connection->Slot());
   // Whole records, so that the header of a frame is no record of its own.
   if (connection->staged_bytes > 0 && connection->staged_bytes + count > kRecordBytes) {
     const size_t head = kRecordBytes - connection->staged_bytes;
@@ -75,18 +75,10 @@ void Reactor::AlertTunnel(Connection* connection, int alert) {
   }
 }
 
-void Reactor::MarkDirty(Connection* connection) {
-  if (connection->Is(Connection::kDirty)) return;
-  connection->flags |= Connection::kDirty;
-  connection->next_dirty = dirty_;
-  dirty_ = connection;
-}
-
 void Reactor::FlushDirty() {
-  while (dirty_ != nullptr) {
-    Connection* connection = dirty_;
-    dirty_ = connection->next_dirty;
-    connection->flags &= static_cast<uint16_t>(~Connection::kDirty);
+  while (!dirty_.IsEmpty()) {
+    Connection* connection = slots_[dirty_.Take()].connection;
+    if (connection == nullptr) continue;
     FlushTunnel(connection);
     UpdateInterest(connection);
   }

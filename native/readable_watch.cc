@@ -31,31 +31,17 @@ void Stop(Watch* watch) {
 
 // An error of the poll is reported as readable: the read that follows tells what it is.
 void Readable(uv_poll_t* poll, int, int) {
-  auto* watch = static_cast<Watch*>(poll->data);
-  napi_env env = watch->env;
-  napi_handle_scope scope = nullptr;
-  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  napi_value callback = nullptr, receiver = nullptr;
-  napi_get_reference_value(env, watch->callback, &callback);
-  napi_get_global(env, &receiver);
+  const auto* watch = static_cast<Watch*>(poll->data);
   // The callback may close the watch, so it is not touched any more.
-  if (napi_make_callback(env, nullptr, receiver, callback, 0, nullptr, nullptr) ==
-      napi_pending_exception) {
-    napi_value error = nullptr;
-    napi_get_and_clear_last_exception(env, &error);
-    napi_fatal_exception(env, error);
-  }
-  napi_close_handle_scope(env, scope);
+  CallFromLoop(watch->env, watch->callback, 0);
 }
 
 napi_value CloseWatch(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
-  bool ours = false;
-  napi_check_object_type_tag(env, arguments.receiver, &kWatchTag, &ours);
-  void* watch = nullptr;
-  if (ours && napi_remove_wrap(env, arguments.receiver, &watch) == napi_ok) {
-    Stop(static_cast<Watch*>(watch));
-  }
+  void* watch = Unwrap(env, arguments.receiver, kWatchTag);
+  if (watch == nullptr) return nullptr;
+  napi_remove_wrap(env, arguments.receiver, nullptr);
+  Stop(static_cast<Watch*>(watch));
   return nullptr;
 }
 
@@ -87,8 +73,7 @@ napi_value WatchReadable(napi_env env, napi_callback_info info) {
   uv_poll_start(&watch->poll, UV_READABLE, Readable);
 
   napi_value result = NewObject(env);
-  napi_type_tag_object(env, result, &kWatchTag);
-  napi_wrap(env, result, watch, nullptr, nullptr, nullptr);
+  Wrap(env, result, kWatchTag, watch);
   AddMethods(env, result, kMethods);
   return result;
 }

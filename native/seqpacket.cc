@@ -106,17 +106,10 @@ napi_value ReceivePacket(napi_env env, napi_callback_info info) {
 napi_value SendPacket(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
-  if (!fd) return nullptr;
-  napi_typedarray_type type = napi_int8_array;
-  void* bytes = nullptr;
-  size_t length = 0;
-  if (napi_get_typedarray_info(env, arguments.values[1], &type, &length, &bytes, nullptr,
-                               nullptr) != napi_ok ||
-      type != napi_uint8_array) {
-    return ThrowType(env, "data", "a Uint8Array");
-  }
+  std::optional<Bytes> data = RequireBytes(env, arguments.values[1], "data");
+  if (!fd || !data) return nullptr;
   if (arguments.count > kArgumentsMax) return ThrowType(env, "passFds", "at most 4 descriptors");
-  Packet<kSentFdsMax> packet(bytes, length);
+  Packet<kSentFdsMax> packet(data->data, data->length);
   auto* header = reinterpret_cast<cmsghdr*>(packet.control);
   *header = {CMSG_LEN(0), SOL_SOCKET, SCM_RIGHTS};
   for (size_t i = 2; i < arguments.count; i++) {

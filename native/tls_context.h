@@ -1,21 +1,33 @@
-// TLS identities: a certificate chain with its key, and the roots that peers are judged by.
+// OpenSSL as Node carries it, and TLS identities: a certificate chain with its key, and the roots that
+// peers are judged by.
+//
+// Nothing is linked: the loader finds each function in the running process when it loads the addon, and
+// names what is missing. Only functions are used, no fields: the types are opaque and the ABI is
+// stable within a major version.
 #pragma once
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 
 #include <string>
 
-#include "openssl_abi.h"
+#include "napi_support.h"
 #include "owned.h"
+
+static_assert(OPENSSL_VERSION_MAJOR == 3, "headers of OpenSSL 3 are needed");
+
+// The public interface can send no alert but close_notify. This function is in every Node that
+// carries its own OpenSSL 3, unchanged since 1.0; where OpenSSL is a shared library it is hidden.
+extern "C" int ssl3_send_alert(SSL* ssl, int level, int description) __attribute__((weak));
 
 namespace ztunnel {
 
-struct TlsContextOptions {
-  std::string chain_pem, key_pem, roots_pem, groups;
-  bool tls12 = false;
-};
+// Of the objects that wrap an SSL_CTX.
+constexpr napi_type_tag kTlsContextTag = {0x7a74756e6e656c54, 0x6c73436f6e746578};
 
-using TlsContext = Owned<SSL_CTX, SSL_CTX_free>;
-
-// Returns nullptr on failure; `problem` tells the option and OpenSSL's words about it.
-TlsContext MakeTlsContext(const TlsContextOptions& options, std::string* problem);
+// The oldest error of this thread in OpenSSL's words; clears all of them.
+std::string TakeOpenSslError();
 
 }  // namespace ztunnel

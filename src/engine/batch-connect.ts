@@ -1,5 +1,6 @@
 /** Outgoing TCP connections, made inside a namespace and connected by the reactor. */
 import { closeSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
@@ -29,7 +30,7 @@ export interface BatchConnectListener {
    * The peer took the connection and reset it before we looked. As `connected`; nothing more will
    * happen on it. Left out, it is a failed connect.
    */
-  readonly wasReset?: (id: number) => void;
+  readonly wasReset?: (id: number, errno: number) => void;
   /** `connect-timeout` or `system`. */
   readonly failed: (error: EngineError) => void;
 }
@@ -70,13 +71,13 @@ export class BatchConnect implements Watcher {
     this.#listener.connected(this.#id);
   }
 
-  failed(): void {
-    const errno = this.#deps.loop.reactor.errorText(this.#id);
+  failed(errnoNumber: number): void {
+    const errno = getSystemErrorName(-errnoNumber);
     const { wasReset } = this.#listener;
     // Nobody there is another errno.
     if (errno === "ECONNRESET" && wasReset !== undefined) {
       this.#settle();
-      wasReset(this.#id);
+      wasReset(this.#id, errnoNumber);
     } else if (this.#oddAttempts > 0 && isPortTaken(errno)) {
       this.#deps.loop.close(this, OPERATION.CLOSE);
       this.#oddAttempts--;

@@ -3,7 +3,7 @@
  * because parsing keys and roots costs half a handshake.
  */
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { Reactor, TlsContext } from "../net/reactor.ts";
+import { makeTlsContext, type TlsContext } from "../net/tls-context.ts";
 import type { TlsOptions } from "./engine.ts";
 
 /** In the order of the original's hello; only the first comes with a key share. */
@@ -13,13 +13,8 @@ const GROUPS = "X25519:P-256:P-384:?X25519MLKEM768";
 const POST_QUANTUM_GROUPS = "X25519MLKEM768";
 
 export class BatchContexts {
-  readonly #reactor: Reactor;
   /** By certificate, then by what else a context depends on; goes with the certificate. */
   readonly #known = new WeakMap<WorkloadCertificate, Map<string, TlsContext>>();
-
-  constructor(reactor: Reactor) {
-    this.#reactor = reactor;
-  }
 
   /** For both roles. @throws Error of OpenSSL when the certificate can't be used. */
   context(tls: TlsOptions): TlsContext {
@@ -32,7 +27,7 @@ export class BatchContexts {
     const variant = `${tls.tls12} ${tls.postQuantumOnly}`;
     const known = variants.get(variant);
     if (known !== undefined) return known;
-    const made = this.#reactor.makeContext({
+    const made = makeTlsContext({
       chainPem: certificate.chainPem.join("\n"),
       keyPem: certificate.privateKeyPem,
       rootsPem: certificate.rootsPem.join("\n"),

@@ -96,7 +96,7 @@ export class BatchEngine implements Engine {
     const quiet = [this.#halfClosed];
     if (idleMs !== undefined) quiet.push(new QuietRelays(clock, { kind: "idle", quietMs: idleMs }));
     const loop = new BatchLoop(deps, { ...REACTOR_SIZES, ...sizes });
-    const contexts = new BatchContexts(loop.reactor);
+    const contexts = new BatchContexts();
     // Nanoseconds since boot differ between threads and processes.
     const sourcePorts = new SourcePorts(clock.monotonic() * 1e6);
     this.#deps = {
@@ -120,9 +120,9 @@ export class BatchEngine implements Engine {
     return new Promise((resolve, reject) => {
       new BatchConnect(this.#deps, options, {
         connected: (id) => resolve(connectedEnd(this.#deps, id, options.remote)),
-        wasReset: (id) => {
+        wasReset: (id, errno) => {
           const end = connectedEnd(this.#deps, id, options.remote);
-          end.failed();
+          end.failed(errno);
           resolve(end);
         },
         failed: reject,

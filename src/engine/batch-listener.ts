@@ -3,6 +3,7 @@
  * while descriptors are short, connections wait in the kernel's queue.
  */
 import { closeSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
@@ -18,6 +19,20 @@ import type { OpenThings } from "./open-things.ts";
 
 /** Out of descriptors, the queue would make the loop spin; one closes within this time or not. */
 const EXHAUSTED_PAUSE_MS = 100;
+
+/** The connection that waited is gone or broken; the next one may be fine (accept(2)). */
+const OF_ONE_CONNECTION: ReadonlySet<string> = new Set([
+  "EINTR",
+  "ECONNABORTED",
+  "ENETDOWN",
+  "EPROTO",
+  "ENOPROTOOPT",
+  "EHOSTDOWN",
+  "ENONET",
+  "EHOSTUNREACH",
+  "EOPNOTSUPP",
+  "ENETUNREACH",
+]);
 
 export interface BatchListenerDeps {
   readonly native: Native;
@@ -119,9 +134,13 @@ export class BatchListener implements Listener, Watcher {
     }
   }
 
-  failed(): void {
+  failed(errnoNumber: number): void {
     const { loop, clock } = this.#deps;
-    const errno = loop.reactor.errorText(this.#id);
+    const errno = getSystemErrorName(-errnoNumber);
+    if (OF_ONE_CONNECTION.has(errno)) {
+      loop.push(OPERATION.RESUME, this.#id, 0, 0);
+      return;
+    }
     this.#pause = clock.after(EXHAUSTED_PAUSE_MS, () => {
       loop.push(OPERATION.RESUME, this.#id, 0, 0);
     });

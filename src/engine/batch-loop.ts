@@ -37,11 +37,8 @@ export interface Watcher {
   abandon(error: unknown): void;
 }
 
-/** Makes the reactor of one engine; `turn` answers how many operations are listed. */
-export type MakeReactor = (
-  options: ReactorOptions,
-  turn: (eventCount: number) => number,
-) => Reactor;
+/** Makes the reactor of one engine; `turn` is told how many events are listed. */
+export type MakeReactor = (options: ReactorOptions, turn: (eventCount: number) => void) => Reactor;
 
 export interface BatchLoopDeps {
   readonly clock: Clock;
@@ -221,7 +218,7 @@ export class BatchLoop {
     this.reactor.close();
   }
 
-  #turn(eventCount: number): number {
+  #turn(eventCount: number): void {
     this.#isInTurn = true;
     this.#now = this.#clock.monotonic();
     if (this.#sharesTurns && this.#now - this.#sharedAt > SHARED_MS) this.#setShared(false);
@@ -236,7 +233,6 @@ export class BatchLoop {
     }
     this.#settle();
     this.#isInTurn = false;
-    return 0;
   }
 
   #setShared(sharesTurns: boolean): void {

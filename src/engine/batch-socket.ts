@@ -4,6 +4,7 @@
  * Before it is relayed nothing is read but what {@link BatchSocket.readFirst} asks for: closing it makes
  * the kernel answer RST when the peer's bytes were never wanted.
  */
+import { getSystemErrorName } from "node:util";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
@@ -210,8 +211,8 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     this.#reading?.forwardEnd();
   }
 
-  failed(): void {
-    const name = this.#deps.loop.reactor.errorText(this.id);
+  failed(errno: number): void {
+    const name = getSystemErrorName(-errno);
     const isPeerGone = name === "ECONNRESET" || name === "EPIPE";
     const error = isPeerGone
       ? undefined

@@ -7,7 +7,8 @@ import { Http2Connection } from "../http2/http2-connection.ts";
 import type { Http2Failure, Http2Listener } from "../http2/http2-listener.ts";
 import type { Http2Stream } from "../http2/http2-stream.ts";
 import type { Http2Request } from "../http2/message-fields.ts";
-import { OPERATION, TLS_FAILURE } from "../net/reactor.ts";
+import { OPERATION } from "../net/reactor.ts";
+import { failureOf } from "../net/reactor-failure.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { BatchContexts } from "./batch-contexts.ts";
@@ -20,7 +21,6 @@ import {
   leftBeforePreface,
   leftInHandshake,
   revokedPeer,
-  type TlsFailure,
   tlsFailure,
 } from "./handshake-error.ts";
 import type { OpenThings } from "./open-things.ts";
@@ -223,8 +223,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   failed(errno: number, tlsNumber: number): void {
-    const text = this.loop.reactor.errorText(this.id);
-    const failure = failureOf(errno, tlsNumber, text);
+    const failure = failureOf(errno, tlsNumber);
     const { role } = this.#options;
     if (this.#phase === "handshake") {
       const error = tlsFailure(failure, role);
@@ -411,19 +410,6 @@ const NO_TLS: ReadonlySet<string> = new Set([
   "http request",
   "https proxy request",
 ]);
-
-function failureOf(errno: number, tlsNumber: number, text: string): TlsFailure {
-  switch (errno) {
-    case TLS_FAILURE.ALERT:
-      return { kind: "alert", alert: tlsNumber };
-    case TLS_FAILURE.UNTRUSTED:
-      return { kind: "untrusted", verifyCode: tlsNumber, reason: text };
-    case TLS_FAILURE.PROTOCOL:
-      return { kind: "protocol", reason: text };
-    default:
-      return { kind: "system", errno: text };
-  }
-}
 
 /** Codes of RST_STREAM with which a peer leaves without complaint. @see spec data-path 6 */
 const ORDERLY_CODES: ReadonlySet<number> = new Set([

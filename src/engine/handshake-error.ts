@@ -4,6 +4,7 @@
  *
  * The server side prints the original's debug form, the client side its plain one.
  */
+import type { ReactorFailure } from "../net/reactor-failure.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
 
 /** One failure in both forms. */
@@ -78,18 +79,8 @@ const ALERTS: Readonly<Record<number, string>> = {
   120: "NoApplicationProtocol",
 };
 
-/** How a handshake failed in the words of the reactor. */
-export type TlsFailure =
-  | { readonly kind: "system" /** The name. */; readonly errno: string }
-  /** The peer refused us. */
-  | { readonly kind: "alert"; readonly alert: number }
-  /** We don't trust the peer; `verifyCode` is OpenSSL's X509_V_ERR number. */
-  | { readonly kind: "untrusted"; readonly verifyCode: number; readonly reason: string }
-  /** OpenSSL's reason. */
-  | { readonly kind: "protocol"; readonly reason: string };
-
 /** A peer that failed in a handshake of the reactor, seen from our role. */
-export function tlsFailure(failure: TlsFailure, role: "client" | "server"): EngineError {
+export function tlsFailure(failure: ReactorFailure, role: "client" | "server"): EngineError {
   if (failure.kind === "system") {
     const { errno } = failure;
     return new EngineError("handshake", systemErrorText(errno), { errno });
@@ -118,7 +109,7 @@ export function handshakeTimeout(): EngineError {
   return new EngineError("handshake", "tls handshake timed out");
 }
 
-function failureWords(failure: Exclude<TlsFailure, { kind: "system" }>): Words {
+function failureWords(failure: Exclude<ReactorFailure, { kind: "system" }>): Words {
   switch (failure.kind) {
     case "alert":
       return alertWords(failure.alert);

@@ -34,15 +34,25 @@ export function toSocketAddress(address: NativeAddress): SocketAddress {
   return { ip, port: address.port };
 }
 
-/** Of {@link ADDRESS_BYTES} bytes in the arena; `undefined` when it is none. */
+/** Of a sockaddr of {@link ADDRESS_BYTES} in the arena; `undefined` when it is none. */
 export function addressAt(arena: Uint8Array, offset: number): SocketAddress | undefined {
-  const length = arena[offset] as number;
-  if (length === 0) return undefined;
+  const family = arena[offset] as number;
+  if (family === 0) return undefined;
+  invariant(family === AF_INET || family === AF_INET6, `${family} is an address family of TCP`);
   const port = ((arena[offset + 2] as number) << 8) | (arena[offset + 3] as number);
-  const ip = ipAddressFromBytes(arena.subarray(offset + 4, offset + 4 + length));
+  const isMapped = MAPPED_PREFIX.every((byte, i) => arena[offset + 8 + i] === byte);
+  const [start, length] = family === AF_INET ? [4, 4] : isMapped ? [20, 4] : [8, 16];
+  const ip = ipAddressFromBytes(arena.subarray(offset + start, offset + start + length));
   invariant(ip !== undefined, `an address of ${length} bytes is one`);
   return { ip, port };
 }
+
+/** As Linux numbers them. */
+const AF_INET = 2;
+const AF_INET6 = 10;
+
+/** Of an IPv4 address in IPv6. */
+const MAPPED_PREFIX: readonly number[] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /** The kernel refuses zero. */
 function toSeconds(durationMs: number): number {

@@ -3,7 +3,7 @@
  * can't say about them. Nothing here decides anything. Every function throws errors in Node's own
  * shape (`code`, `errno`, `syscall`); for EPERM the message names the missing capability.
  */
-import { createRequire } from "node:module";
+import { addon } from "./addon.ts";
 
 /** Options set before bind and connect. Anything left out is left as the kernel has it. */
 export interface NativeSocketOptions {
@@ -128,7 +128,4 @@ export interface Native {
   forbidMemoryDumps(): void;
 }
 
-/** The addon, at the same relative place from src/net and dist/net. */
-export const native: Native = createRequire(import.meta.url)(
-  "../../native/build/ztunnel.node",
-) as Native;
+export const native: Native = addon as Native;

@@ -220,17 +220,17 @@ describe("BatchEngine", () => {
         const { events, arena } = reactor;
         for (let at = 0; at < eventCount * 4; at += 4) {
           if (events[at] !== EVENT.ACCEPT || asked.at(-1) !== true) continue;
-          arena.set([4, 0, 0, 80, 10, 78, 0, 1], (events[at + 3] as number) + ADDRESS_BYTES);
+          arena.set([2, 0, 0, 80, 10, 78, 0, 1], (events[at + 3] as number) + ADDRESS_BYTES);
         }
-        return turn(eventCount);
+        turn(eventCount);
       });
-      return {
-        ...reactor,
-        listen(fd, redirected) {
+      const { listen } = reactor;
+      return Object.assign(reactor, {
+        listen(fd: number, redirected?: boolean) {
           asked.push(redirected);
-          return reactor.listen(fd, redirected);
+          return listen(fd, redirected);
         },
-      };
+      });
     };
     const { engine } = makeEngine({ makeReactor });
     for (const originalDestination of [true, false]) {

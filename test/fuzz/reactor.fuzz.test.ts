@@ -3,7 +3,7 @@ import { before } from "node:test";
 import { setImmediate as nextLoop } from "node:timers/promises";
 import fc from "fast-check";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
-import type { TlsContext } from "../../src/net/reactor.ts";
+import { makeTlsContext, type TlsContext } from "../../src/net/tls-context.ts";
 import { LAB_OPTIONS, ReactorLab, type SeenEvent } from "../support/reactor-lab.ts";
 import { testCa, testIdentity } from "../support/test-ca.ts";
 import { fuzz, record } from "./fuzz.ts";
@@ -30,8 +30,8 @@ before(async () => {
   certificate = await (await testCa()).certificate(testIdentity("anyone"));
 });
 
-function contextOf(lab: ReactorLab): TlsContext {
-  return lab.reactor.makeContext({
+function makeContext(): TlsContext {
+  return makeTlsContext({
     chainPem: certificate.chainPem.join("\n"),
     keyPem: certificate.privateKeyPem,
     rootsPem: certificate.rootsPem.join("\n"),
@@ -84,7 +84,7 @@ fuzz(
       const lab = new ReactorLab(TIGHT);
       const faults: string[] = [];
       try {
-        const context = contextOf(lab);
+        const context = makeContext();
         const listener = lab.listen();
         const ids = [listener.id];
         lab.during = (event) => {
@@ -125,9 +125,7 @@ const anything = fc.oneof(
   fc.constantFrom(undefined, null, "1", true, false, Number.NaN, {}),
 );
 const call = record({
-  method: fc.constantFrom(
-    ...(["fdOf", "startTls", "peerChain", "errorText", "flush", "makeContext"] as const),
-  ),
+  method: fc.constantFrom(...(["fdOf", "startTls", "peerChain", "flush"] as const)),
   /** One of the connections, alive or not, or anything. */
   target: fc.oneof({ weight: 9, arbitrary: fc.nat(40) }, { weight: 1, arbitrary: fc.constant(-1) }),
   more: fc.array(anything, { maxLength: 3 }),
@@ -139,7 +137,7 @@ fuzz(
     const lab = new ReactorLab(TIGHT);
     try {
       const listener = lab.listen();
-      const context = contextOf(lab);
+      const context = makeContext();
       const ids = [listener.id];
       for (let i = 0; i < 3; i++) {
         const { near, far } = await lab.pair(listener);
@@ -180,7 +178,7 @@ for (const role of ["server", "client"] as const) {
         const lab = new ReactorLab(TIGHT);
         try {
           const { near, far } = await lab.pair(lab.listen());
-          lab.reactor.startTls(far, contextOf(lab), role === "server");
+          lab.reactor.startTls(far, makeContext(), role === "server");
           lab.write(near, bytes);
           lab.perform("END", near);
           const { kind } = await lab.next(far);
@@ -205,7 +203,7 @@ fuzz(
   fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 4 }), async (changes) => {
     const lab = new ReactorLab(TIGHT);
     try {
-      const context = contextOf(lab);
+      const context = makeContext();
       const listener = lab.listen();
       const left = await lab.pair(listener);
       const right = await lab.pair(listener);

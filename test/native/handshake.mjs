@@ -1,23 +1,25 @@
 /**
- * One tunnel over loopback, both ends in one reactor, for Nodes that can't run TypeScript. Given the
- * addon's path and a file with PEM texts; prints what came through as JSON.
+ * One tunnel over loopback, both ends in one reactor, by the compiled code of `net`: for Nodes that
+ * can't run TypeScript. Given a file with PEM texts; prints what came through as JSON.
  *
- *   node handshake.mjs ADDON { chainPem, keyPem, rootsPem }.json
+ *   node handshake.mjs { chainPem, keyPem, rootsPem }.json
  */
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 
-const [addonPath, certificatePath] = process.argv.slice(2);
-const native = createRequire(import.meta.url)(addonPath);
+const [certificatePath] = process.argv.slice(2);
 const [ACCEPT, OPEN, DATA] = [1, 2, 3];
 const WRITE = 1;
 const ARENA_BYTES = 256 * 1024;
 const TEXT = "through the tunnel";
 
-/** @returns what the server's side read. @throws Error in the addon's words. */
-function tunnel(groups) {
+/** @returns what the server's side read. @throws Error in the words of `net`. */
+async function tunnel(groups) {
+  const { native } = await import("../../dist/net/native.js");
+  const { createReactor } = await import("../../dist/net/reactor.js");
+  const { makeTlsContext } = await import("../../dist/net/tls-context.js");
+  const { failureOf } = await import("../../dist/net/reactor-failure.js");
   return new Promise((resolve, reject) => {
-    const reactor = native.createReactor(
+    const reactor = createReactor(
       {
         arenaBytes: ARENA_BYTES,
         scratchBytes: 1024,
@@ -33,7 +35,6 @@ function tunnel(groups) {
       },
       (count) => {
         for (let i = 0; i < count; i++) handle(...reactor.events.subarray(4 * i, 4 * i + 4));
-        return 0;
       },
     );
     const end = (settle, value) => {
@@ -48,12 +49,12 @@ function tunnel(groups) {
         reactor.operations.set([WRITE, client, ARENA_BYTES, written]);
         reactor.flush(1);
       } else if (kind === DATA) end(resolve, Buffer.from(reactor.arena.slice(a, a + b)).toString());
-      else if (kind !== OPEN) end(reject, new Error(`${reactor.errorText(id)} on ${id}`));
+      else if (kind !== OPEN) end(reject, new Error(`${JSON.stringify(failureOf(a, b))} on ${id}`));
     };
     let client;
     try {
       const pems = JSON.parse(readFileSync(certificatePath, "utf8"));
-      context = reactor.makeContext({ ...pems, tls12: false, groups });
+      context = makeTlsContext({ ...pems, tls12: false, groups });
       const loopback = { family: "ipv4", type: "stream" };
       const bind = { ip: "127.0.0.1", port: 0 };
       const listener = native.socketInNamespace({ ...loopback, bind, listenBacklog: 4 }).fd;

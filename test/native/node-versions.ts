@@ -9,7 +9,6 @@ import { join, resolve } from "node:path";
 import { testCa, testIdentity } from "../support/test-ca.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
-const ADDON = join(ROOT, "native/build/ztunnel.node");
 const PACKAGE = `node-linux-${process.arch}`;
 const ROW = /^\| (\d+\.\d+\.\d+) \|.*$/gm;
 
@@ -52,7 +51,7 @@ function fetchNode(version: string): string {
 
 function run(node: string, certificate: string): Outcome {
   const script = join(import.meta.dirname, "handshake.mjs");
-  return JSON.parse(execFileSync(node, [script, ADDON, certificate], { encoding: "utf8" }));
+  return JSON.parse(execFileSync(node, [script, certificate], { encoding: "utf8" }));
 }
 
 function rowOf(version: string, { openssl, mesh, postQuantum }: Outcome): string {

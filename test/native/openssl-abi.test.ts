@@ -1,22 +1,16 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { after, before, test } from "node:test";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { loadAddon } from "../../src/net/addon.ts";
 
-const NATIVE = fileURLToPath(new URL("../../native/", import.meta.url));
-const PROGRAM = fileURLToPath(new URL("openssl-abi.cc", import.meta.url));
+const ADDON = fileURLToPath(new URL("../../native/build/ztunnel.node", import.meta.url));
 const COMPILER = process.env["CXX"] ?? "c++";
-const HEADERS = join(dirname(process.execPath), "../include/node");
 const ADVICE = "; run it with a Node from nodejs.org or a distribution, version 20 or later";
-
-/** What the addon calls by name, beside the two functions that the program has itself. */
-const FUNCTIONS = [
-  ...readFileSync(join(NATIVE, "openssl_abi.h"), "utf8").matchAll(/\bX\((\w+)\)/g),
-].map(([, name = ""]) => name);
-const FAKES = FUNCTIONS.filter((name) => !name.startsWith("OpenSSL_version") && name !== "X");
 
 let folder: string;
 before(() => {
@@ -24,42 +18,12 @@ before(() => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-const CASES: [name: string, flags: readonly string[], problem: string][] = [
-  ["without OpenSSL", [], `this Node offers no OpenSSL 3 (no ${FUNCTIONS.at(-1)})`],
-  [
-    "without one of the functions",
-    linked(
-      "0x30500080",
-      "OpenSSL 3.5.8",
-      FAKES.filter((name) => name !== "SSL_read_ex"),
-    ),
-    "this Node offers no OpenSSL 3 (no SSL_read_ex)",
-  ],
-  [
-    "with OpenSSL 4",
-    linked("0x40000000", "OpenSSL 4.0.0 14 Apr 2026", FAKES),
-    "this Node carries OpenSSL 4.0.0 14 Apr 2026, but tunnels need OpenSSL 3",
-  ],
-  ["with any OpenSSL 3", linked("0x300000f0", "OpenSSL 3.0.15", FAKES), ""],
-];
-for (const [name, flags, problem] of CASES) {
-  test(`a Node ${name} is told ${problem === "" ? "nothing" : "so, and what to do"}`, () => {
-    const program = join(folder, name.replaceAll(" ", "-"));
-    run(COMPILER, [
-      ...["-std=c++17", "-isystem", HEADERS, ...flags],
-      ...[PROGRAM, join(NATIVE, "openssl_abi.cc"), "-o", program],
-    ]);
-    assert.equal(run(program, []).trimEnd(), problem === "" ? "" : `${problem}${ADVICE}`);
-  });
-}
-
-/** Gives the functions an address each, which is never called. */
-function linked(version: string, text: string, functions: readonly string[]): readonly string[] {
-  return [
-    `-DVERSION_NUMBER=${version}`,
-    `-DVERSION_TEXT="${text}"`,
-    ...functions.map((name) => `-Wl,--defsym=${name}=main`),
-  ];
+/** @returns the path of what the compiler made. */
+function compile(source: string, name: string, ...flags: readonly string[]): string {
+  const output = join(folder, name);
+  writeFileSync(`${output}.cc`, source);
+  run(COMPILER, [`${output}.cc`, "-o", output, ...flags]);
+  return output;
 }
 
 function run(command: string, parameters: readonly string[]): string {
@@ -67,3 +31,48 @@ function run(command: string, parameters: readonly string[]): string {
   assert.equal(status, 0, stderr);
   return stdout;
 }
+
+describe("a Node", () => {
+  test("without one of OpenSSL's functions is told so, and what to do", () => {
+    const source = `extern "C" int SSL_of_tomorrow(); int call() { return SSL_of_tomorrow(); }`;
+    const path = compile(source, "tomorrow.node", "-shared", "-fPIC", "-Wl,-z,now");
+    const load = (): unknown => createRequire(import.meta.url)(path);
+    const message = `this Node offers no OpenSSL 3 (no SSL_of_tomorrow)${ADVICE}`;
+    assert.throws(() => loadAddon(load, "3.5.8"), { message });
+  });
+
+  for (const [version, carried] of [
+    ["4.0.0", "OpenSSL 4.0.0"],
+    ["1.1.1v+quic", "OpenSSL 1.1.1v+quic"],
+    [undefined, "no OpenSSL"],
+  ] as const) {
+    test(`with ${carried} is told so, and what to do`, () => {
+      const message = `this Node carries ${carried}, but tunnels need OpenSSL 3${ADVICE}`;
+      assert.throws(() => loadAddon(() => ({}), version), { message });
+    });
+  }
+
+  test("with any OpenSSL 3 gets the addon", () => {
+    const loaded = {};
+    assert.equal(
+      loadAddon(() => loaded, "3.0.19"),
+      loaded,
+    );
+  });
+
+  test("that fails to load it for another reason hears that reason", () => {
+    const load = (): unknown => createRequire(import.meta.url)(join(folder, "missing.node"));
+    assert.throws(() => loadAddon(load, "3.5.8"), { code: "MODULE_NOT_FOUND" });
+  });
+});
+
+test("the loader looks for all functions when it loads the addon, not when one is called", () => {
+  const source = `
+    #include <dlfcn.h>
+    #include <cstdio>
+    int main(int, char** paths) {
+      return puts(dlopen(paths[1], RTLD_LAZY) == nullptr ? dlerror() : "loaded") < 0;
+    }`;
+  const program = compile(source, "loader", "-ldl");
+  assert.match(run(program, [ADDON]), /undefined symbol: \w+/);
+});

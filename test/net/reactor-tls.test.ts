@@ -10,7 +10,8 @@ import {
   type TlsOptions,
 } from "node:tls";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
-import { TLS_FAILURE, type TlsContext } from "../../src/net/reactor.ts";
+import type { ReactorFailure } from "../../src/net/reactor-failure.ts";
+import { makeTlsContext, type TlsContext } from "../../src/net/tls-context.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { pattern, ReactorLab } from "../support/reactor-lab.ts";
 import { dnsName, expired, type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
@@ -46,7 +47,7 @@ function contextOf(
   certificate: WorkloadCertificate,
   options: { tls12?: boolean; groups?: string } = {},
 ): TlsContext {
-  return lab.reactor.makeContext({
+  return makeTlsContext({
     chainPem: certificate.chainPem.join("\n"),
     keyPem: certificate.privateKeyPem,
     rootsPem: certificate.rootsPem.join("\n"),
@@ -161,7 +162,7 @@ describe("a tunnel", () => {
     const eager = new ReactorLab({ rekeyBytes: 50_000 });
     try {
       const context = (certificate: WorkloadCertificate): TlsContext =>
-        eager.reactor.makeContext({
+        makeTlsContext({
           chainPem: certificate.chainPem.join("\n"),
           keyPem: certificate.privateKeyPem,
           rootsPem: certificate.rootsPem.join("\n"),
@@ -225,21 +226,24 @@ describe("a tunnel", () => {
 });
 
 describe("a peer is refused", () => {
-  const told = (alert: number, text: string): [number, number, string] => [
-    TLS_FAILURE.ALERT,
+  const refusal = (alert: number, reason: string): ReactorFailure => ({
+    kind: "alert",
     alert,
-    text,
-  ];
+    reason,
+  });
 
   test("by the client when its chain leads elsewhere", async () => {
     const other = await testCa();
     const stranger = await other.certificate(testIdentity("bob"), { trustedRootPem: ca.rootPem });
     const { near, far } = await tunnel(contextOf(alice), contextOf(stranger));
     const event = await lab.expect(near, "ERROR");
-    assert.equal(event.a, TLS_FAILURE.UNTRUSTED);
-    assert.equal(event.text, "certificate verify failed: unable to get local issuer certificate");
-    const { a, b, text } = await lab.expect(far, "ERROR");
-    assert.deepEqual([a, b, text], told(UNKNOWN_CA, "tlsv1 alert unknown ca"));
+    assert.deepEqual(event.failure, {
+      kind: "untrusted",
+      verifyCode: 20,
+      reason: "certificate verify failed: unable to get local issuer certificate",
+    });
+    const { failure } = await lab.expect(far, "ERROR");
+    assert.deepEqual(failure, refusal(UNKNOWN_CA, "tlsv1 alert unknown ca"));
   });
 
   test("by the server when its certificate has expired, which the client learns after OPEN", async () => {
@@ -250,8 +254,8 @@ describe("a peer is refused", () => {
       "certificate verify failed: certificate has expired",
     );
     await lab.expect(near, "OPEN");
-    const { a, b, text } = await lab.expect(near, "ERROR");
-    assert.deepEqual([a, b, text], told(CERTIFICATE_EXPIRED, "ssl/tls alert certificate expired"));
+    const { failure } = await lab.expect(near, "ERROR");
+    assert.deepEqual(failure, refusal(CERTIFICATE_EXPIRED, "ssl/tls alert certificate expired"));
   });
 
   for (const [role, purpose] of [
@@ -281,8 +285,8 @@ describe("a peer is refused", () => {
   test("with the alert that JavaScript chose", async () => {
     const { near, far } = await openTunnel();
     lab.perform("ALERT", far, BAD_CERTIFICATE);
-    const { a, b, text } = await lab.expect(near, "ERROR");
-    assert.deepEqual([a, b, text], told(BAD_CERTIFICATE, "ssl/tls alert bad certificate"));
+    const { failure } = await lab.expect(near, "ERROR");
+    assert.deepEqual(failure, refusal(BAD_CERTIFICATE, "ssl/tls alert bad certificate"));
     assert.throws(() => lab.reactor.fdOf(far), { name: "TypeError" });
   });
 
@@ -290,8 +294,8 @@ describe("a peer is refused", () => {
     test(`and alert ${alert} is told`, async () => {
       const { near, far } = await openTunnel();
       lab.perform("ALERT", near, alert);
-      const { a, b, text } = await lab.expect(far, "ERROR");
-      assert.deepEqual([a, b], [TLS_FAILURE.ALERT, alert]);
+      const { failure, text } = await lab.expect(far, "ERROR");
+      assert.deepEqual(failure, refusal(alert, text));
       assert.match(text, / alert /);
     });
   }
@@ -302,7 +306,7 @@ describe("a peer is refused", () => {
     lab.allow(near);
     lab.write(near, "GET / HTTP/1.1\r\nhost: x\r\n\r\n");
     const event = await lab.expect(far, "ERROR");
-    assert.deepEqual([event.a, event.text], [TLS_FAILURE.PROTOCOL, "http request"]);
+    assert.deepEqual(event.failure, { kind: "protocol", reason: "http request" });
     lab.perform("ALERT", far, 50);
     assert.deepEqual([...(await lab.expect(near, "DATA")).bytes], [21, 3, 3, 0, 2, 2, 50]);
   });
@@ -327,11 +331,11 @@ describe("a FIN without close_notify", () => {
 
 describe("contexts", () => {
   for (const [name, change, message] of [
-    ["no certificate", { chainPem: "" }, "chainPem: no start line"],
-    ["a broken certificate", { chainPem: broken("CERTIFICATE") }, /^chainPem: /],
+    ["no certificate", { chainPem: "" }, "chainPem: no PEM block"],
+    ["a broken certificate", { chainPem: broken("CERTIFICATE") }, /^chain: /],
     ["no key", { keyPem: "nothing" }, /^keyPem: /],
-    ["a root that is none", { rootsPem: "nothing" }, "rootsPem: no start line"],
-    ["a group that is none", { groups: "X25519:nonsense" }, /^groups: /],
+    ["a root that is none", { rootsPem: "nothing" }, "rootsPem: no PEM block"],
+    ["a group that is none", { groups: "X25519:nonsense" }, /^Groups: /],
   ] as const) {
     test(`with ${name} are refused in OpenSSL's words`, () => {
       const good = {
@@ -341,7 +345,7 @@ describe("contexts", () => {
         tls12: false,
         groups: GROUPS,
       };
-      assert.throws(() => lab.reactor.makeContext({ ...good, ...change }), { message });
+      assert.throws(() => makeTlsContext({ ...good, ...change }), { message });
     });
   }
 
@@ -354,7 +358,7 @@ describe("contexts", () => {
 
   test("with the key of another are refused", () => {
     assert.throws(() => contextOf({ ...alice, privateKeyPem: bob.privateKeyPem }), {
-      message: "keyPem: key values mismatch",
+      message: "key: key values mismatch",
     });
   });
 
@@ -466,7 +470,7 @@ describe("Node's TLS", () => {
       const far = (await lab.expect(listener.id, "ACCEPT")).a;
       lab.reactor.startTls(far, contextOf(bob), true);
       const event = await lab.expect(far, "ERROR");
-      assert.equal(event.a, TLS_FAILURE.PROTOCOL);
+      assert.equal(event.failure?.kind, "protocol");
       if (reason !== undefined) assert.equal(event.text, reason);
       assert.match((await failed).message, new RegExp(`SSL alert number ${alert}`));
       socket.destroy();

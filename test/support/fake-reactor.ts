@@ -27,9 +27,9 @@ export class FakeReactor implements Reactor {
   /** One array for each time that operations were performed. */
   readonly performed: string[][] = [];
   isClosed = false;
-  readonly #turn: (eventCount: number) => number;
+  readonly #turn: (eventCount: number) => void;
 
-  constructor(options: ReactorOptions, turn: (eventCount: number) => number) {
+  constructor(options: ReactorOptions, turn: (eventCount: number) => void) {
     this.arena = new Uint8Array(options.arenaBytes + options.scratchBytes);
     this.events = new Int32Array(options.eventsMax * ENTRY_LENGTH);
     this.operations = new Int32Array(options.operationsMax * ENTRY_LENGTH);
@@ -43,15 +43,11 @@ export class FakeReactor implements Reactor {
     for (const [i, [kind, id, a = 0, b = 0]] of events.entries()) {
       this.events.set([kind, id, a, b], i * ENTRY_LENGTH);
     }
-    this.#perform(this.#turn(events.length));
+    this.#turn(events.length);
   }
 
   flush(operationCount: number): void {
     this.#perform(operationCount);
-  }
-
-  errorText(): string {
-    return "ECONNRESET";
   }
 
   close(): void {
@@ -75,10 +71,6 @@ export class FakeReactor implements Reactor {
   }
 
   startTls(): void {
-    throw new Error("there is no TLS");
-  }
-
-  makeContext(): never {
     throw new Error("there is no TLS");
   }
 

@@ -13,6 +13,7 @@ import {
   type Reactor,
   type ReactorOptions,
 } from "../../src/net/reactor.ts";
+import { failureOf, type ReactorFailure } from "../../src/net/reactor-failure.ts";
 
 export type EventName = keyof typeof EVENT;
 export type OperationName = keyof typeof OPERATION;
@@ -26,6 +27,8 @@ export interface SeenEvent {
   /** Of DATA and ACCEPT: a copy. */
   readonly bytes: Uint8Array;
   /** Of ERROR. */
+  readonly failure: ReactorFailure | undefined;
+  /** Its name or reason; empty otherwise. */
   readonly text: string;
 }
 
@@ -172,7 +175,7 @@ export class ReactorLab {
     this.reactor.close();
   }
 
-  #turn(count: number): number {
+  #turn(count: number): void {
     this.turns.push(count);
     const { events, arena } = this.reactor;
     for (let at = 0; at < 4 * count; at += 4) {
@@ -182,8 +185,8 @@ export class ReactorLab {
       const [start, length] =
         kind === "DATA" ? [a, b] : kind === "ACCEPT" ? [b, 2 * ADDRESS_BYTES] : [0, 0];
       const bytes = arena.slice(start, start + length);
-      const text = kind === "ERROR" ? this.reactor.errorText(id) : "";
-      const event: SeenEvent = { kind, id, a, b, bytes, text };
+      const failure = kind === "ERROR" ? failureOf(a, b) : undefined;
+      const event: SeenEvent = { kind, id, a, b, bytes, failure, text: textOf(failure) };
       this.during(event);
       const waiting = this.#waiting.get(id);
       if (waiting === undefined) {
@@ -195,10 +198,14 @@ export class ReactorLab {
         waiting(event);
       }
     }
-    const operations = this.#queued;
-    this.#queued = 0;
-    return operations;
+    // Unless a test closed it.
+    if (this.#queued > 0) this.flush();
   }
+}
+
+function textOf(failure: ReactorFailure | undefined): string {
+  if (failure === undefined) return "";
+  return failure.kind === "system" ? failure.errno : failure.reason;
 }
 
 /** Pseudo-random, so that bytes out of place are found. */

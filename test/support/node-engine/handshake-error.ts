@@ -1,10 +1,7 @@
 /** Node's words for a failed TLS handshake, as the engines tell it. */
 import { type EngineError, errnoOf } from "../../../src/engine/engine-error.ts";
-import {
-  leftInHandshake,
-  type TlsFailure,
-  tlsFailure,
-} from "../../../src/engine/handshake-error.ts";
+import { leftInHandshake, tlsFailure } from "../../../src/engine/handshake-error.ts";
+import type { ReactorFailure } from "../../../src/net/reactor-failure.ts";
 
 /** Node's names of OpenSSL's X509_V_ERR numbers. */
 const VERIFY_CODES: Readonly<Record<string, number>> = {
@@ -37,14 +34,14 @@ export function handshakeError(
   return tlsFailure(failureOf(error, refusal), role);
 }
 
-function failureOf(error: Error, refusal: string | undefined): TlsFailure {
+function failureOf(error: Error, refusal: string | undefined): ReactorFailure {
   const reason = refusal ?? errnoOf(error) ?? "";
   const verifyCode = VERIFY_CODES[reason];
   if (verifyCode !== undefined || refusal !== undefined) {
     return { kind: "untrusted", verifyCode: verifyCode ?? UNSPECIFIED, reason };
   }
   const alert = /SSL alert number (\d+)/.exec(error.message)?.[1];
-  if (alert !== undefined) return { kind: "alert", alert: Number(alert) };
+  if (alert !== undefined) return { kind: "alert", alert: Number(alert), reason };
   if ("reason" in error && typeof error.reason === "string") {
     return { kind: "protocol", reason: error.reason };
   }
