@@ -35,8 +35,6 @@ struct Option {
   int name;
   const char* text;
   const char* capability = nullptr;
-  // 0: of every family.
-  int family = 0;
   // 1: the kernel's flag says the opposite.
   unsigned flip = 0;
 };
@@ -52,10 +50,8 @@ constexpr Option kOptions[] = {
     {"keepAliveProbes", napi_number, KERNEL(SOL_TCP, TCP_KEEPCNT)},
     {"reusePort", napi_boolean, KERNEL(SOL_SOCKET, SO_REUSEPORT)},
     {"reuseAddress", napi_boolean, KERNEL(SOL_SOCKET, SO_REUSEADDR)},
-    {"freebind", napi_boolean, KERNEL(SOL_IP, IP_FREEBIND)},
-    {"freebind", napi_boolean, KERNEL(SOL_IPV6, IPV6_FREEBIND), nullptr, AF_INET6},
     {"bindAddressNoPort", napi_boolean, KERNEL(SOL_IP, IP_BIND_ADDRESS_NO_PORT)},
-    {"dualStack", napi_boolean, KERNEL(SOL_IPV6, IPV6_V6ONLY), nullptr, 0, 1},
+    {"dualStack", napi_boolean, KERNEL(SOL_IPV6, IPV6_V6ONLY), nullptr, 1},
 };
 #undef KERNEL
 
@@ -114,14 +110,14 @@ UniqueFd MakeSocket(napi_env env, napi_value options, int family) {
   return fd;
 }
 
-void ApplyOptions(napi_env env, int fd, int family, napi_value options) {
+void ApplyOptions(napi_env env, int fd, napi_value options) {
   for (const Option& option : kOptions) {
     napi_value given = Property(env, options, option.property);
     std::optional<int64_t> value = option.type == napi_boolean
                                        ? ReadFlag(env, given, option.property)
                                        : ReadInteger(env, given, option.property, UINT_MAX);
     if (Pending(env)) return;
-    if (!value || (option.family != 0 && option.family != family)) continue;
+    if (!value) continue;
     if (!Set(fd, option.level, option.name, static_cast<unsigned>(*value) ^ option.flip)) {
       ThrowErrno(env, errno, "setsockopt", option.text, option.capability);
       return;
@@ -185,7 +181,7 @@ napi_value SocketInNamespace(napi_env env, napi_callback_info info) {
 
   UniqueFd fd = MakeSocket(env, options, *family);
   bool transparent = false;
-  if (!Pending(env)) ApplyOptions(env, fd.Get(), *family, options);
+  if (!Pending(env)) ApplyOptions(env, fd.Get(), options);
   if (!Pending(env)) transparent = BecomeTransparent(env, fd.Get(), *family, options);
   if (!Pending(env)) Bind(env, fd.Get(), *family, Property(env, options, "bind"));
   if (!Pending(env)) Listen(env, fd.Get(), options);

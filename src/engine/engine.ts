@@ -59,7 +59,7 @@ export interface Listener {
 export interface ConnectOptions {
   readonly netns: NetnsFd | undefined;
   readonly remote: SocketAddress;
-  /** Spoofed source: IP_TRANSPARENT, IP_FREEBIND and a late-bound port. `undefined`: the kernel's choice. */
+  /** Spoofed source: IP_TRANSPARENT and a late-bound port. `undefined`: the kernel's choice. */
   readonly source: IpAddress | undefined;
   readonly mark: number | undefined;
   readonly timeoutMs: number;

@@ -19,10 +19,11 @@ export interface NativeSocketOptions {
   readonly protocol?: number;
   /** SO_MARK. */
   readonly mark?: number;
-  /** IP_TRANSPARENT; for `ipv6` IPV6_TRANSPARENT too. `try` never throws. */
+  /**
+   * IP_TRANSPARENT; for `ipv6` IPV6_TRANSPARENT too: also binds to addresses that are not this
+   * machine's. `try` never throws.
+   */
   readonly transparent?: "required" | "try";
-  /** IP_FREEBIND / IPV6_FREEBIND. */
-  readonly freebind?: boolean;
   readonly reusePort?: boolean;
   readonly reuseAddress?: boolean;
   /** IP_BIND_ADDRESS_NO_PORT: the port is chosen at connect, not at bind. */

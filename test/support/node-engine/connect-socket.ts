@@ -115,7 +115,6 @@ function unconnectedSocket(native: Native, options: ConnectOptions, sourcePort: 
       ? {}
       : {
           transparent: "required" as const,
-          freebind: true,
           // TIME_WAITs of the port to other destinations do not matter.
           reuseAddress: true,
           // Without it the kernel searches a free port among the TIME_WAITs of every bind.
