@@ -41,7 +41,7 @@ describe("bursts of connections", { skip: requireNetns("iptables") }, () => {
 
   for (const path of Object.keys(PATHS) as PathName[]) {
     test(`${BURST_COUNT} at once all wait in the kernel while the daemon is held up, ${path}`, {
-      timeout: 30_000,
+      timeout: 120_000,
     }, async () => {
       const { from, to } = PATHS[path];
       const { node, pod } = MET[path];

@@ -78,13 +78,13 @@ dataPlaneSuite("the data plane of two threads", {
 });
 
 describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
-  test("write through the main thread, filtered as it says", { timeout: 20_000 }, async () => {
+  test("write through the main thread, filtered as it says", { timeout: 90_000 }, async () => {
     const lab = await DataPlaneLab.open();
     const stage = new DataPlaneStage(lab, workerDataPlane, {});
     try {
       await stage.startBoth();
       const established = (): number => stage.log.match(/listener established/g)?.length ?? 0;
-      await waitUntil(() => established() === 2 * 3 * THREAD_COUNT, "lines are missing", 5000);
+      await waitUntil(() => established() === 2 * 3 * THREAD_COUNT, "lines are missing");
       stage.dataPlane.setLogFilter("off");
       await stage.dataPlane.stopWorkload("uid-client");
       assert.doesNotMatch(stage.log, /shutdown complete/);
@@ -98,7 +98,7 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
     }
   });
 
-  test("undo a start that one of them refused", { timeout: 20_000 }, async () => {
+  test("undo a start that one of them refused", { timeout: 90_000 }, async () => {
     const lab = await DataPlaneLab.open();
     const stage = new DataPlaneStage(lab, workerDataPlane, {
       // Ours alone, also in the namespace of this process.
@@ -117,7 +117,7 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
     }
   });
 
-  test("that die are told once, and nobody waits for them", { timeout: 20_000 }, async () => {
+  test("that die are told once, and nobody waits for them", { timeout: 90_000 }, async () => {
     const failures: string[] = [];
     const lab = await DataPlaneLab.open();
     const stage = new DataPlaneStage(
@@ -131,7 +131,7 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
       await pingPong(await stage.connect());
       // No caller does this: it stands for any bug in a thread.
       stage.dataPlane.certificateRenewed(undefined as never);
-      await waitUntil(() => failures.length === THREAD_COUNT, "not all failures told", 5000);
+      await waitUntil(() => failures.length === THREAD_COUNT, "not all failures told");
       for (const message of failures) assert.match(message, /undefined/);
       await assert.rejects(stage.dataPlane.collect(), /undefined/);
       await assert.rejects(stage.dataPlane.drain(1000), /undefined/);

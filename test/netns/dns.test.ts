@@ -64,6 +64,7 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
           socket.send(asked, 53, NAMESERVER);
           // Whatever comes next shows that the server has seen it.
           await askFrom(lab.host("client1"), NAMESERVER, "udp", dnsQuery("echo", "A"));
+          await waitUntil(() => results().length > before, "no line in the log");
           socket.close();
           return;
         }
@@ -131,7 +132,8 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
       }
     }
     assert.deepEqual([...new Set(resolver.sources)], ["10.77.0.13"]);
-    assert.equal(resolver.messages.length, 4);
+    // More where this process was so slow to answer that a datagram counted as lost.
+    assert.ok(resolver.messages.length >= 4, `${resolver.messages.length} messages`);
   });
 
   test("a silent nameserver costs one time-out, then the next one is asked first", async (t) => {
@@ -142,6 +144,7 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
       const reply = dnsReply(await askFrom(host, NAMESERVER, "udp", dnsQuery(name, "A")));
       assert.equal(reply.rcode, "NOERROR");
       // Sent again while it may have been lost.
+      await waitUntil(() => silent.messages.length >= 3, "it was not sent again");
       assert.equal(silent.messages.length, 3);
     }
   });

@@ -21,7 +21,7 @@ import { requireNetns } from "../support/netns-lab.ts";
 
 const PORT = 8080;
 const PORTS = new Map([[80, PORT]]);
-const timeout = 30_000;
+const timeout = 120_000;
 const NO_IPV4 = "ip -4 addr flush dev eth0";
 const NO_IPV6 = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
 
@@ -359,7 +359,7 @@ async function nextLine(node: LabNode, since: number, direction: string): Promis
         Object.fromEntries(parseJsonLine(line).fields.map(([k, v]) => [k, String(JSON.parse(v))])),
       )
       .find((fields) => fields["direction"] === direction);
-  await waitUntil(() => found() !== undefined, `no ${direction} line`, 10_000);
+  await waitUntil(() => found() !== undefined, `no ${direction} line`);
   return found() ?? {};
 }
 

@@ -321,7 +321,7 @@ async function accessLine(
   pattern: RegExp,
 ): Promise<Record<string, string>> {
   const find = (): string | undefined => node.lines.slice(after).find((line) => pattern.test(line));
-  await waitUntil(() => find() !== undefined, `no line like ${pattern}`, 5000);
+  await waitUntil(() => find() !== undefined, `no line like ${pattern}`);
   const { scope, fields } = parsePlainLine(find() ?? "");
   assert.equal(scope, "access");
   return Object.fromEntries(fields);

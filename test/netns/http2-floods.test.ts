@@ -11,7 +11,7 @@ import { connect as connectTls, type TLSSocket } from "node:tls";
 import { encodeFrame, FLAG, type Frame, FrameReader, PREFACE } from "../support/http2-frames.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { labCertificate, workloadName } from "../support/lab-certificate.ts";
-import type { MeshLab } from "../support/mesh-lab.ts";
+import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { residentBytes } from "../support/proc.ts";
 import { ADDRESS, APP_PORT, echoOnce, startTwoNodes } from "../support/two-nodes.ts";
@@ -79,7 +79,7 @@ describe("floods of HTTP/2", { skip: requireNetns("iptables") }, () => {
   });
 
   for (const [words, round] of Object.entries(FLOODS)) {
-    test(`${words} ends its tunnel and no other`, { timeout: 30_000 }, async () => {
+    test(`${words} ends its tunnel and no other`, { timeout: 90_000 }, async () => {
       const socket = await dial(lab);
       const goaway = goawayOf(socket);
       socket.write(Buffer.concat([PREFACE, encodeFrame(SETTINGS)]));
@@ -92,7 +92,7 @@ describe("floods of HTTP/2", { skip: requireNetns("iptables") }, () => {
   }
 
   test("internal data buffering (CVE-2019-9517): what nobody reads is not kept", {
-    timeout: 30_000,
+    timeout: 90_000,
   }, async () => {
     const pid = lab.node("node-b").process.pid as number;
     const rssBefore = residentBytes(pid);
@@ -108,6 +108,7 @@ describe("floods of HTTP/2", { skip: requireNetns("iptables") }, () => {
     );
     const frames = [windows, grant, ...requests].map(encodeFrame);
     socket.write(Buffer.concat([PREFACE, ...frames]));
+    await waitUntil(() => pouring.peers.length === UNREAD_STREAMS, "not all are connected");
     await delay(UNREAD_MS);
     const growth = residentBytes(pid) - rssBefore;
     socket.destroy();

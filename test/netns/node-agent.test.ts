@@ -6,7 +6,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type TestContext, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import {
   type AttachOptions,
   attach,
@@ -16,6 +15,7 @@ import {
 } from "../../src/embedded/node-agent-client.ts";
 import { Netns } from "../../src/net/netns.ts";
 import { HandProxy } from "../embedded/hand-proxy.ts";
+import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 
 const skip = requireNetns("iptables-save");
@@ -108,16 +108,16 @@ class AgentBench {
   }
 
   get hasRules(): boolean {
-    const saved = this.lab.exec(this.host, "iptables-save");
-    const routed = this.lab.exec(this.host, "ip", "rule").includes("fwmark");
-    assert.equal(saved.includes("ISTIO"), routed);
-    return routed;
+    assert.equal(/ISTIO/.test(this.#saved()), this.#isRouted);
+    return this.#isRouted;
   }
 
   async untilClean(): Promise<void> {
-    for (let i = 0; i < 100 && /ISTIO/.test(this.#saved()); i++) await delay(50);
-    await delay(100);
-    assert.equal(this.hasRules, false);
+    await waitUntil(() => !/ISTIO/.test(this.#saved()) && !this.#isRouted, "rules stay");
+  }
+
+  get #isRouted(): boolean {
+    return this.lab.exec(this.host, "ip", "rule").includes("fwmark");
   }
 
   #saved(): string {
@@ -236,9 +236,10 @@ test("a namespace that disappears takes its workload and rules along", { skip },
   await attached;
   sleeper.kill("SIGKILL");
   assert.equal(await proxy.agree(), "del u1");
-  for (let i = 0; (await picture(bench.controlPath)).workloads.length > 0 && i < 100; i++)
-    await delay(20);
-  assert.deepEqual((await picture(bench.controlPath)).workloads, []);
+  await waitUntil(
+    async () => (await picture(bench.controlPath)).workloads.length === 0,
+    "the workload stays",
+  );
 });
 
 test("on a machine that has nft and no iptables, nft installs the rules and removes them", {

@@ -112,14 +112,13 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
   });
 
   test("profile the CPU of every thread while it works", async () => {
-    const profiling = profileOf(lab, "/debug/pprof/profile?seconds=1&frequency=1000");
     // Only a thread that works is sampled: messages keep the data threads busy (the kernel spreads
     // 16 connections over both), dumps the control thread.
     const sockets = await Promise.all(
       Array.from({ length: 16 }, () => connectFrom(lab.host("client"), ADDRESS.server, APP_PORT)),
     );
     let over = false;
-    const profiled = profiling.finally(() => {
+    const profiled = profileOf(lab, "/debug/pprof/profile?seconds=2&frequency=1000").finally(() => {
       over = true;
     });
     while (!over) {

@@ -36,7 +36,7 @@ for (const [name, makeDataPlane] of [
   ["on two data threads", workerDataPlane],
 ] as const) {
   describe(`a policy change, ${name}`, { skip: requireNetns("iptables") }, () => {
-    test("ends the connections that it denies and no others", { timeout: 20_000 }, async () => {
+    test("ends the connections that it denies and no others", { timeout: 120_000 }, async () => {
       const ca = await testCa();
       const memory = new MeshMemory();
       const writer = new MeshWriter(memory, { localNode: undefined });
@@ -80,7 +80,8 @@ for (const [name, makeDataPlane] of [
         await pingPong(friend);
         const late = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
         late.write("hello");
-        assert.equal(await readingEnd(late), "ECONNRESET");
+        // EOF if the denial was sooner than the client's word.
+        assert.match(await readingEnd(late), /^(ECONNRESET|EOF)$/);
 
         const alsoDenied = readingEnd(friend);
         const nobody = mesh
@@ -95,20 +96,16 @@ for (const [name, makeDataPlane] of [
           { kind: "remove-policy", name: "default/nobody" },
         ]);
         // Each data thread hears of it in its own time.
-        await waitUntil(
-          async () => {
-            const again = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
-            const isServed = await pingPong(again).then(
-              () => true,
-              () => false,
-            );
-            again.end();
-            if (isServed) await once(again, "close");
-            return isServed;
-          },
-          "still denied",
-          5000,
-        );
+        await waitUntil(async () => {
+          const again = await connectFrom(hostOf("client"), ADDRESS.server, APP_PORT);
+          const isServed = await pingPong(again).then(
+            () => true,
+            () => false,
+          );
+          again.end();
+          if (isServed) await once(again, "close");
+          return isServed;
+        }, "still denied");
       } finally {
         server?.close();
         await dataPlane.close();

@@ -198,7 +198,7 @@ test("header blocks are read as they were recorded", () => {
   }
 });
 
-describe("recorded frames", { skip: requireNetns("iptables", "ss"), timeout: 120_000 }, () => {
+describe("recorded frames", { skip: requireNetns("iptables", "ss"), timeout: 170_000 }, () => {
   let lab: MeshLab;
   let dialled: DialledServer;
   const servers: LabServer[] = [];
@@ -214,7 +214,7 @@ describe("recorded frames", { skip: requireNetns("iptables", "ss"), timeout: 120
     servers.push(dialled.server);
     const idleCall = calls.find(isIdle) as Conversation;
     const idleServe = onBehalfOfClient2(serves.find(isIdle) as Conversation);
-    const patience = { patienceMs: 25_000 };
+    const patience = { patienceMs: 60_000 };
     idlePlays = [playCall(lab, idleCall, patience), dialled.play("client2", idleServe, patience)];
     await waitUntil(() => lab.node("node-a").lines.some((l) => l.includes("client2")), "no echo");
   });
@@ -387,7 +387,7 @@ async function playDrain(
   beforeGoaway: () => void,
 ): Promise<void> {
   const lineCount = node.lines.length;
-  const played = await playCall(lab, drain, { beforeGoaway, patienceMs: 8000 }, "drain");
+  const played = await playCall(lab, drain, { beforeGoaway, patienceMs: 30_000 }, "drain");
   compare(drain, played);
   const [, pod = ""] = /dst\.workload="(\w+)"/.exec(drain["proxy log"]) ?? [];
   const isAboutIt = (line: string): boolean =>
@@ -517,7 +517,7 @@ async function compareLog(
     .map((words) => withDifferences(title, words))
     .filter((words) => words.length > 0);
   const actual = (): string[][] => logLines(node.lines.slice(lineCount).filter(isCompared));
-  await waitUntil(() => actual().length >= expected.length, "lines are missing", 3000).catch(() => {
+  await waitUntil(() => actual().length >= expected.length, "lines are missing").catch(() => {
     // The comparison tells which.
   });
   assert.deepEqual(actual(), expected, "log");

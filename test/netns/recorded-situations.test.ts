@@ -114,7 +114,6 @@ for (const format of ["plain", "json"] as const) {
                 (expectedLines[i]?.length ?? 0),
             ),
           `lines missing: ${JSON.stringify(NODES.map((node, i) => accessLines(lab, node, format).slice(linesBefore[i])))}`,
-          3000,
         );
         for (const [i, node] of NODES.entries()) {
           assert.deepEqual(

@@ -17,7 +17,7 @@ const SERVICE = { ipv4: "203.0.113.5", ipv6: "2001:db8:1::5" };
 
 describe("sockets in namespaces", {
   skip: requireNetns("iptables", "ip6tables"),
-  timeout: 30_000,
+  timeout: 150_000,
 }, () => {
   let lab: NetnsLab;
   let client: LabHost;

@@ -199,10 +199,10 @@ const SHOWN_ELSEWHERE: readonly Surprise[] = [
   },
 ];
 
-/** The original swallows 8.5 MB of a stalled HBONE stream, 5 MB of plain TCP. */
+/** The original swallows 8.5 MB of a stalled HBONE stream, 5 MB of plain TCP; kernels take more. */
 const SWALLOWED_MB_MAX = 12;
 const MB = 1024 * 1024;
-const timeout = 60_000;
+const timeout = 150_000;
 
 describe("surprises of the original that other tests show", () => {
   for (const { what, better, file, shownBy } of SHOWN_ELSEWHERE) {
@@ -223,10 +223,11 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
 
   // There: error lines at the side that only passed it on ("broken pipe", "destination disconnected
   // before all data was written"). A peer that gives up is no error of ours, so both lines are info.
-  test("better: a reset leaves no error line on either side", { timeout }, async () => {
+  test("better: a reset leaves no error line on either side", { timeout }, async (t) => {
     for (const path of Object.values(PATHS)) {
       for (const role of ["client", "server"] as const) {
         const pairs = new PairMaker(lab, path);
+        t.after(() => pairs.close());
         const nodes = ["node-a", "node-b"].map((name) => lab.node(name));
         const lengths = nodes.map(({ lines }) => lines.length);
         const pair = await pairs.make();
@@ -253,6 +254,7 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
   test("same: a stalled reader's peer is held up after some megabytes", { timeout }, async (t) => {
     for (const [name, path] of Object.entries(PATHS)) {
       const pairs = new PairMaker(lab, path);
+      t.after(() => pairs.close());
       const { client, server } = await pairs.make();
       server.pause();
       client.write(Buffer.alloc(4 * SWALLOWED_MB_MAX * MB));
@@ -265,8 +267,12 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
         before = taken();
         await delay(300);
       }
-      t.diagnostic(`${name}: ${(before / 1e6).toFixed(1)} MB`);
-      assert.ok(before < SWALLOWED_MB_MAX * MB, `${name}: ${before} bytes went into it`);
+      // How much the kernels have room for is theirs to decide.
+      const kept = before - queuedBytes(lab, "client", "server", "outside");
+      t.diagnostic(
+        `${name}: ${(before / 1e6).toFixed(1)} MB, ${(kept / 1e6).toFixed(1)} in proxies`,
+      );
+      assert.ok(kept < SWALLOWED_MB_MAX * MB, `${name}: ${kept} of ${before} bytes are kept`);
       pairs.close();
     }
   });
@@ -355,3 +361,11 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
     assert.equal((await connectFrom(host, "10.66.0.61", 15006)).destroyed, false);
   });
 });
+
+/** What waits in the queues of all connections of the hosts, in either direction. */
+function queuedBytes(lab: MeshLab, ...hosts: readonly string[]): number {
+  return hosts
+    .flatMap((name) => lab.net.exec(lab.host(name), "ss", "-Htn").trim().split("\n"))
+    .flatMap((line) => line.split(/\s+/).slice(1, 3).map(Number))
+    .reduce((sum, bytes) => sum + bytes, 0);
+}

@@ -22,9 +22,9 @@ import {
 } from "../support/two-nodes.ts";
 
 /** A connection that hangs fails its own case, not the file. */
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 150_000;
 /** When a case counts as hanging; a busy machine is slow. */
-const HANG_MS = 25_000;
+const HANG_MS = 60_000;
 
 /** Who calls whom without a proxy between them. */
 const DIRECT = { from: "outside", to: "elsewhere" } as const;
@@ -108,11 +108,12 @@ describe("TCP through the proxies", { skip: requireNetns("iptables", "ss") }, ()
     }
   });
 
-  test("a client that may not call sees a reset", async () => {
+  test("a client that may not call is cut off, and the server never hears of it", async () => {
     const echo = listenEcho(lab.host("guarded"), APP_PORT);
     const socket = await connectFrom(lab.host("client"), ADDRESS.guarded, APP_PORT);
     socket.write("hello");
-    assert.equal(await readingEnd(socket), "ECONNRESET");
+    // EOF if the denial was sooner than the client's word.
+    assert.match(await readingEnd(socket), /^(ECONNRESET|EOF)$/);
     assert.deepEqual(echo.peers, []);
     const friend = await connectFrom(lab.host("friend"), ADDRESS.guarded, APP_PORT);
     await pingPong(friend);

@@ -11,7 +11,7 @@ import { APP_PORT, startTwoNodes } from "../support/two-nodes.ts";
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const CLIENT = "spiffe://cluster.local/ns/default/sa/client";
 
-describe("ztunnel why", { skip: requireNetns("iptables"), timeout: 60_000 }, () => {
+describe("ztunnel why", { skip: requireNetns("iptables"), timeout: 170_000 }, () => {
   let lab: MeshLab;
   let servers: LabServer[];
 
