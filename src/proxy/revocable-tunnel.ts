@@ -6,11 +6,14 @@ import type { UpstreamLease } from "./proxied-connection.ts";
 import type { ProxyError } from "./proxy-error.ts";
 import type { RevocationGuard } from "./revocation-guard.ts";
 
+/** Says at whom it was, in the words of a route. */
+export type Retell = (cause: ProxyError) => ProxyError;
+
 export class RevocableTunnel implements ClientTunnel {
   readonly #tunnel: ClientTunnel;
   readonly #release: () => void;
-  /** Connections that are carried. */
-  readonly #members = new Set<Stoppable>();
+  /** Connections that are carried, and what each makes of the cause. */
+  readonly #members = new Map<Stoppable, Retell>();
   #cause: ProxyError | undefined;
 
   /** Takes the tunnel. @param chainDer its peer's, see engine/engine.ts. */
@@ -43,11 +46,12 @@ export class RevocableTunnel implements ClientTunnel {
   /**
    * The connection uses a stream of this tunnel from now on and ends when the peer is revoked.
    *
+   * @param retell gives its error.
    * @returns the lease to release when it uses it no more, which releases the given one, too.
    */
-  join(connection: Stoppable, lease: UpstreamLease): UpstreamLease {
-    if (this.#cause !== undefined) connection.stop("reset", this.#cause);
-    this.#members.add(connection);
+  join(connection: Stoppable, lease: UpstreamLease, retell: Retell): UpstreamLease {
+    if (this.#cause !== undefined) connection.stop("reset", retell(this.#cause));
+    this.#members.set(connection, retell);
     return {
       release: () => {
         this.#members.delete(connection);
@@ -73,7 +77,9 @@ export class RevocableTunnel implements ClientTunnel {
 
   #revoke(cause: ProxyError): void {
     this.#cause = cause;
-    for (const connection of [...this.#members]) connection.stop("reset", cause);
+    for (const [connection, retell] of [...this.#members]) {
+      connection.stop("reset", retell(cause));
+    }
     this.#tunnel.destroy();
   }
 }

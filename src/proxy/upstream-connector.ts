@@ -36,7 +36,7 @@ import {
   ProxyError,
 } from "./proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
-import { RevocableTunnel } from "./revocable-tunnel.ts";
+import { type Retell, RevocableTunnel } from "./revocable-tunnel.ts";
 
 export interface UpstreamConnectorDeps
   extends Pick<ProxyDeps, "engine" | "certificateFor" | "revocations" | "outliers" | "clock"> {
@@ -108,7 +108,8 @@ export class UpstreamConnector {
       this.#came(route.upstream);
       return connected;
     } catch (error) {
-      const failure = upstreamError(error, route);
+      const isHbone = route.kind === "hbone";
+      const failure = upstreamError(error, isHbone, (cause) => atHop(cause, route));
       // Waypoints and gateways also say that of what is behind them.
       const isOthers =
         failure.code === "unavailable" && route.kind === "hbone" && route.hop !== "destination";
@@ -129,11 +130,8 @@ export class UpstreamConnector {
       this.#came(beyond.upstream);
       return connected;
     } catch (error) {
-      const failure =
-        error instanceof EngineError
-          ? hopError(outboundConnectError(error, true), "beyond network gateway", route.workload)
-          : error;
-      if (failure instanceof ProxyError) this.#failed(beyond.upstream, failure);
+      const failure = upstreamError(error, true, (cause) => beyondGateway(cause, route));
+      this.#failed(beyond.upstream, failure);
       throw failure;
     }
   }
@@ -170,16 +168,20 @@ export class UpstreamConnector {
     );
     const { answer, tunnel, lease } = stream;
     if (answer.end === undefined) throw httpStatusError(answer.status);
-    const joined = tunnel instanceof RevocableTunnel ? tunnel.join(connection, lease) : lease;
+    const joined =
+      tunnel instanceof RevocableTunnel
+        ? tunnel.join(connection, lease, (cause) => atHop(cause, route))
+        : lease;
     return { end: answer.end, lease: joined, far: undefined };
   }
 
   async #connectInside(
     { end, lease }: ConnectedUpstream,
-    { authority, service, remote }: HboneRoute,
+    route: HboneRoute,
     { expected }: BeyondGateway,
     { connection, source, client, traceparent }: UpstreamRequest,
   ): Promise<ConnectedUpstream> {
+    const { authority, service, remote } = route;
     let identity: Identity | undefined;
     let isTaken = false;
     const tunnel = await this.#secure(
@@ -215,7 +217,10 @@ export class UpstreamConnector {
         ["x-forwarded-network", this.#options.network],
       ]);
       if (answer.end === undefined) throw httpStatusError(answer.status);
-      const joined = tunnel instanceof RevocableTunnel ? tunnel.join(connection, own) : own;
+      const joined =
+        tunnel instanceof RevocableTunnel
+          ? tunnel.join(connection, own, (cause) => beyondGateway(cause, route))
+          : own;
       const baggage = answer.headers.get("baggage");
       const far = { identity, baggage: baggage === undefined ? undefined : parseBaggage(baggage) };
       return { end: answer.end, lease: joined, far };
@@ -275,12 +280,25 @@ export class UpstreamConnector {
   }
 }
 
-/** @throws anything that neither the pool nor the engine throws: a bug. */
-function upstreamError(error: unknown, route: OpenRoute): ProxyError {
-  if (error instanceof ProxyError) return error;
-  if (!(error instanceof EngineError)) throw error;
-  const failure = outboundConnectError(error, route.kind === "hbone");
+/**
+ * @param retell says at whom it was.
+ * @throws anything that neither the pool nor the engine throws: a bug.
+ */
+function upstreamError(error: unknown, isHbone: boolean, retell: Retell): ProxyError {
+  if (error instanceof EngineError) return retell(outboundConnectError(error, isHbone));
+  if (!(error instanceof ProxyError)) throw error;
+  // Of a tunnel whose peer had not answered yet.
+  return error.code === "revoked" ? retell(error) : error;
+}
+
+/** Says at whom it was, unless that is the destination. */
+function atHop(error: ProxyError, route: OpenRoute): ProxyError {
   return route.kind === "hbone" && route.hop !== "destination"
-    ? hopError(failure, `at ${route.hop}`, route.workload)
-    : failure;
+    ? hopError(error, `at ${route.hop}`, route.workload)
+    : error;
+}
+
+/** Says behind whom it was. */
+function beyondGateway(error: ProxyError, { workload }: HboneRoute): ProxyError {
+  return hopError(error, "beyond network gateway", workload);
 }

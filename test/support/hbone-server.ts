@@ -6,7 +6,7 @@ import { createSecureServer, type ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { listenOn } from "./lab-application.ts";
-import { labCertificate, workloadName } from "./lab-certificate.ts";
+import { type LabCertificate, labCertificate, workloadName } from "./lab-certificate.ts";
 import type { MeshLab } from "./mesh-lab.ts";
 
 /** One CONNECT that was answered 200. */
@@ -19,6 +19,7 @@ export interface HboneRequest {
 
 export interface HboneServer {
   readonly requests: readonly HboneRequest[];
+  readonly certificate: LabCertificate;
   /** Idempotent. */
   close(): void;
 }
@@ -58,7 +59,7 @@ export async function listenHbone(
   const listening = listenOn(lab.host(host), 15008, (socket: Socket) => {
     server.emit("connection", socket);
   });
-  return { requests, close: () => listening.close() };
+  return { requests, certificate, close: () => listening.close() };
 }
 
 function callerOf(stream: ServerHttp2Stream): string {
