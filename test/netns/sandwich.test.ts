@@ -3,8 +3,9 @@
  * their own: plain, or told of their clients by the PROXY protocol.
  */
 import assert from "node:assert/strict";
-import type { Socket } from "node:net";
+import { isIPv6, type Socket } from "node:net";
 import { after, before, describe, test } from "node:test";
+import { formatHostPort, parseSocketAddress } from "../../src/mesh/socket-address.ts";
 import { EnvoyProcess, requireEnvoy } from "../support/envoy-process.ts";
 import { sandwich } from "../support/envoy-sandwich.ts";
 import {
@@ -28,8 +29,21 @@ const IP = {
   proxied: "10.84.0.32",
   envoy: "10.84.0.33",
 } as const;
+type Dual = "client" | "second" | "proxied";
+/** Of those that have one, too. */
+const IPV6: Partial<Record<keyof typeof IP, string>> & Record<Dual, string> = {
+  client: "fd84::11",
+  second: "fd84::22",
+  proxied: "fd84::32",
+};
 const WAYPOINT_VIP = "10.84.1.1";
 const SERVICE_VIP = "10.84.1.2";
+const SERVICE_VIP_V6 = "fd84::1:2";
+/** What is called as a service, or not told → its endpoint. */
+const ENDPOINTS = new Map([
+  [`${SERVICE_VIP}:80`, `${IP.second}:8080`],
+  ["", `${IP.second}:8080`],
+]);
 const TUNNEL_PORT = 15088;
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
 
@@ -64,7 +78,7 @@ describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
         socket.off("data", look).pause();
         if (bytes.length > header.length) socket.unshift(bytes.subarray(header.length));
         // A waypoint of a service has to know where that leads.
-        const to = header.destination === `${SERVICE_VIP}:80` ? `${IP.second}:8080` : undefined;
+        const to = ENDPOINTS.get(header.destination);
         void forward(lab, "proxied", socket, to ?? header.destination);
       };
       socket.on("data", look);
@@ -90,23 +104,31 @@ describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
     ]);
   });
 
-  for (const [name, to, port] of [
-    ["sandwich_waypoint_proxy_protocol", IP.second, 8080],
-    ["sandwich_waypoint_proxy_protocol for a service", SERVICE_VIP, 80],
+  for (const [name, to, port, way] of [
+    ["sandwich_waypoint_proxy_protocol", IP.second, 8080, IP],
+    ["sandwich_waypoint_proxy_protocol for a service", SERVICE_VIP, 80, IP],
+    ["sandwich_waypoint_proxy_protocol over IPv6", IPV6.second, 8080, IPV6],
+    // The waypoint is named by an IPv4 address, and the header has room for one family.
+    ["sandwich_waypoint_proxy_protocol between families", SERVICE_VIP_V6, 80, { ...IPV6, ...IP }],
   ] as const) {
     test(name, async () => {
       const seen = await observeCall(lab, "client", to, port);
       assert.equal(seen.received, "hello worldhello world");
-      assert.equal(ipOf(proxiedWaypoint.peers.at(-1)), "127.0.0.1", "over its loopback");
+      const called = formatHostPort(to, port);
+      const isOneFamily = isIPv6(to) === isIPv6(way.proxied);
+      const loopback = isIPv6(way.proxied) ? "::1" : "127.0.0.1";
+      assert.equal(ipOf(proxiedWaypoint.peers.at(-1)), loopback, "over its loopback");
       const header = headers.at(-1);
-      assert.equal(ipOf(header?.source), IP.client);
-      assert.equal(header?.destination, `${to}:${port}`);
+      assert.equal(ipOf(header?.source), isOneFamily ? way.client : "");
+      assert.equal(header?.destination, isOneFamily ? called : "");
       assert.equal(header.identity, `${SPIFFE}/client`);
+      const [proxied, second] = [way.proxied, way.second].map((ip) => formatHostPort(ip, 15008));
+      const behind = formatHostPort(way.second, 8080);
       assert.deepEqual(hops(seen), [
-        `outbound client -> proxied at ${IP.proxied}:15008 for ${to}:${port}`,
-        `inbound client -> proxied at ${IP.proxied}:15008 for ${to}:${port}`,
-        `outbound proxied -> second at ${IP.second}:15008 for ${IP.second}:8080`,
-        `inbound proxied -> second at ${IP.second}:15008 for ${IP.second}:8080`,
+        `outbound client -> proxied at ${proxied} for ${called}`,
+        `inbound client -> proxied at ${proxied} for ${called}`,
+        `outbound proxied -> second at ${second} for ${behind}`,
+        `inbound proxied -> second at ${second} for ${behind}`,
       ]);
       // The header is no part of what the client sent.
       assert.deepEqual(
@@ -135,8 +157,9 @@ describe("sandwiched waypoints", { skip: requireNetns("iptables") }, () => {
 /** What the waypoint does with a connection; its own is captured again. */
 async function forward(lab: MeshLab, from: string, socket: Socket, to: string): Promise<void> {
   socket.pause();
-  const [ip = "", port = ""] = to.split(":");
-  const upstream = await connectFrom(lab.host(from), ip, Number(port));
+  const { ip, port } = parseSocketAddress(to) ?? {};
+  assert.ok(ip !== undefined && port !== undefined, to);
+  const upstream = await connectFrom(lab.host(from), ip, port);
   socket.pipe(upstream);
   upstream.pipe(socket);
 }
@@ -159,12 +182,20 @@ function hops(seen: Awaited<ReturnType<typeof observeCall>>): string[] {
 }
 
 function ipOf(address: string | undefined): string | undefined {
-  return address?.slice(0, address.lastIndexOf(":"));
+  return address?.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/g, "");
+}
+
+function ipv6Of(name: keyof typeof IP): { ipv6?: string } {
+  const { [name]: ipv6 } = IPV6;
+  return ipv6 === undefined ? {} : { ipv6 };
 }
 
 function startLab(): Promise<MeshLab> {
   const environment = { LOG_FORMAT: "json", ZTUNNEL_WORKER_THREADS: "1" };
-  const pods = (...names: (keyof typeof IP)[]) => names.map((name) => ({ name, ip: IP[name] }));
+  const pods = (...names: (keyof typeof IP)[]) =>
+    names.map((name) => ({ name, ip: IP[name], ...ipv6Of(name) }));
+  const both = (name: Dual): readonly string[] => [IP[name], IPV6[name]];
+  const named = `waypoint: {destination: default/proxied.default.${DOMAIN}, hboneMtlsPort: 15008}`;
   const at = (ip: string): string => `waypoint: {destination: "/${ip}", hboneMtlsPort: 15008}`;
   const tunnel = `applicationTunnel: {protocol: PROXY, port: ${TUNNEL_PORT}}`;
   const proxied = `protocol: HBONE, services: {default/proxied.default.${DOMAIN}: {}}, ${tunnel}`;
@@ -178,16 +209,16 @@ function startLab(): Promise<MeshLab> {
       },
     },
     mesh: `workloads:
-${workload("client", IP.client, "node-a", behind())}
+${workload("client", both("client"), "node-a", behind())}
 ${workload("first", IP.first, "node-b", `${behind()}, ${at(IP.plain)}`)}
-${workload("second", IP.second, "node-b", `${behind("second")}, ${at(WAYPOINT_VIP)}`)}
+${workload("second", both("second"), "node-b", `${behind("second")}, ${named}`)}
 ${workload("third", IP.third, "node-b", `${behind()}, ${at(IP.envoy)}`)}
 ${workload("envoy", IP.envoy, "node-b", `${behind()}, ${tunnel}`)}
 ${workload("plain", IP.plain, "node-b", `${behind()}, applicationTunnel: {protocol: NONE}`)}
-${workload("proxied", IP.proxied, "node-b", proxied)}
+${workload("proxied", both("proxied"), "node-b", proxied)}
 services:
 - {name: proxied, namespace: default, hostname: proxied.default.${DOMAIN}, vips: ["/${WAYPOINT_VIP}"], ports: {}}
-${service("second", SERVICE_VIP, at(WAYPOINT_VIP))}
+${service("second", SERVICE_VIP, at(WAYPOINT_VIP)).replace("]", `, "/${SERVICE_VIP_V6}"]`)}
 `,
     controlIp: "10.84.0.4",
     prefixLength: 24,

@@ -2,11 +2,19 @@
 
 export const DOMAIN = "svc.cluster.local";
 
-/** @param more of its fields; `services` has to be among them. */
-export function workload(name: string, ip: string, node: string, more: string): string {
+/**
+ * @param ip one or several.
+ * @param more of its fields; `services` has to be among them.
+ */
+export function workload(
+  name: string,
+  ip: string | readonly string[],
+  node: string,
+  more: string,
+): string {
   return (
     `- {uid: lab//Pod/default/${name}, name: ${name}, namespace: default, serviceAccount: ${name}, ` +
-    `trustDomain: cluster.local, workloadIps: ["${ip}"], node: ${node}, network: "", ` +
+    `trustDomain: cluster.local, workloadIps: ${JSON.stringify([ip].flat())}, node: ${node}, network: "", ` +
     `clusterId: Kubernetes, workloadName: ${name}, workloadType: deployment, canonicalName: ${name}, ` +
     `canonicalRevision: v1, ${more}}`
   );

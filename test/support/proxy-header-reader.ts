@@ -1,7 +1,9 @@
 /** The other end of the PROXY protocol, version 2, as an application reads it. */
+import { ipAddressFromBytes } from "../../src/mesh/ip-address.ts";
+import { formatHostPort } from "../../src/mesh/socket-address.ts";
 
 export interface ReadProxyHeader {
-  /** `ip:port`; empty when the header has no addresses. */
+  /** `ip:port`, `[ip]:port`; empty when the header has no addresses. */
   readonly source: string;
   readonly destination: string;
   /** The mesh's TLV 0xD0. */
@@ -19,17 +21,15 @@ export function readProxyHeader(bytes: Buffer): ReadProxyHeader | undefined {
   if (bytes.length < length) return undefined;
   const kind = bytes[13];
   const ipBytes = kind === 0x11 ? 4 : kind === 0x21 ? 16 : 0;
-  const ip = (at: number): string => {
-    const part = bytes.subarray(at, at + ipBytes);
-    return ipBytes === 4
-      ? part.join(".")
-      : `[${part.toString("hex").replace(/(.{4})(?=.)/g, "$1:")}]`;
+  const address = (ipAt: number, portAt: number): string => {
+    const ip = ipAddressFromBytes(bytes.subarray(ipAt, ipAt + ipBytes));
+    return formatHostPort(ip ?? "", bytes.readUInt16BE(portAt));
   };
   let at = 16;
   let [source, destination] = ["", ""];
   if (ipBytes > 0) {
-    source = `${ip(16)}:${bytes.readUInt16BE(16 + 2 * ipBytes)}`;
-    destination = `${ip(16 + ipBytes)}:${bytes.readUInt16BE(18 + 2 * ipBytes)}`;
+    source = address(16, 16 + 2 * ipBytes);
+    destination = address(16 + ipBytes, 18 + 2 * ipBytes);
     at += 2 * ipBytes + 4;
   }
   let identity: string | undefined;
