@@ -1,7 +1,7 @@
 /** Proxies of two nodes and their control plane: pushed to, cut off, killed, back again. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -68,10 +68,7 @@ describe("a mesh that is learnt from a control plane", { skip: requireNetns("ipt
       () => true,
       () => false,
     );
-  const change = (mesh: string): void => {
-    writeFileSync(`${lab.meshFile}.new`, mesh);
-    renameSync(`${lab.meshFile}.new`, lab.meshFile);
-  };
+  const change = (mesh: string): void => lab.changeMesh(mesh);
   const saysControlPlane = (text: string): Promise<void> =>
     waitUntil(
       () => lab.controlLines.some((line) => line.includes(text)),

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { renameSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from "node:http2";
 import type { Socket } from "node:net";
 import { join } from "node:path";
@@ -74,7 +74,7 @@ describe("HBONE at its edges", { skip: requireNetns("iptables", "ss") }, () => {
     });
     lab.addHost("odd", ODD);
     lab.addHost("dead", DEAD);
-    changeMesh(lab, MESH);
+    lab.changeMesh(MESH);
     echo = listenEcho(lab.host("server"), APP_PORT);
     odd = await OddServer.listen(lab);
     await waitUntil(async () => {
@@ -245,7 +245,7 @@ describe("HBONE at its edges", { skip: requireNetns("iptables", "ss") }, () => {
     await talk(former);
     await waitUntil(() => tunnelsTo(lab, ADDRESS.server).length === 1, "not the one tunnel");
     const [formerTunnel] = tunnelsTo(lab, ADDRESS.server);
-    changeMesh(lab, MESH.replace("uid: two-nodes//Pod/default/server", "uid: the-next-server"));
+    lab.changeMesh(MESH.replace("uid: two-nodes//Pod/default/server", "uid: the-next-server"));
     await waitUntil(async () => {
       const dump = await lab.node("node-a").get(15000, "/config_dump");
       return dump.includes("the-next-server");
@@ -409,11 +409,6 @@ async function earlyData(lab: MeshLab): Promise<string> {
     ...["-connect", `${ADDRESS.server}:15008`, "-alpn", "h2"],
     ...["-sess_in", session, "-early_data", early],
   );
-}
-
-function changeMesh(lab: MeshLab, mesh: string): void {
-  writeFileSync(`${lab.meshFile}.new`, mesh);
-  renameSync(`${lab.meshFile}.new`, lab.meshFile);
 }
 
 function withWorkloads(mesh: string, added: Readonly<Record<string, string>>): string {

@@ -18,7 +18,7 @@ const OUTSIDE_IPV6 = "fd66::33";
 
 describe("the wire between nodes", { skip: requireNetns("iptables") }, () => {
   test("carries nothing readable of a meshed pair by IPv4 and IPv6, whatever becomes of its daemons", {
-    timeout: 60_000,
+    timeout: 170_000,
   }, async (t) => {
     const lab = await startTwoNodes({ environment: { CONNECTION_TERMINATION_DEADLINE: "1s" } });
     t.after(() => lab.close());

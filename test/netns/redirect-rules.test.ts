@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { installRedirect, removeRedirect } from "../../src/embedded/redirect-rules.ts";
 import { Netns } from "../../src/net/netns.ts";
+import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 
 const skip = requireNetns("iptables-nft-save", "ip6tables-legacy-save", "nft");
@@ -16,13 +17,19 @@ interface Bench {
   run(line: string): string;
 }
 
-function startLab(t: TestContext): Bench {
+async function startLab(t: TestContext): Promise<Bench> {
   const lab = new NetnsLab();
   t.after(() => lab.close());
   const host: LabHost = lab.addHost("pod", { ipv4: "10.77.0.1/24", ipv6: "fd77::1/64" });
   const netns = Netns.open(host.path);
   t.after(() => netns.close());
-  return { netns, run: (line) => lab.exec(host, "sh", "-c", line) };
+  const run = (line: string): string => lab.exec(host, "sh", "-c", line);
+  // The kernel adds these some time after the link is up.
+  await waitUntil(
+    () => /^fd77::\/64 [\s\S]*^multicast ff00::\/8/m.test(run("ip -6 route show table all")),
+    "the link has no routes",
+  );
+  return { netns, run };
 }
 
 /** Rules of every kind, policy rules and routes as text; tables without a rule say nothing. */
@@ -47,7 +54,7 @@ for (const [kind, ipv4] of KINDS.flatMap((kind) => [
 ])) {
   const tool = ipv4 ? kind : kind.replace("ip", "ip6");
   test(`rules installed by ${tool} are there as specified`, { skip }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     assert.deepEqual(await installRedirect(bench.netns.fd, ALL, kind), {
       backend: kind,
       ipv6: "captured",
@@ -94,7 +101,7 @@ for (const [kind, ipv4] of KINDS.flatMap((kind) => [
 test("rules installed by nft are in tables of their own, for both families", {
   skip,
 }, async (t) => {
-  const bench = startLab(t);
+  const bench = await startLab(t);
   assert.deepEqual(await installRedirect(bench.netns.fd, ALL, "nftables"), {
     backend: "nftables",
     ipv6: "captured",
@@ -121,7 +128,7 @@ function assertRouted({ run }: Bench, family: 4 | 6): void {
 
 for (const backend of BACKENDS) {
   test(`without DNS capture no rule of ${backend} names port 53`, { skip }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     await installRedirect(bench.netns.fd, PLAIN, backend);
     assert.doesNotMatch(picture(bench), /port 53|\braw\b/);
   });
@@ -129,7 +136,7 @@ for (const backend of BACKENDS) {
   test(`removal of ${backend} leaves exactly what was there before, foreign rules included`, {
     skip,
   }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     bench.run(`
       for kind in nft legacy; do
         iptables-$kind -t nat -N CNI-HOSTPORT-DNAT
@@ -154,7 +161,7 @@ for (const backend of BACKENDS) {
   test(`installing by ${backend} again replaces all rules, of whatever tool`, {
     skip,
   }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     await installRedirect(bench.netns.fd, PLAIN, backend);
     const once = picture(bench);
     for (const other of BACKENDS) await installRedirect(bench.netns.fd, ALL, other);
@@ -165,7 +172,7 @@ for (const backend of BACKENDS) {
   test(`an installation by ${backend} that fails half-way leaves nothing of ours`, {
     skip,
   }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     // The route that the last step adds is taken.
     bench.run("ip route add unreachable 0.0.0.0/0 table 100");
     await assert.rejects(
@@ -178,7 +185,7 @@ for (const backend of BACKENDS) {
   test(`where IPv6 is off on loopback, ${backend} installs its rules, but no route`, {
     skip,
   }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     bench.run("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
     assert.deepEqual(await installRedirect(bench.netns.fd, PLAIN, backend), {
       backend,
@@ -195,7 +202,7 @@ for (const kind of KINDS) {
   test(`left to itself, it joins the rules that another has made by ${kind}`, {
     skip,
   }, async (t) => {
-    const bench = startLab(t);
+    const bench = await startLab(t);
     bench.run(`${kind} -t nat -A OUTPUT -p tcp --dport 9 -j ACCEPT`);
     const { backend } = await installRedirect(bench.netns.fd, PLAIN);
     assert.equal(backend, kind);
@@ -203,7 +210,7 @@ for (const kind of KINDS) {
 }
 
 test("a nat table that nft has made is no obstacle", { skip }, async (t) => {
-  const bench = startLab(t);
+  const bench = await startLab(t);
   bench.run(`
     nft add table ip nat
     nft 'add chain ip nat PREROUTING { type nat hook prerouting priority -100; }'
@@ -222,7 +229,7 @@ test("a nat table that nft has made is no obstacle", { skip }, async (t) => {
 });
 
 test("a namespace whose loopback is down is refused with the remedy", { skip }, async (t) => {
-  const bench = startLab(t);
+  const bench = await startLab(t);
   bench.run("ip link set lo down");
   await assert.rejects(installRedirect(bench.netns.fd, PLAIN), /ip link set lo up/);
   assert.doesNotMatch(picture(bench), /ISTIO/);

@@ -5,7 +5,7 @@
 
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
@@ -337,6 +337,12 @@ export class MeshLab {
     });
   }
 
+  /** The control plane reads the file now and then, and never half of this. */
+  changeMesh(mesh: string): void {
+    writeFileSync(`${this.meshFile}.new`, mesh);
+    renameSync(`${this.meshFile}.new`, this.meshFile);
+  }
+
   /** The one that was started last. */
   get controlPlane(): ChildProcess {
     if (this.#control === undefined) throw new Error("no control plane was started");
@@ -366,7 +372,7 @@ export class MeshLab {
     this.#addGateway();
     this.addHost("control", controlIp);
     for (const [name, ip] of Object.entries(outsiders ?? {})) this.addHost(name, ip);
-    writeFileSync(this.meshFile, mesh);
+    this.changeMesh(mesh);
     await this.startControlPlane();
     await Promise.all(Object.entries(nodes).map(([name, node]) => this.#startNode(name, node)));
   }
