@@ -5,7 +5,7 @@
  */
 import { type Service, serviceKey } from "../mesh/service.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
-import type { Upstream } from "./upstream.ts";
+import type { ChosenEndpoint } from "./mesh-state.ts";
 
 /** Plain data: it is sent to worker threads. */
 export interface OutlierOptions {
@@ -90,9 +90,9 @@ export class EndpointOutliers implements OutlierView {
   }
 
   /** A connection to it came about. One that was left out is taken back. */
-  succeeded(upstream: Upstream): void {
+  succeeded(endpoint: ChosenEndpoint): void {
     if (this.#standings.size === 0) return;
-    const key = endpointKey(upstream);
+    const key = endpointKey(endpoint);
     const standing = key === undefined ? undefined : this.#standings.get(key);
     if (key === undefined || standing === undefined) return;
     if (standing.current !== undefined) this.#takeBack(standing, standing.current);
@@ -101,8 +101,8 @@ export class EndpointOutliers implements OutlierView {
   }
 
   /** A connection to it did not come about, for what is its own fault. */
-  failed(upstream: Upstream): void {
-    const key = endpointKey(upstream);
+  failed(endpoint: ChosenEndpoint): void {
+    const key = endpointKey(endpoint);
     if (key === undefined) return;
     const now = this.#deps.clock.monotonic();
     const standing = this.#standings.get(key) ?? {
@@ -121,11 +121,11 @@ export class EndpointOutliers implements OutlierView {
     standing.failures = isInRow ? standing.failures + 1 : 1;
     standing.failedAt = now;
     if (standing.failures < this.#options.consecutiveFailures) return;
-    if (this.#canSpare(upstream)) this.#leaveOut(upstream, standing, now);
+    if (this.#canSpare(endpoint)) this.#leaveOut(endpoint, standing, now);
   }
 
   /** Never the last one, and of those that the mesh still has only a share. */
-  #canSpare({ service: known, servicePort, workload }: Upstream): boolean {
+  #canSpare({ service: known, servicePort, workload }: ChosenEndpoint): boolean {
     if (known?.endpoints.has(workload.uid) !== true) return false;
     const { service, endpoints } = known;
     const { size } = endpoints;
@@ -134,8 +134,8 @@ export class EndpointOutliers implements OutlierView {
     return out.length < Math.min(share, size - 1);
   }
 
-  #leaveOut(upstream: Upstream, standing: Standing, now: number): void {
-    const { service, servicePort: port, workload } = upstream;
+  #leaveOut(endpoint: ChosenEndpoint, standing: Standing, now: number): void {
+    const { service, servicePort: port, workload } = endpoint;
     if (service === undefined) return;
     if (now - standing.returnedAt >= this.#ejectionMs(standing)) standing.ejections = 0;
     standing.ejections++;
@@ -195,6 +195,6 @@ function portKey(service: string, port: number): string {
 }
 
 /** @returns `undefined` for what is no endpoint of a service: nobody could take its place. */
-function endpointKey({ service, servicePort, workload }: Upstream): string | undefined {
+function endpointKey({ service, servicePort, workload }: ChosenEndpoint): string | undefined {
   return service && `${portKey(serviceKey(service.service), servicePort)} ${workload.uid}`;
 }

@@ -46,6 +46,15 @@ export interface KnownService {
   readonly endpoints: ServiceEndpoints;
 }
 
+/** What one connection goes to. */
+export interface ChosenEndpoint {
+  readonly workload: Workload;
+  /** `undefined` when the workload itself was addressed. */
+  readonly service: KnownService | undefined;
+  /** The port that was asked for, of the service where there is one. */
+  readonly servicePort: number;
+}
+
 /** Which services of a host name are meant. */
 export interface ServiceChoice {
   readonly accepts: (service: Service) => boolean;

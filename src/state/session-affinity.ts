@@ -9,7 +9,7 @@ import { type Service, serviceKey } from "../mesh/service.ts";
 import type { Workload } from "../mesh/workload.ts";
 import { type AffinityTable, affinityKey } from "./affinity-table.ts";
 import { hashText, mixHashes } from "./mesh-keys.ts";
-import type { Upstream } from "./upstream.ts";
+import type { ChosenEndpoint } from "./mesh-state.ts";
 
 /** Where one client of one service likes to go. */
 export interface ClientPreference {
@@ -57,7 +57,7 @@ export class SessionAffinity {
 
   /** A connection of the client came about. */
   keep(
-    { service: known, workload }: Pick<Upstream, "service" | "workload">,
+    { service: known, workload }: Pick<ChosenEndpoint, "service" | "workload">,
     client: IpAddress,
   ): void {
     const seconds = known && this.seconds(known.service);

@@ -10,21 +10,16 @@ import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Random } from "../runtime/random.ts";
 import { chooseEndpoint, type EndpointQuery, type UpstreamMode } from "./load-balancer.ts";
-import type { KnownService, MeshState } from "./mesh-state.ts";
+import type { ChosenEndpoint, KnownService, MeshState } from "./mesh-state.ts";
 
 /** A workload chosen to serve one connection. */
-export interface Upstream {
-  readonly workload: Workload;
+export interface Upstream extends ChosenEndpoint {
   /** The workload's own port. */
   readonly port: number;
-  /** The port that was asked for, of the service where there is one. */
-  readonly servicePort: number;
   /** `undefined`: its host name has to be looked up, or without one its network gateway reaches it. */
   readonly ip: IpAddress | undefined;
   /** Of the address that was asked for; a host name's addresses of this family come first. */
   readonly family: 4 | 6;
-  /** `undefined` when the workload itself was addressed. */
-  readonly service: KnownService | undefined;
   /** Whom the peer may prove to be: the service's names, then the workload itself. */
   readonly identities: readonly Identity[];
 }
