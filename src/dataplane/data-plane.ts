@@ -58,7 +58,8 @@ export interface DataPlane {
   connections(uid: string): Promise<LiveConnections>;
   /**
    * Those of the workload's namespace so far that are DNS through its server here: queries and answers at
-   * both ends, and what was asked on their behalf. Zeros for unknown uids.
+   * both ends, and what was asked on their behalf; none that had come before the call is missing. Zeros for
+   * unknown uids.
    */
   dnsDatagrams(uid: string): Promise<Datagrams>;
   /** @throws Error what V8 says; that the thread has ended. */

@@ -10,6 +10,7 @@ import type { LiveConnections } from "../proxy/connection-report.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
 import { RevocationGuard } from "../proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../proxy/traffic-metrics.ts";
+import { sleep } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { LoopDelay } from "../runtime/loop-delay.ts";
 import { EndpointOutliers, type OutlierChange } from "../state/endpoint-outliers.ts";
@@ -160,7 +161,9 @@ export class DataThread {
     return this.#servers.get(uid)?.connections() ?? { inbound: [], outbound: [] };
   }
 
-  dnsDatagrams(uid: string): Datagrams {
+  /** Settles when queries that had come by the time of the call have been read. */
+  async dnsDatagrams(uid: string): Promise<Datagrams> {
+    await sleep(this.#deps.clock, 0);
     return this.#servers.get(uid)?.dnsDatagrams() ?? { received: 0, sent: 0 };
   }
 

@@ -153,7 +153,9 @@ function run(port: MessagePort, start: ThreadStart): (message: unknown) => void 
         return void settle(command.call, reportConnections(command.call, command.uid));
       case "dns-datagrams": {
         const { call, uid } = command;
-        return report({ kind: "answer", call, datagrams: thread.dnsDatagrams(uid) });
+        return void thread
+          .dnsDatagrams(uid)
+          .then((datagrams) => report({ kind: "answer", call, datagrams }));
       }
       case "profile":
         return void profiler.run(command.request).then(

@@ -88,7 +88,7 @@ export class InlineDataPlane implements DataPlane {
     return this.#thread.connections(uid);
   }
 
-  async dnsDatagrams(uid: string): Promise<Datagrams> {
+  dnsDatagrams(uid: string): Promise<Datagrams> {
     return this.#thread.dnsDatagrams(uid);
   }
 

@@ -145,7 +145,7 @@ export class SocketSampler {
     const { clock, dnsDatagrams, workloadName } = this.#deps;
     const { workload } = pod;
     const census = await this.#takeCensus(pod.netnsFd);
-    // Asked after the census: what is under way is taken for DNS then, and never for what passes by.
+    // Asked after the census: a query that is in it is in the answer, too, and never taken for what passes by.
     const passing = without(allDatagrams(census), await dnsDatagrams(workload.uid));
     pod.base ??= passing;
     pod.sample = {
