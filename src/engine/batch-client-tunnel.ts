@@ -9,6 +9,7 @@ import type {
   DialTunnelOptions,
   HeaderFields,
   TunnelAnswer,
+  TunnelClosed,
   TunnelOptions,
   TunnelSettings,
 } from "./engine.ts";
@@ -18,8 +19,8 @@ import { streamReset } from "./stream-reset.ts";
 export class BatchClientTunnel implements ClientTunnel {
   readonly #settings: TunnelSettings;
   readonly #tunnel: BatchTunnel;
-  #closed: ((error: EngineError | undefined) => void) | undefined;
-  #end: { readonly error: EngineError | undefined } | undefined;
+  #closed: TunnelClosed | undefined;
+  #end: Parameters<TunnelClosed> | undefined;
 
   private constructor(
     deps: BatchTunnelDeps,
@@ -46,8 +47,8 @@ export class BatchClientTunnel implements ClientTunnel {
         malformed: () => {},
         gone: (error) => {
           if (!isSecured) settle.reject(error ?? this.#tunnel.closedError());
-          this.#end = { error };
-          this.#closed?.(error);
+          this.#end = [error, this.#tunnel.lostStreams];
+          this.#closed?.(...this.#end);
         },
       },
     );
@@ -122,9 +123,9 @@ export class BatchClientTunnel implements ClientTunnel {
     this.#tunnel.destroy();
   }
 
-  onClosed(callback: (error: EngineError | undefined) => void): void {
+  onClosed(callback: TunnelClosed): void {
     this.#closed = callback;
     const end = this.#end;
-    if (end !== undefined) queueMicrotask(() => callback(end.error));
+    if (end !== undefined) queueMicrotask(() => callback(...end));
   }
 }

@@ -98,6 +98,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #timer: Timer | undefined;
   #phase: "handshake" | "running" | "goodbye" | "gone" = "handshake";
   #error: EngineError | undefined;
+  #lostStreams = 0;
   #isSettled = false;
   #isBlocked = false;
   #hadGoaway = false;
@@ -142,6 +143,11 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   /** True as long as new streams may be asked for. */
   get isUsable(): boolean {
     return this.#phase === "running" && !this.#isClosing && this.connection.usable;
+  }
+
+  /** How many streams had not ended when the tunnel broke. */
+  get lostStreams(): number {
+    return this.#lostStreams;
   }
 
   /** Why no stream can be had of a tunnel that is gone or going. */
@@ -217,7 +223,13 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   ended(): void {
     this.#hasPeerEnded = true;
     if (this.#phase === "handshake") this.#leave(leftInHandshake(this.#options.role));
-    else if (this.#phase === "running") this.#loseStreams();
+    else if (this.#phase === "running") {
+      // Whoever leaves in order says so, or has nothing open.
+      if (!this.#hadGoaway && [...this.connection.streams()].length > 0) {
+        this.#error ??= new EngineError("tunnel-closed", VANISHED_TEXT);
+      }
+      this.#loseStreams();
+    }
     if (this.#phase === "goodbye" && this.loop.pending[slotOf(this.id)] !== 0) return;
     this.#leave(this.#outcome());
   }
@@ -344,7 +356,9 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #loseStreams(): void {
     const failure = this.#streamFailure();
     const why = this.closedError();
-    for (const stream of [...this.connection.streams()]) stream.owner?.lost(failure, why);
+    const streams = [...this.connection.streams()];
+    this.#lostStreams += streams.length;
+    for (const stream of streams) stream.owner?.lost(failure, why);
   }
 
   /** How the tunnel went, for its streams. */

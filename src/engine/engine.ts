@@ -206,9 +206,15 @@ export interface ClientTunnel {
   close(): void;
   /** Ends everything at once. Idempotent. */
   destroy(): void;
-  /** Called once, when the connection is gone; `undefined` after an orderly end. */
-  onClosed(callback: (error: EngineError | undefined) => void): void;
+  /** Called once, when the connection is gone. */
+  onClosed(callback: TunnelClosed): void;
 }
+
+/**
+ * @param error `undefined` after an orderly end.
+ * @param lostStreams how many had not ended when the connection broke; what they carried is cut short.
+ */
+export type TunnelClosed = (error: EngineError | undefined, lostStreams: number) => void;
 
 export type TunnelAnswer =
   | { readonly status: 200; readonly headers: ReadonlyMap<string, string>; readonly end: End }

@@ -39,8 +39,8 @@ export interface PooledStream {
 export interface HbonePoolDeps {
   /** Opens a new tunnel. What it throws is thrown to every request that waits for it. */
   dial(target: HboneTarget): Promise<ClientTunnel>;
-  /** Told of each tunnel that did not end in order. */
-  readonly lost?: (target: HboneTarget, error: EngineError) => void;
+  /** Told of each tunnel that did not end in order, and how many streams broke with it. */
+  readonly lost?: (target: HboneTarget, error: EngineError, streamCount: number) => void;
   readonly clock: Clock;
 }
 
@@ -195,11 +195,11 @@ export class HbonePool {
       unusedTimer: undefined,
     };
     this.#tunnels.add(shared);
-    tunnel.onClosed((error) => {
+    tunnel.onClosed((error, lostStreams) => {
       this.#tunnels.delete(shared);
       this.#leaveOut(shared);
       if (!shared.wasAnswered && !this.#closed) this.#backoff.failed(key);
-      if (error !== undefined) this.#deps.lost?.(target, error);
+      if (error !== undefined) this.#deps.lost?.(target, error, lostStreams);
     });
     return shared;
   }

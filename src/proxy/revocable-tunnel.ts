@@ -1,6 +1,5 @@
 /** An outgoing tunnel whose streams end with the right words when its peer is revoked. */
-import type { ClientTunnel, HeaderFields, TunnelAnswer } from "../engine/engine.ts";
-import type { EngineError } from "../engine/engine-error.ts";
+import type { ClientTunnel, HeaderFields, TunnelAnswer, TunnelClosed } from "../engine/engine.ts";
 import type { Stoppable } from "./live-set.ts";
 import type { UpstreamLease } from "./proxied-connection.ts";
 import type { ProxyError } from "./proxy-error.ts";
@@ -68,10 +67,10 @@ export class RevocableTunnel implements ClientTunnel {
     this.#tunnel.destroy();
   }
 
-  onClosed(callback: (error: EngineError | undefined) => void): void {
-    this.#tunnel.onClosed((error) => {
+  onClosed(callback: TunnelClosed): void {
+    this.#tunnel.onClosed((error, lostStreams) => {
       this.#release();
-      callback(error);
+      callback(error, lostStreams);
     });
   }
 

@@ -17,10 +17,10 @@ import { connectHeaders } from "../hbone/connect-request.ts";
 import { HbonePool } from "../hbone/hbone-pool.ts";
 import type { HboneTarget } from "../hbone/shared-tunnel.ts";
 import type { Identity } from "../mesh/identity.ts";
-import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
+import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Upstream } from "../state/upstream.ts";
-import type { Logger, LogValue } from "../telemetry/logger.ts";
+import type { Logger } from "../telemetry/logger.ts";
 import { expectIdentity, peerIdentities } from "../tls/spiffe-verifier.ts";
 import { parseBaggage } from "../wire/baggage.ts";
 import type { FarDestination } from "./connection-report.ts";
@@ -37,6 +37,7 @@ import {
 } from "./proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
 import { type Retell, RevocableTunnel } from "./revocable-tunnel.ts";
+import { TunnelLosses } from "./tunnel-losses.ts";
 
 export interface UpstreamConnectorDeps
   extends Pick<ProxyDeps, "engine" | "certificateFor" | "revocations" | "outliers" | "clock"> {
@@ -65,6 +66,7 @@ export interface ConnectedUpstream {
 export class UpstreamConnector {
   readonly #deps: UpstreamConnectorDeps;
   readonly #options: ProxyOptions & { readonly netns: NetnsFd | undefined };
+  readonly #losses: TunnelLosses;
   readonly #pool: HbonePool;
 
   constructor(
@@ -73,10 +75,11 @@ export class UpstreamConnector {
   ) {
     this.#deps = deps;
     this.#options = options;
+    this.#losses = new TunnelLosses(deps);
     this.#pool = new HbonePool(
       {
         dial: (target) => this.#dial(target),
-        lost: ({ remote }, error) => this.#lost(remote, error),
+        lost: ({ remote }, error, streamCount) => this.#losses.report(remote, error, streamCount),
         clock: deps.clock,
       },
       options.pool,
@@ -93,6 +96,7 @@ export class UpstreamConnector {
   /** Closes pooled tunnels; call when no connection is left. */
   close(): void {
     this.#pool.close();
+    this.#losses.close();
   }
 
   async #connectNear(route: OpenRoute, request: UpstreamRequest): Promise<ConnectedUpstream> {
@@ -201,8 +205,8 @@ export class UpstreamConnector {
       }
       throw error;
     });
-    tunnel.onClosed((error) => {
-      if (error !== undefined) this.#lost(remote, error);
+    tunnel.onClosed((error, lostStreams) => {
+      if (error !== undefined) this.#losses.report(remote, error, lostStreams);
     });
     // It carries this connection only.
     const own: UpstreamLease = { release: () => tunnel.close() };
@@ -264,14 +268,6 @@ export class UpstreamConnector {
       settings: clientTunnel,
     });
     return checkRevocation ? new RevocableTunnel(revocations, tunnel, chainDer) : tunnel;
-  }
-
-  /** The words for pings are the original's, which calls every other end an error of a handshake. */
-  #lost(remote: SocketAddress, error: EngineError): void {
-    const log = this.#deps.log.target("ztunnel::proxy::h2::client");
-    const peer: [string, LogValue] = ["peer", { bare: formatSocketAddress(remote) }];
-    if (error.code === "ping-timeout") log.write("warn", "HBONE ping timeout/error", [peer]);
-    else log.write("debug", `tunnel ended: ${error.message}`, [peer]);
   }
 
   #connectOptions(remote: SocketAddress): ConnectOptions {

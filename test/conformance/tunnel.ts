@@ -13,6 +13,7 @@ import {
 import type {
   ClientTunnel,
   TlsOptions,
+  TunnelClosed,
   TunnelRequest,
   TunnelSettings,
 } from "../../src/engine/engine.ts";
@@ -343,14 +344,15 @@ function endings(withLab: WithLab, options: TunnelSuiteOptions): void {
         address: gate.address,
         settings: { pingIntervalMs: 30, pingTimeoutMs: 60 },
       });
-      const closed = new Deferred<EngineError | undefined>();
-      tunnel.onClosed(closed.resolve);
+      const closed = new Deferred<Parameters<TunnelClosed>>();
+      tunnel.onClosed((...end) => closed.resolve(end));
       const accepting = application.accept();
       const { peer, outcome } = await attach(lab, tunnel);
       const server = await accepting;
       gate.freeze();
       await clock.advance(UNANSWERED_MS);
-      assert.equal((await closed.promise)?.code, "ping-timeout");
+      const [error, lostStreams] = await closed.promise;
+      assert.deepEqual([error?.code, lostStreams], ["ping-timeout", 1]);
       await peer.closed;
       assert.equal(peer.wasReset, true, "bytes may be missing, so the application sees a reset");
       assert.equal((await outcome).error?.message, "HBONE ping timeout");

@@ -1,5 +1,10 @@
 /** A client tunnel without a network, whose answers and whose fate a test decides. */
-import type { ClientTunnel, HeaderFields, TunnelAnswer } from "../../src/engine/engine.ts";
+import type {
+  ClientTunnel,
+  HeaderFields,
+  TunnelAnswer,
+  TunnelClosed,
+} from "../../src/engine/engine.ts";
 import { EngineError } from "../../src/engine/engine-error.ts";
 
 export class FakeTunnel implements ClientTunnel {
@@ -15,7 +20,7 @@ export class FakeTunnel implements ClientTunnel {
   isGone = false;
   closeCount = 0;
   #takesStreams = true;
-  #closed: ((error: EngineError | undefined) => void)[] = [];
+  #closed: TunnelClosed[] = [];
 
   constructor(streamsMax: number) {
     this.streamsMax = streamsMax;
@@ -61,7 +66,7 @@ export class FakeTunnel implements ClientTunnel {
     this.#gone(undefined);
   }
 
-  onClosed(callback: (error: EngineError | undefined) => void): void {
+  onClosed(callback: TunnelClosed): void {
     this.#closed.push(callback);
   }
 
@@ -74,6 +79,6 @@ export class FakeTunnel implements ClientTunnel {
   #gone(error: EngineError | undefined): void {
     if (this.isGone) return;
     this.isGone = true;
-    for (const callback of this.#closed.splice(0)) callback(error);
+    for (const callback of this.#closed.splice(0)) callback(error, this.liveCount);
   }
 }

@@ -45,7 +45,8 @@ class PoolBench {
       {
         clock: this.clock,
         dial: (to) => this.#dial(to),
-        lost: (to, { message }) => this.lost.push(`${to.destinationUid}: ${message}`),
+        lost: (to, { message }, streamCount) =>
+          this.lost.push(`${to.destinationUid}: ${message}, ${streamCount} streams`),
       },
       {
         streamsPerConnectionMax: 100,
@@ -413,10 +414,12 @@ describe("tunnels that end", () => {
   test("of a lost tunnel is told which, of one that ended in order is not", async () => {
     const bench = new PoolBench();
     end(await bench.open());
+    const { lease } = await bench.open();
     bench.tunnels[0]?.fail();
+    lease.release();
     end(await bench.open());
     bench.pool.close();
-    assert.deepEqual(bench.lost, ["server-1: connection is lost"]);
+    assert.deepEqual(bench.lost, ["server-1: connection is lost, 1 streams"]);
   });
 });
 

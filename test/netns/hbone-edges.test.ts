@@ -42,6 +42,7 @@ const timeout = 150_000;
 const CONNECTS = 10_000;
 const CONNECTS_AT_ONCE = 100;
 const STREAMS_MAX = 200;
+const BROKEN_STREAMS = 20;
 const STORM_CALLS = 400;
 /** As POOL_DIAL_BACKOFF_MAX has it. */
 const DIALS_PER_SECOND_MAX = 10;
@@ -135,6 +136,37 @@ describe("HBONE at its edges", { skip: requireNetns("iptables", "ss") }, () => {
     later.destroy();
   });
 
+  test("a tunnel that breaks is one warning and a line for each connection; an idle one is neither", {
+    timeout,
+  }, async () => {
+    odd.settings = {};
+    const connect = async (): Promise<Socket> => {
+      const socket = await connectFrom(lab.host("client"), ODD, PORT);
+      await pingPong(socket);
+      return socket;
+    };
+    const lines = (pattern: RegExp): readonly string[] =>
+      lab.node("node-a").lines.filter((line) => pattern.test(line));
+    (await connect()).destroy();
+    await waitUntil(() => odd.streamCount === 0, "the stream stays");
+    odd.breakOff();
+    await waitUntil(() => tunnelsTo(lab, ODD).length === 0, "the idle tunnel stays");
+    const sockets = await Promise.all(Array.from({ length: BROKEN_STREAMS }, connect));
+    odd.breakOff();
+    assert.deepEqual(new Set(await Promise.all(sockets.map(readingEnd))), new Set(["ECONNRESET"]));
+    const warnings = (): readonly string[] =>
+      lines(/"level":"warn".*"scope":"ztunnel::proxy::h2::client"/);
+    await waitUntil(() => warnings().length > 0, "no line for the peer");
+    const expected = new RegExp(`"peer":"${ODD}:15008","connections":${BROKEN_STREAMS}`);
+    assert.match(warnings().join("\n"), expected);
+    const failed = (): readonly string[] =>
+      lines(/"error":"receive: io error: (peer closed|Connection reset).*/).filter((line) =>
+        line.includes(`"dst.addr":"${ODD}:15008"`),
+      );
+    await waitUntil(() => failed().length === BROKEN_STREAMS, "not each connection has its line");
+    assert.equal(warnings().length, 1);
+  });
+
   // They mostly wait.
   describe("side by side", { concurrency: true }, () => {
     test("a tunnel that nobody used for a while takes its leave", { timeout }, async () => {
@@ -196,6 +228,24 @@ describe("HBONE at its edges", { skip: requireNetns("iptables", "ss") }, () => {
       await talk(pair);
       await session.tryOut(`${ADDRESS.server}:${APP_PORT}`);
       session.close();
+      pairs.close();
+    });
+
+    // Its own keep-alive can't tell: the kernel next to it answers, whatever became of the other end.
+    test("an application that keeps its connection alive learns that the other's pod is gone", {
+      timeout,
+    }, async () => {
+      const pairs = new PairMaker(lab, { from: "friend", to: "guarded" }, PORT);
+      const { client, server } = await pairs.make();
+      client.setKeepAlive(true, 1000);
+      await talk({ client, server });
+      const filter = ["sport", "=", `:${client.localPort}`, "dport", "=", `:${PORT}`];
+      const own = (): string => lab.net.exec(lab.host("friend"), "ss", "-Htno", ...filter);
+      await waitUntil(() => own().includes("timer:(keepalive,"), "no keep-alive");
+      const end = readingEnd(client);
+      // No FIN comes out of it any more. There is nothing left of this pod for other tests.
+      lab.net.exec(lab.host("guarded"), "ip", "link", "delete", "eth0");
+      assert.equal(await end, "ECONNRESET");
       pairs.close();
     });
   });
@@ -299,6 +349,8 @@ class OddServer {
   readonly #listening: LabServer;
   readonly #sessions: ServerHttp2Session[] = [];
   #newest: ServerHttp2Session | undefined;
+  readonly #sockets: Socket[] = [];
+  #streamCount = 0;
 
   private constructor(lab: MeshLab, server: Http2SecureServer) {
     this.#server = server;
@@ -310,15 +362,20 @@ class OddServer {
       session.on("stream", (stream) => {
         this.#newest = session;
         this.streamsAtOnceMax = Math.max(this.streamsAtOnceMax, ++count);
-        stream.on("close", () => count--);
+        this.#streamCount++;
+        stream.on("close", () => {
+          count--;
+          this.#streamCount--;
+        });
         stream.on("error", () => {});
         stream.respond({ ":status": 200 });
         stream.pipe(stream);
       });
     });
-    this.#listening = listenOn(lab.host("odd"), 15008, (socket: Socket) =>
-      server.emit("connection", socket),
-    );
+    this.#listening = listenOn(lab.host("odd"), 15008, (socket: Socket) => {
+      this.#sockets.push(socket);
+      server.emit("connection", socket);
+    });
   }
 
   static async listen(lab: MeshLab): Promise<OddServer> {
@@ -329,6 +386,16 @@ class OddServer {
   /** With the newest stream. */
   get newestSession(): ServerHttp2Session {
     return this.#newest as ServerHttp2Session;
+  }
+
+  /** Of all sessions. */
+  get streamCount(): number {
+    return this.#streamCount;
+  }
+
+  /** Ends every session without a word. */
+  breakOff(): void {
+    for (const socket of this.#sockets.splice(0)) socket.destroy();
   }
 
   close(): void {

@@ -119,6 +119,21 @@ const DIFFERENCES: readonly {
     why: "the same",
   },
   {
+    where: /^serve: connection closed after 200/,
+    recorded: ["info", "access"],
+    ours: ["error", "access"],
+    why: "a connection that was cut short says so",
+  },
+  {
+    where: /^serve: connection closed after 200/,
+    recorded: ["duration="],
+    ours: [
+      "duration=",
+      'error="receive: io error: peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof"',
+    ],
+    why: "the same",
+  },
+  {
     where: /^drain: pod deleted/,
     recorded: ["conn GOAWAY 2147483647 NO_ERROR", "conn PING", "closed EOF"],
     ours: [

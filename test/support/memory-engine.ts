@@ -23,6 +23,7 @@ import type {
   ServerTunnel,
   SocketEnd,
   TunnelAnswer,
+  TunnelClosed,
   TunnelOptions,
   TunnelRequest,
 } from "../../src/engine/engine.ts";
@@ -550,7 +551,7 @@ class MemoryTunnel {
   readonly #requests = new Set<MemoryRequest>();
   #draining = false;
   #gone = false;
-  #clientClosed: ((error: EngineError | undefined) => void) | undefined;
+  #clientClosed: TunnelClosed | undefined;
 
   constructor(dialled: DialTunnelOptions, accepting: AcceptTunnelOptions, address: SocketAddress) {
     this.#accepting = accepting;
@@ -625,9 +626,10 @@ class MemoryTunnel {
       far.receiveReset();
     }
     for (const request of this.#requests) request.abort();
+    const lostStreams = this.#streams.size + this.#requests.size;
     queueMicrotask(() => {
       this.#accepting.closed(undefined);
-      this.#clientClosed?.(undefined);
+      this.#clientClosed?.(undefined, lostStreams);
     });
   }
 }

@@ -12,6 +12,7 @@ import type {
   HeaderFields,
   TlsOptions,
   TunnelAnswer,
+  TunnelClosed,
   TunnelOptions,
   TunnelSettings,
 } from "../../../src/engine/engine.ts";
@@ -107,8 +108,9 @@ export class NodeClientTunnel implements ClientTunnel {
   readonly #session: ClientHttp2Session;
   readonly #tunnel: TunnelSession;
   readonly #settings: TunnelSettings;
-  #closed: ((error: EngineError | undefined) => void) | undefined;
-  #end: { readonly error: EngineError | undefined } | undefined;
+  #closed: TunnelClosed | undefined;
+  #end: Parameters<TunnelClosed> | undefined;
+  #lostStreams = 0;
   #isClosing = false;
 
   /** Takes the secured socket; sends the preface. */
@@ -158,6 +160,7 @@ export class NodeClientTunnel implements ClientTunnel {
       });
       stream.once("close", () => {
         const fate = this.#tunnel.fate();
+        if (fate?.kind === "lost") this.#lostStreams++;
         reject(fate === undefined ? streamReset(stream.rstCode) : this.#closedError());
       });
       stream.once("response", (_headers, _flags, rawHeaders) => {
@@ -187,16 +190,16 @@ export class NodeClientTunnel implements ClientTunnel {
     this.#tunnel.destroy();
   }
 
-  onClosed(callback: (error: EngineError | undefined) => void): void {
+  onClosed(callback: TunnelClosed): void {
     this.#closed = callback;
     const end = this.#end;
-    if (end !== undefined) queueMicrotask(() => callback(end.error));
+    if (end !== undefined) queueMicrotask(() => callback(...end));
   }
 
   #onGone(error: EngineError | undefined): void {
-    this.#end = { error };
+    this.#end = [error, this.#lostStreams];
     this.#deps.open.delete(this);
-    this.#closed?.(error);
+    this.#closed?.(...this.#end);
   }
 
   #closedError(): EngineError {
