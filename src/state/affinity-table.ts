@@ -66,9 +66,9 @@ export class AffinityTable {
       }
       if (this.#until(slot) < this.#until(chosen)) chosen = slot;
     }
-    const slot = [key.first, key.second, endpoint, this.#now() + seconds];
-    this.#words.set(slot, chosen);
-    this.#words[chosen + SUM] = this.#sum(chosen);
+    const said = [key.first, key.second, endpoint, this.#now() + seconds];
+    // Not of what is read back: another thread may be writing, too.
+    this.#words.set([...said, sumOf(said, 0)], chosen);
   }
 
   #bucket({ first }: AffinityKey): number {
@@ -81,19 +81,20 @@ export class AffinityTable {
 
   /** 0 for what is empty or half written. */
   #until(slot: number): number {
-    return this.#words[slot + SUM] === this.#sum(slot) ? (this.#words[slot + UNTIL] as number) : 0;
-  }
-
-  #sum(slot: number): number {
-    let sum = 0;
-    for (let word = slot; word < slot + SUM; word++)
-      sum = mixHashes(sum, this.#words[word] as number);
-    return sum;
+    const words = this.#words;
+    return words[slot + SUM] === sumOf(words, slot) ? (words[slot + UNTIL] as number) : 0;
   }
 
   #now(): number {
     return Math.floor(this.#clock.now() / 1000);
   }
+}
+
+/** Of the words before it. @param slot where they begin. */
+function sumOf(words: ArrayLike<number>, slot: number): number {
+  let sum = 0;
+  for (let word = slot; word < slot + SUM; word++) sum = mixHashes(sum, words[word] as number);
+  return sum;
 }
 
 /** @param clientsMax rounded up to whole buckets. */

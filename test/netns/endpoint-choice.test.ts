@@ -170,7 +170,8 @@ describe("the choice of an endpoint", { skip: requireNetns("iptables"), timeout:
     });
 
     test("a client whose endpoint can't be reached goes to its next one, and stays there", async () => {
-      const first = names.find((name) => why().includes(`to workload default/${name}`));
+      const text = why();
+      const first = names.find((name) => text.includes(`to workload default/${name}\n`));
       assert.ok(first);
       open.get(first)?.close();
       const second = await visit(VIP.sticky);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { serviceKey } from "../../src/mesh/service.ts";
 import type { ProxyOptions } from "../../src/proxy/proxy-options.ts";
 import type { MeshState } from "../../src/state/mesh-state.ts";
 import { quiet } from "../support/memory-engine.ts";
@@ -338,6 +339,46 @@ test("an endpoint that fails often enough is no longer tried", async () => {
   assert.deepEqual([await retries(), await retries(), await retries()], [1, 1, undefined]);
   await lab.clock.advance(30_000);
   assert.deepEqual([await retries(), await retries()], [1, undefined]);
+});
+
+test("a waypoint is left out when it can't be reached, not when it can't reach what is behind", async () => {
+  const waypoints = mesh.service("waypoints").port(15008, 15008);
+  const gated = mesh
+    .service("gated")
+    .at("10.78.0.91")
+    .port(80, 8080)
+    .with({ waypoint: gateway(`default/${waypoints.value.hostname}`) });
+  const stands = new Map([[serviceKey(waypoints.value), waypoints.value.ports]]);
+  const updates = [
+    { kind: "service", service: waypoints.value },
+    { kind: "service", service: gated.value },
+    ...["server1", "server2"].map((name, i) => ({
+      kind: "workload" as const,
+      workload: workload(name, `10.77.0.2${i + 1}`, { services: stands }),
+    })),
+  ] as const;
+  const lab = makeLab("info", {
+    outliers: {
+      consecutiveFailures: 2,
+      windowMs: 60_000,
+      baseEjectionMs: 30_000,
+      ejectionMaxMs: 30_000,
+      ejectionMaxPercent: 50,
+    },
+  });
+  for (const node of [lab.a, lab.b]) node.mesh.apply(updates);
+  const call = async (): Promise<unknown> => {
+    await greet(lab, lab.pod("client1"), "10.78.0.91:80");
+    return complete(lab)["error"];
+  };
+  for (let i = 0; i < 4; i++) {
+    assert.equal(await call(), "http status: 503 Service Unavailable");
+  }
+  assert.equal(lab.a.outliers?.leftOut(waypoints.value, 15008), undefined);
+  const away = workload("server1", "10.77.0.34", { services: stands, uid: "away", capacity: 1e9 });
+  lab.a.mesh.apply([{ kind: "workload", workload: away }]);
+  for (let i = 0; i < 4; i++) await call();
+  assert.deepEqual(lab.a.outliers?.leftOut(waypoints.value, 15008), new Set(["away"]));
 });
 
 test("when no other endpoint is left the connection fails with what it failed with", async () => {
