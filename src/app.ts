@@ -46,6 +46,12 @@ const STDOUT_FD = 1;
 /** From ready on; by then the first certificates are there, and nothing is loaded any more. */
 const START_MEMORY_MS = 1000;
 
+/**
+ * From ready on. What makes certificates takes longer to load than all else, so pods get their listeners and
+ * the readiness probe its answer first; a connection that needs a certificate does not wait for this.
+ */
+const PREFETCH_AFTER_MS = 250;
+
 /** A running daemon. */
 export interface App {
   /** Begins to stop because of a signal. Idempotent. */
@@ -93,6 +99,7 @@ class Daemon implements App {
   readonly #mode: Mode;
   readonly #servers: OperatorServers;
   readonly #ready = Promise.withResolvers<void>();
+  readonly #mayPrefetch = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<number>();
   readonly #end = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -189,9 +196,10 @@ class Daemon implements App {
     this.#running = this.#run();
     this.#readiness.complete("proxy");
     this.#readiness.complete("dns proxy");
-    void this.#ready.promise.then(() =>
-      this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory()),
-    );
+    void this.#ready.promise.then(() => {
+      this.#clock.after(PREFETCH_AFTER_MS, () => this.#mayPrefetch.resolve());
+      this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory());
+    });
     giveBackWhenQuiet(this.#clock);
   }
 
@@ -351,8 +359,7 @@ class Daemon implements App {
     const { policiesChanged, workloadsChanged, localWorkloads } = commit;
     if (!policiesChanged && !workloadsChanged) return;
     this.#dataPlane.meshChanged({ policiesChanged, workloadsChanged });
-    // What makes certificates takes longer to load than all else: pods get their listeners first.
-    void this.#ready.promise.then(() => this.#certificates.prefetch(localWorkloads));
+    void this.#mayPrefetch.promise.then(() => this.#certificates.prefetch(localWorkloads));
   }
 
   #reportReady(task: string, afterMs: number, pending: number): void {
