@@ -42,288 +42,294 @@ const CROWD = Array.from(
 
 const OPEN_MESH = TWO_NODES_MESH.replace("authorizationPolicies: [default/friends]", "");
 
-describe("a mesh that is learnt from a control plane", { skip: requireNetns("iptables") }, () => {
-  let lab: MeshLab;
-  const servers: LabServer[] = [];
+// Side by side, because the first mostly waits.
+describe("the mesh of a control plane", {
+  skip: requireNetns("iptables"),
+  concurrency: true,
+}, () => {
+  describe("a mesh that is learnt from a control plane", { concurrency: false }, () => {
+    let lab: MeshLab;
+    const servers: LabServer[] = [];
 
-  before(async () => {
-    lab = await startTwoNodes({
-      environment: {
-        XDS_CONNECT_TIMEOUT: `${CONNECT_MS}ms`,
-        XDS_FIRST_ANSWER_TIMEOUT: `${FIRST_ANSWER_MS}ms`,
-      },
+    before(async () => {
+      lab = await startTwoNodes({
+        environment: {
+          XDS_CONNECT_TIMEOUT: `${CONNECT_MS}ms`,
+          XDS_FIRST_ANSWER_TIMEOUT: `${FIRST_ANSWER_MS}ms`,
+        },
+      });
+      for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
     });
-    for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
-  });
 
-  after(async () => {
-    for (const server of servers) server.close();
-    await lab?.close();
-  });
+    after(async () => {
+      for (const server of servers) server.close();
+      await lab?.close();
+    });
 
-  const isConnected = async (node: string): Promise<boolean> =>
-    /^ztunnel_xds_connected 1$/m.test(await lab.node(node).metrics());
-  const mayCall = (ip: string): Promise<boolean> =>
-    echoOnce(lab, "client", ip).then(
-      () => true,
-      () => false,
-    );
-  const change = (mesh: string): void => lab.changeMesh(mesh);
-  const saysControlPlane = (text: string): Promise<void> =>
-    waitUntil(
-      () => lab.controlLines.some((line) => line.includes(text)),
-      `the control plane never said ${text}`,
-      PUSH_MS_MAX,
-    );
+    const isConnected = async (node: string): Promise<boolean> =>
+      /^ztunnel_xds_connected 1$/m.test(await lab.node(node).metrics());
+    const mayCall = (ip: string): Promise<boolean> =>
+      echoOnce(lab, "client", ip).then(
+        () => true,
+        () => false,
+      );
+    const change = (mesh: string): void => lab.changeMesh(mesh);
+    const saysControlPlane = (text: string): Promise<void> =>
+      waitUntil(
+        () => lab.controlLines.some((line) => line.includes(text)),
+        `the control plane never said ${text}`,
+        PUSH_MS_MAX,
+      );
 
-  test("a change of the file reaches the proxies, one with mistakes does not", async () => {
-    assert.deepEqual(
-      [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
-      [true, false],
-    );
-    change(OPEN_MESH);
-    await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", PUSH_MS_MAX);
-    change(`${OPEN_MESH}gateways: []\n`);
-    await saysControlPlane("keeping the former mesh: ");
-    assert.equal(await mayCall(ADDRESS.guarded), true);
-    change(TWO_NODES_MESH);
-    await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
-    for (const node of ["node-a", "node-b"]) {
-      const lines = lab.controlLines.filter((line) => line.startsWith(`proxy of ${node}: `));
-      assert.equal(lines[0], `proxy of ${node}: connected`);
-      assert(lines.includes(`proxy of ${node}: sent 1 addresses, removed 0`), lines.join("\n"));
-    }
-  });
+    test("a change of the file reaches the proxies, one with mistakes does not", async () => {
+      assert.deepEqual(
+        [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+        [true, false],
+      );
+      change(OPEN_MESH);
+      await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", PUSH_MS_MAX);
+      change(`${OPEN_MESH}gateways: []\n`);
+      await saysControlPlane("keeping the former mesh: ");
+      assert.equal(await mayCall(ADDRESS.guarded), true);
+      change(TWO_NODES_MESH);
+      await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
+      for (const node of ["node-a", "node-b"]) {
+        const lines = lab.controlLines.filter((line) => line.startsWith(`proxy of ${node}: `));
+        assert.equal(lines[0], `proxy of ${node}: connected`);
+        assert(lines.includes(`proxy of ${node}: sent 1 addresses, removed 0`), lines.join("\n"));
+      }
+    });
 
-  test("a control plane that is told to end takes its leave", async () => {
-    await waitUntil(() => isConnected("node-a"), "never connected", BACK_MS_MAX);
-    const { length } = lab.node("node-a").lines;
-    const ended = once(lab.controlPlane, "exit");
-    lab.controlPlane.kill("SIGTERM");
-    assert.deepEqual(await ended, [0, null]);
-    await waitUntil(async () => !(await isConnected("node-a")), "not noticed", PUSH_MS_MAX);
-    assert.match(
-      await lab.node("node-a").metrics(),
-      /^istio_xds_connection_terminations_total\{reason="Reconnect"\} [1-9]/m,
-    );
-    await lab.startControlPlane();
-    await waitUntil(() => isConnected("node-a"), "not found", BACK_MS_MAX);
-    const lines = lab.node("node-a").lines.slice(length);
-    assert.deepEqual(
-      lines.filter((line) => /XDS client (error|complete|terminated)|Internal/.test(line)),
-      [],
-    );
-  });
+    test("a control plane that is told to end takes its leave", async () => {
+      await waitUntil(() => isConnected("node-a"), "never connected", BACK_MS_MAX);
+      const { length } = lab.node("node-a").lines;
+      const ended = once(lab.controlPlane, "exit");
+      lab.controlPlane.kill("SIGTERM");
+      assert.deepEqual(await ended, [0, null]);
+      await waitUntil(async () => !(await isConnected("node-a")), "not noticed", PUSH_MS_MAX);
+      assert.match(
+        await lab.node("node-a").metrics(),
+        /^istio_xds_connection_terminations_total\{reason="Reconnect"\} [1-9]/m,
+      );
+      await lab.startControlPlane();
+      await waitUntil(() => isConnected("node-a"), "not found", BACK_MS_MAX);
+      const lines = lab.node("node-a").lines.slice(length);
+      assert.deepEqual(
+        lines.filter((line) => /XDS client (error|complete|terminated)|Internal/.test(line)),
+        [],
+      );
+    });
 
-  test("a control plane that is killed is missed by nobody, and found when it is back", async () => {
-    const { pid } = lab.controlPlane;
-    assert(pid !== undefined);
-    const ended = once(lab.controlPlane, "exit");
-    process.kill(pid, "SIGKILL");
-    await ended;
-    await waitUntil(async () => !(await isConnected("node-a")), "not noticed", PUSH_MS_MAX);
-    assert.deepEqual(
-      [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
-      [true, false],
-    );
-    change(OPEN_MESH);
-    await lab.startControlPlane();
-    await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
-    change(TWO_NODES_MESH);
-    await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
-  });
+    test("a control plane that is killed is missed by nobody, and found when it is back", async () => {
+      const { pid } = lab.controlPlane;
+      assert(pid !== undefined);
+      const ended = once(lab.controlPlane, "exit");
+      process.kill(pid, "SIGKILL");
+      await ended;
+      await waitUntil(async () => !(await isConnected("node-a")), "not noticed", PUSH_MS_MAX);
+      assert.deepEqual(
+        [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+        [true, false],
+      );
+      change(OPEN_MESH);
+      await lab.startControlPlane();
+      await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
+      change(TWO_NODES_MESH);
+      await waitUntil(async () => !(await mayCall(ADDRESS.guarded)), "still open", PUSH_MS_MAX);
+    });
 
-  test("one that drips is given up, while traffic goes on", { timeout: 170_000 }, async () => {
-    const { host } = lab.node("node-b");
-    /** @param limit of what node-b takes from the control plane a second, and at once. */
-    const drip = (action: "-I" | "-D", limit: string): void => {
-      const above = ["--hashlimit-above", `${limit}/s`, "--hashlimit-burst", limit];
-      const match = ["-m", "hashlimit", "--hashlimit-name", `drip${limit}`, ...above];
-      const rule = ["INPUT", "-p", "tcp", "--sport", "15012", ...match, "-j", "DROP"];
-      lab.net.exec(host, "iptables", action, ...rule);
-    };
-    const workloads = async (node: string): Promise<number> =>
-      JSON.parse(await lab.node(node).get(15000, "/config_dump")).workloads.length;
-    const saysNodeB = async (text: string): Promise<void> => {
+    test("one that drips is given up, while traffic goes on", { timeout: 170_000 }, async () => {
+      const { host } = lab.node("node-b");
+      /** @param limit of what node-b takes from the control plane a second, and at once. */
+      const drip = (action: "-I" | "-D", limit: string): void => {
+        const above = ["--hashlimit-above", `${limit}/s`, "--hashlimit-burst", limit];
+        const match = ["-m", "hashlimit", "--hashlimit-name", `drip${limit}`, ...above];
+        const rule = ["INPUT", "-p", "tcp", "--sport", "15012", ...match, "-j", "DROP"];
+        lab.net.exec(host, "iptables", action, ...rule);
+      };
+      const workloads = async (node: string): Promise<number> =>
+        JSON.parse(await lab.node(node).get(15000, "/config_dump")).workloads.length;
+      const saysNodeB = async (text: string): Promise<void> => {
+        const { length } = lab.node("node-b").lines;
+        await waitUntil(
+          () =>
+            lab
+              .node("node-b")
+              .lines.slice(length)
+              .some((line) => line.includes(text)),
+          `node-b never said ${text}`,
+          BACK_MS_MAX,
+        );
+      };
+      const ended = once(lab.controlPlane, "exit");
+      lab.controlPlane.kill("SIGTERM");
+      await ended;
+      // A first answer of some 100 kB.
+      change(TWO_NODES_MESH.replace("services:\n  - name: echo", `${CROWD}$&`));
+      drip("-I", "8kb");
+      await lab.startControlPlane();
+      await waitUntil(
+        async () => (await workloads("node-a")) > CROWD_SIZE,
+        "node-a never learnt",
+        BACK_MS_MAX,
+      );
+      await saysNodeB(`no answer within ${FIRST_ANSWER_MS / 1000}s`);
+      drip("-D", "8kb");
+      drip("-I", "1kb");
+      await saysNodeB(`not connected within ${CONNECT_MS} ms`);
+      assert.equal(await workloads("node-b"), 4);
+      assert.deepEqual(
+        [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+        [true, false],
+      );
+      drip("-D", "1kb");
+      await waitUntil(
+        async () => (await workloads("node-b")) > CROWD_SIZE,
+        "node-b never learnt",
+        BACK_MS_MAX,
+      );
+      change(TWO_NODES_MESH);
+      await waitUntil(async () => (await workloads("node-b")) === 4, "never back", PUSH_MS_MAX);
+    });
+
+    test("one that all packets to and from are lost of is noticed, while traffic goes on", {
+      timeout: 170_000,
+    }, async (t) => {
+      const blackhole = (action: "-I" | "-D"): void => {
+        for (const [chain, port] of [
+          ["INPUT", "--sport"],
+          ["OUTPUT", "--dport"],
+        ] as const) {
+          const rule = [chain, "-p", "tcp", port, "15012", "-j", "DROP"];
+          lab.net.exec(lab.node("node-b").host, "iptables", action, ...rule);
+        }
+      };
+      await waitUntil(() => isConnected("node-b"), "never connected", BACK_MS_MAX);
       const { length } = lab.node("node-b").lines;
+      blackhole("-I");
+      const startedAt = performance.now();
+      // Said into the void, for node-b.
+      change(OPEN_MESH);
+      await waitUntil(
+        async () => {
+          assert.deepEqual(
+            [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
+            [true, false],
+          );
+          await new Promise((resolve) => setTimeout(resolve, 500));
+          return !(await isConnected("node-b"));
+        },
+        "a half open connection was never noticed",
+        HALF_OPEN_MS_MAX,
+      );
+      t.diagnostic(`half open noticed after ${Math.round(performance.now() - startedAt)} ms`);
+      const notConnected = `not connected within ${CONNECT_MS} ms`;
       await waitUntil(
         () =>
           lab
             .node("node-b")
             .lines.slice(length)
-            .some((line) => line.includes(text)),
-        `node-b never said ${text}`,
+            .some((line) => line.includes(notConnected)),
+        "lost SYNs were never noticed",
         BACK_MS_MAX,
       );
-    };
-    const ended = once(lab.controlPlane, "exit");
-    lab.controlPlane.kill("SIGTERM");
-    await ended;
-    // A first answer of some 100 kB.
-    change(TWO_NODES_MESH.replace("services:\n  - name: echo", `${CROWD}$&`));
-    drip("-I", "8kb");
-    await lab.startControlPlane();
-    await waitUntil(
-      async () => (await workloads("node-a")) > CROWD_SIZE,
-      "node-a never learnt",
-      BACK_MS_MAX,
-    );
-    await saysNodeB(`no answer within ${FIRST_ANSWER_MS / 1000}s`);
-    drip("-D", "8kb");
-    drip("-I", "1kb");
-    await saysNodeB(`not connected within ${CONNECT_MS} ms`);
-    assert.equal(await workloads("node-b"), 4);
-    assert.deepEqual(
-      [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
-      [true, false],
-    );
-    drip("-D", "1kb");
-    await waitUntil(
-      async () => (await workloads("node-b")) > CROWD_SIZE,
-      "node-b never learnt",
-      BACK_MS_MAX,
-    );
-    change(TWO_NODES_MESH);
-    await waitUntil(async () => (await workloads("node-b")) === 4, "never back", PUSH_MS_MAX);
-  });
-
-  test("one that all packets to and from are lost of is noticed, while traffic goes on", {
-    timeout: 170_000,
-  }, async (t) => {
-    const blackhole = (action: "-I" | "-D"): void => {
-      for (const [chain, port] of [
-        ["INPUT", "--sport"],
-        ["OUTPUT", "--dport"],
-      ] as const) {
-        const rule = [chain, "-p", "tcp", port, "15012", "-j", "DROP"];
-        lab.net.exec(lab.node("node-b").host, "iptables", action, ...rule);
-      }
-    };
-    await waitUntil(() => isConnected("node-b"), "never connected", BACK_MS_MAX);
-    const { length } = lab.node("node-b").lines;
-    blackhole("-I");
-    const startedAt = performance.now();
-    // Said into the void, for node-b.
-    change(OPEN_MESH);
-    await waitUntil(
-      async () => {
-        assert.deepEqual(
-          [await mayCall(ADDRESS.server), await mayCall(ADDRESS.guarded)],
-          [true, false],
-        );
-        await new Promise((resolve) => setTimeout(resolve, 500));
-        return !(await isConnected("node-b"));
-      },
-      "a half open connection was never noticed",
-      HALF_OPEN_MS_MAX,
-    );
-    t.diagnostic(`half open noticed after ${Math.round(performance.now() - startedAt)} ms`);
-    const notConnected = `not connected within ${CONNECT_MS} ms`;
-    await waitUntil(
-      () =>
-        lab
-          .node("node-b")
-          .lines.slice(length)
-          .some((line) => line.includes(notConnected)),
-      "lost SYNs were never noticed",
-      BACK_MS_MAX,
-    );
-    assert.equal(await mayCall(ADDRESS.server), true);
-    blackhole("-D");
-    await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
-  });
-});
-
-describe("a mesh that is kept in a folder", { skip: requireNetns("iptables") }, () => {
-  const folder = mkdtempSync(join(tmpdir(), "ztunnel-kept-"));
-  let lab: MeshLab;
-  const servers: LabServer[] = [];
-
-  before(async () => {
-    lab = await startTwoNodes({
-      environmentOf: { "node-b": { STATE_DIR: folder, STATE_SAVE_INTERVAL: "50ms" } },
+      assert.equal(await mayCall(ADDRESS.server), true);
+      blackhole("-D");
+      await waitUntil(() => mayCall(ADDRESS.guarded), "the change never came", BACK_MS_MAX);
     });
-    for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
   });
 
-  after(async () => {
-    for (const server of servers) server.close();
-    await lab?.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  describe("a mesh that is kept in a folder", { concurrency: false }, () => {
+    const folder = mkdtempSync(join(tmpdir(), "ztunnel-kept-"));
+    let lab: MeshLab;
+    const servers: LabServer[] = [];
 
-  test("is served after a restart while the control plane is away, and true again when it is back", async () => {
-    const workloads = async (): Promise<number> =>
-      JSON.parse(await lab.node("node-b").get(15000, "/config_dump")).workloads.length;
-    const known = await workloads();
-    assert(known > 0);
-    const ended = once(lab.controlPlane, "exit");
-    lab.controlPlane.kill("SIGKILL");
-    await ended;
-    await lab.node("node-b").restart();
-    assert.equal(await workloads(), known);
-    // Without certificates there is plain text, and what policies say of it.
-    await echoOnce(lab, "outside", ADDRESS.server);
-    await assert.rejects(echoOnce(lab, "outside", ADDRESS.guarded));
-    assert.match(await lab.node("node-b").metrics(), /^ztunnel_xds_connected 0$/m);
-    await lab.startControlPlane();
-    await waitUntil(
-      () =>
-        echoOnce(lab, "client", ADDRESS.server).then(
-          () => true,
-          () => false,
-        ),
-      "no certificate after the control plane was back",
-      BACK_MS_MAX,
-    );
-    assert.equal(await workloads(), known);
-  });
-});
-
-describe("a mesh that is learnt on demand", { skip: requireNetns("iptables") }, () => {
-  let lab: MeshLab;
-  const servers: LabServer[] = [];
-
-  before(async () => {
-    lab = await startTwoNodes({
-      environment: { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" },
+    before(async () => {
+      lab = await startTwoNodes({
+        environmentOf: { "node-b": { STATE_DIR: folder, STATE_SAVE_INTERVAL: "50ms" } },
+      });
+      for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
     });
-    for (const name of ["server", "guarded", "outside"]) {
-      servers.push(listenEcho(lab.host(name), APP_PORT));
-    }
-  });
 
-  after(async () => {
-    for (const server of servers) server.close();
-    await lab?.close();
-  });
+    after(async () => {
+      for (const server of servers) server.close();
+      await lab?.close();
+      rmSync(folder, { recursive: true, force: true });
+    });
 
-  test("carries what the whole mesh carries", async () => {
-    await echoOnce(lab, "client", ADDRESS.server);
-    await echoOnce(lab, "client", ECHO_VIP, 80);
-    await echoOnce(lab, "client", ADDRESS.outside);
-    await echoOnce(lab, "friend", ADDRESS.guarded);
-    await assert.rejects(echoOnce(lab, "client", ADDRESS.guarded));
-  });
-
-  test("is asked for by address, and the control plane tells no more than that", async () => {
-    const told = (): string[] =>
-      lab.controlLines.filter((line) => line.startsWith("proxy of node-a: sent"));
-    /** An address that nobody has, so that a line comes, behind all the others. */
-    const askAlso = async (unknown: string): Promise<number> => {
-      const { length } = told();
-      await assert.rejects(echoOnce(lab, "client", unknown));
+    test("is served after a restart while the control plane is away, and true again when it is back", async () => {
+      const workloads = async (): Promise<number> =>
+        JSON.parse(await lab.node("node-b").get(15000, "/config_dump")).workloads.length;
+      const known = await workloads();
+      assert(known > 0);
+      const ended = once(lab.controlPlane, "exit");
+      lab.controlPlane.kill("SIGKILL");
+      await ended;
+      await lab.node("node-b").restart();
+      assert.equal(await workloads(), known);
+      // Without certificates there is plain text, and what policies say of it.
+      await echoOnce(lab, "outside", ADDRESS.server);
+      await assert.rejects(echoOnce(lab, "outside", ADDRESS.guarded));
+      assert.match(await lab.node("node-b").metrics(), /^ztunnel_xds_connected 0$/m);
+      await lab.startControlPlane();
       await waitUntil(
-        () => told().slice(length).includes("proxy of node-a: sent 0 addresses, removed 1"),
-        `nobody asked for ${unknown}`,
+        () =>
+          echoOnce(lab, "client", ADDRESS.server).then(
+            () => true,
+            () => false,
+          ),
+        "no certificate after the control plane was back",
+        BACK_MS_MAX,
       );
-      return told().length;
-    };
-    const before = await askAlso("10.99.0.1");
-    // Its own two pods at first.
-    assert.equal(told()[0], "proxy of node-a: sent 2 addresses, removed 0");
-    assert(told().includes("proxy of node-a: sent 1 addresses, removed 0"), told().join("\n"));
-    await echoOnce(lab, "client", ADDRESS.server);
-    assert.equal(await askAlso("10.99.0.2"), before + 1, told().join("\n"));
+      assert.equal(await workloads(), known);
+    });
+  });
+
+  describe("a mesh that is learnt on demand", { concurrency: false }, () => {
+    let lab: MeshLab;
+    const servers: LabServer[] = [];
+
+    before(async () => {
+      lab = await startTwoNodes({
+        environment: { XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false" },
+      });
+      for (const name of ["server", "guarded", "outside"]) {
+        servers.push(listenEcho(lab.host(name), APP_PORT));
+      }
+    });
+
+    after(async () => {
+      for (const server of servers) server.close();
+      await lab?.close();
+    });
+
+    test("carries what the whole mesh carries", async () => {
+      await echoOnce(lab, "client", ADDRESS.server);
+      await echoOnce(lab, "client", ECHO_VIP, 80);
+      await echoOnce(lab, "client", ADDRESS.outside);
+      await echoOnce(lab, "friend", ADDRESS.guarded);
+      await assert.rejects(echoOnce(lab, "client", ADDRESS.guarded));
+    });
+
+    test("is asked for by address, and the control plane tells no more than that", async () => {
+      const told = (): string[] =>
+        lab.controlLines.filter((line) => line.startsWith("proxy of node-a: sent"));
+      /** An address that nobody has, so that a line comes, behind all the others. */
+      const askAlso = async (unknown: string): Promise<number> => {
+        const { length } = told();
+        await assert.rejects(echoOnce(lab, "client", unknown));
+        await waitUntil(
+          () => told().slice(length).includes("proxy of node-a: sent 0 addresses, removed 1"),
+          `nobody asked for ${unknown}`,
+        );
+        return told().length;
+      };
+      const before = await askAlso("10.99.0.1");
+      // Its own two pods at first.
+      assert.equal(told()[0], "proxy of node-a: sent 2 addresses, removed 0");
+      assert(told().includes("proxy of node-a: sent 1 addresses, removed 0"), told().join("\n"));
+      await echoOnce(lab, "client", ADDRESS.server);
+      assert.equal(await askAlso("10.99.0.2"), before + 1, told().join("\n"));
+    });
   });
 });
