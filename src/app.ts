@@ -278,7 +278,7 @@ class Daemon implements App {
       {
         takeCensus: (netnsFd) => takeCensus(native, { netnsFd, mark }),
         dnsDatagrams: (uid) => this.#dataPlane.dnsDatagrams(uid),
-        cpuTime: threadCpuMs,
+        cpuMs: threadCpuMs,
         workloadName: (workload) => state.findLocalWorkload(workload)?.workloadName || "unknown",
         clock: this.#clock,
         log: this.#log,

@@ -3,6 +3,7 @@ import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { native } from "../net/native.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { threadCpuMs } from "../runtime/cpu-time.ts";
 import { QuietMemory } from "../runtime/quiet-memory.ts";
 
 /** Looks after it as long as the thread lives; does not keep it running. */
@@ -12,10 +13,7 @@ export function giveBackWhenQuiet(clock: Clock): void {
   const collectGarbage = runInNewContext("gc") as () => void;
   new QuietMemory({
     clock,
-    cpuMs: () => {
-      const { user, system } = process.threadCpuUsage();
-      return (user + system) / 1000;
-    },
+    cpuMs: threadCpuMs,
     allocatedBytes: () => getHeapStatistics().total_allocated_bytes,
     collect: () => {
       // The first frees objects, the second the pages that they leave half empty.

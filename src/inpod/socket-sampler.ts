@@ -35,7 +35,7 @@ export interface SocketSamplerDeps {
   readonly dnsDatagrams: (uid: string) => Promise<Datagrams>;
   readonly workloadName: (workload: EnrolledWorkload) => string;
   /** CPU time that this thread has used so far, milliseconds. */
-  readonly cpuTime: () => number;
+  readonly cpuMs: () => number;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -158,15 +158,15 @@ export class SocketSampler {
   }
 
   async #takeCensus(netnsFd: number | undefined): Promise<SocketCensus> {
-    const { clock, cpuTime, takeCensus } = this.#deps;
+    const { clock, cpuMs, takeCensus } = this.#deps;
     const steps = takeCensus(netnsFd);
     const pace = new Pace(clock, SLICE_MS);
     let tookMs = 0;
     try {
       for (;;) {
-        const before = cpuTime();
+        const before = cpuMs();
         const step = steps.next();
-        tookMs += cpuTime() - before;
+        tookMs += cpuMs() - before;
         if (step.done) return step.value;
         if (pace.isOver) await pace.rest();
       }

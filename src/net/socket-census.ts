@@ -70,6 +70,12 @@ const PEERS_MAX = 32;
 const ANSWER_BYTES_MAX = 32_768;
 const ENOENT = "ENOENT";
 
+interface DiagSocket {
+  readonly fd: number;
+  /** What is read of an answer. */
+  readonly buffer: Uint8Array;
+}
+
 /**
  * Opens all that it needs at its first step, after which the descriptor of the namespace may go. Each
  * step handles at most a few hundred sockets; the counters of datagrams are of the last one.
@@ -86,7 +92,8 @@ export function* takeCensus(
     return fd;
   };
   try {
-    const diag = keep(openDiag(native, netnsFd));
+    const fd = keep(openDiag(native, netnsFd));
+    const diag = { fd, buffer: new Uint8Array(ANSWER_BYTES_MAX) };
     const snmp = keep(native.openInNamespace("/proc/thread-self/net/snmp", netnsFd));
     const snmp6 = openSnmp6(native, netnsFd);
     if (snmp6 !== undefined) keep(snmp6);
@@ -106,7 +113,7 @@ export function* takeCensus(
 }
 
 function* countTcp(
-  diag: number,
+  diag: DiagSocket,
   ownerOf: (entry: DiagEntry) => SocketOwner,
 ): Generator<undefined, TcpCount[]> {
   /** At the place of each state. */
@@ -131,7 +138,7 @@ function* countTcp(
 }
 
 function* findPeers(
-  diag: number,
+  diag: DiagSocket,
   ownerOf: (entry: DiagEntry) => SocketOwner,
 ): Generator<undefined, SocketCensus["connected"]> {
   let count = 0;
@@ -169,12 +176,11 @@ function openSnmp6(native: Native, netnsFd: number | undefined): number | undefi
 
 /** Steps from one part of the answer to the next. */
 function* readSockets(
-  fd: number,
+  { fd, buffer }: DiagSocket,
   question: DiagQuestion,
   take: (entry: DiagEntry) => void,
 ): Generator<undefined> {
   writeSync(fd, encodeDiagQuestion(question));
-  const buffer = new Uint8Array(ANSWER_BYTES_MAX);
   for (;;) {
     const errno = takeDiagAnswer(buffer.subarray(0, readSync(fd, buffer)), take);
     yield;

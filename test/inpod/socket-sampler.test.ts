@@ -47,7 +47,7 @@ class Bench {
         takeCensus: look,
         dnsDatagrams: async () => this.dns,
         workloadName: ({ name }) => `${name}-deployment`,
-        cpuTime: () => this.#lookedMs,
+        cpuMs: () => this.#lookedMs,
         clock: this.clock,
         log,
       },
