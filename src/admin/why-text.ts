@@ -45,6 +45,7 @@ function describeSource({ source, route }: WhyReport): string[] {
 
 function describeRoute(route: ForecastRoute): string[] {
   const { kind, reason, error, remote, authority, expected = [], service } = route;
+  const { expectedBeyond: beyond } = route;
   const way = {
     refuse: `refused: ${error}`,
     unresolved: "decided once the host name has been looked up",
@@ -65,6 +66,10 @@ function describeRoute(route: ForecastRoute): string[] {
         `not to ${workload}, port ${port}: ${failures} connects in a row failed, left out by ${thread} until ${until}`,
     ),
     ...expected.map((identity) => `the other end must be ${identity}`),
+    ...(beyond ?? []).map((identity) => `beyond the gateway must be ${identity}`),
+    ...(beyond?.length === 0
+      ? ["beyond the gateway nobody is believed: the mesh names no identity"]
+      : []),
   ];
 }
 
@@ -85,6 +90,9 @@ function describePolicies(
   judgement: ForecastJudgement | undefined,
 ): string[] {
   if (route.gateway !== undefined) return ["judged in the other network"];
+  if (judgement === undefined && route.waypoint !== undefined) {
+    return ["judged by the waypoint; no endpoint with a proxy of the mesh is known behind it"];
+  }
   if (judgement === undefined) return ["nobody judges: the destination has no proxy of the mesh"];
   const { workload, node, identity, policies, unknown } = judgement;
   return [

@@ -65,6 +65,8 @@ export interface ForecastRoute {
   readonly waypoint?: string;
   /** The same where that is a network gateway. */
   readonly gateway?: string;
+  /** SPIFFE IDs, one of which the peer behind that gateway must prove; none: it is refused. */
+  readonly expectedBeyond?: readonly string[];
   /** Host name of the service that was asked for. */
   readonly service?: string;
   /** Endpoints of the service, or of the waypoint's, to which connects failed. */
@@ -257,7 +259,10 @@ function describeRoute(route: OutboundRoute): ForecastRoute {
         authority: route.authority,
         expected: route.expected.map(formatSpiffeId),
         ...HOP_NAMES[route.hop](name),
-        ...(route.beyond && { workload: nameOf(route.beyond.workload) }),
+        ...(route.beyond && {
+          workload: nameOf(route.beyond.workload),
+          expectedBeyond: route.beyond.expected.map(formatSpiffeId),
+        }),
         ...(route.service && { service: route.service.hostname }),
       };
     }

@@ -94,6 +94,7 @@ test("beyond a network gateway others judge", async () => {
   assert.equal(report.route.gateway, "default/gate");
   assert.equal(report.route.workload, "default/far");
   assert.match(formatWhy(report), /^ +through network gateway default\/gate$/m);
+  assert.match(formatWhy(report), /^ +beyond the gateway nobody is believed: /m);
   assert.match(formatWhy(report), /^policies +judged in the other network$/m);
 });
 

@@ -5,7 +5,10 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { join } from "node:path";
+import { text as textOf } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
+import { formatHostPort } from "../../src/mesh/socket-address.ts";
 import { EnvoyProcess, requireEnvoy } from "../support/envoy-process.ts";
 import { clusterTo, connectRoute, serverListener } from "../support/envoy-tunnel.ts";
 import { type HboneServer, listenHbone } from "../support/hbone-server.ts";
@@ -25,6 +28,8 @@ const IP = {
   envoy: "10.85.0.32",
   down: "10.85.0.34",
 } as const;
+/** Of those who are called over it. */
+const IPV6 = { client: "fd85::11", server: "fd85::21", eastwest: "fd85::31" } as const;
 /** Of services with port 8080. */
 const VIP = {
   remote: "10.85.1.1",
@@ -34,7 +39,9 @@ const VIP = {
   unproven: "10.85.1.5",
   cutoff: "10.85.1.6",
   both: "10.85.1.7",
+  six: "fd85::1:8",
 } as const;
+const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
 
 const NO_ENVOY = requireEnvoy();
@@ -48,8 +55,10 @@ describe("another network", { skip: requireNetns("iptables") }, () => {
   before(async () => {
     lab = await startLab();
     servers.push(listenDoubling(lab.host("server"), 8080), listenDoubling(lab.host("near"), 8080));
-    gateway = await listenHbone(lab, "eastwest", "eastwest", (stream) => {
-      void connectFrom(lab.host("eastwest"), IP.server, 15008).then((socket) => {
+    lab.addHost("eastwest", IP.eastwest, IPV6.eastwest);
+    gateway = await listenHbone(lab, "eastwest", "eastwest", (stream, { authority }) => {
+      const { server } = authority.startsWith("six.") ? IPV6 : IP;
+      void connectFrom(lab.host("eastwest"), server, 15008).then((socket) => {
         stream.pipe(socket);
         socket.pipe(stream);
       });
@@ -76,17 +85,19 @@ describe("another network", { skip: requireNetns("iptables") }, () => {
   for (const [name, service, through] of [
     ["double_hbone1", "remote", "eastwest"],
     ["double_hbone2", "named", "eastwest"],
+    ["double HBONE over IPv6", "six", "eastwest"],
     ["double HBONE through Envoy", "envoys", "envoy"],
   ] as const) {
     const skip = through === "envoy" && NO_ENVOY;
     test(name, { skip }, async () => {
       const seen = await observeCall(lab, "client", VIP[service], 8080);
       assert.equal(seen.received, "hello worldhello world");
+      const gatewayIp = service === "six" ? IPV6.eastwest : IP[through];
       const hostname = `${service}.default.${DOMAIN}`;
       const line = (direction: string): Record<string, unknown> | undefined =>
         seen.lines.find(({ fields }) => fields["direction"] === direction)?.fields;
       assert.deepEqual(pick(line("outbound"), "dst.addr", "dst.hbone_addr", "dst.service"), [
-        `${IP[through]}:15008`,
+        formatHostPort(gatewayIp, 15008),
         `${hostname}:8080`,
         hostname,
       ]);
@@ -110,7 +121,7 @@ describe("another network", { skip: requireNetns("iptables") }, () => {
         assert.deepEqual(moved, { opened: 1, closed: 1, received: 11, sent: 22 }, reporter);
       }
       const peer = servers[0]?.peers.at(-1) ?? "";
-      assert.equal(peer.slice(0, peer.lastIndexOf(":")), IP[through]);
+      assert.equal(peer.slice(0, peer.lastIndexOf(":")), gatewayIp);
       const forwarded = `for="${line("outbound")?.["src.addr"]}";host=${hostname}`;
       if (through === "eastwest") {
         const request = gateway.requests.at(-1);
@@ -201,6 +212,48 @@ describe("another network", { skip: requireNetns("iptables") }, () => {
       undefined,
     ]);
   });
+
+  // Each looks for two seconds what becomes of its connection.
+  describe("why", { concurrency: true }, () => {
+    for (const [service, remote, beyond, connect] of [
+      ["remote", `${IP.eastwest}:15008`, `must be ${SPIFFE}/server`, "open after"],
+      ["six", `[${IPV6.eastwest}]:15008`, `must be ${SPIFFE}/server`, "open after"],
+      ["unproven", `${IP.eastwest}:15008`, "nobody is believed: ", "taken, then ended with EOF"],
+    ] as const) {
+      test(`tells the way to ${service} in the other network, and tries it`, async () => {
+        const hostname = `${service}.default.${DOMAIN}`;
+        const { host, lines } = lab.node("node-a");
+        const words = [MAIN, "why", "default/client", hostname, "--connect"];
+        // Meanwhile the gateway has to serve, in this process.
+        const asked = lab.net.spawn(host, process.execPath, ...words).stdout;
+        const text = await textOf(asked as NonNullable<typeof asked>);
+        for (const line of [
+          `route        tunnel to ${remote}, which connects to ${hostname}:8080`,
+          `             because workload far-${service} is on network "remote", behind network gateway eastwest`,
+          "             through network gateway default/eastwest",
+          `             to workload default/far-${service}`,
+          `             the other end must be ${SPIFFE}/eastwest`,
+          `             beyond the gateway ${beyond}`,
+          `certificate  ${SPIFFE}/client`,
+          "policies     judged in the other network",
+          "verdict      goes through",
+          `connect      ${connect}`,
+        ]) {
+          assert.ok(text.includes(`\n${line}`), `${line} is not in\n${text}`);
+        }
+        const [, tried] = /src\.addr=(\S+)/.exec(text) ?? [];
+        const line = (): string | undefined =>
+          lab
+            .node("node-a")
+            .lines.slice(lines.length)
+            .find((one) => one.includes(`"src.addr":"${tried}"`));
+        await waitUntil(() => line() !== undefined, `no access line of ${tried}`);
+        const { error, "dst.identity": far } = JSON.parse(line() ?? "{}");
+        assert.equal(far, `${SPIFFE}/${connect === "open after" ? "server" : "eastwest"}`);
+        assert.equal(error === undefined, connect === "open after", error);
+      });
+    }
+  });
 });
 
 function pick(
@@ -212,7 +265,13 @@ function pick(
 
 function startLab(): Promise<MeshLab> {
   const environment = { LOG_FORMAT: "json", ZTUNNEL_WORKER_THREADS: "1" };
-  const pods = (...names: (keyof typeof IP)[]) => names.map((name) => ({ name, ip: IP[name] }));
+  const pods = (...names: (keyof typeof IP)[]) =>
+    names.map((name) => ({
+      name,
+      ip: IP[name],
+      ...(name in IPV6 ? { ipv6: IPV6[name as keyof typeof IPV6] } : {}),
+    }));
+  const both = (name: keyof typeof IPV6): readonly string[] => [IP[name], IPV6[name]];
   const service = (name: keyof typeof VIP, identity: string | undefined): string =>
     `- {name: ${name}, namespace: default, hostname: ${name}.default.${DOMAIN}, ` +
     `vips: ["/${VIP[name]}"], ports: {8080: 8080}, ` +
@@ -233,12 +292,12 @@ function startLab(): Promise<MeshLab> {
         pods: pods("server"),
       },
     },
-    outsiders: { eastwest: IP.eastwest, envoy: IP.envoy, down: IP.down },
+    outsiders: { envoy: IP.envoy, down: IP.down },
     mesh: `workloads:
-${workload("client", IP.client, "node-a", behind())}
+${workload("client", both("client"), "node-a", behind())}
 ${workload("near", IP.near, "node-a", `protocol: HBONE, services: {default/both.default.${DOMAIN}: {8080: 8080}}`)}
-${remote(workload("server", IP.server, "node-b", behind()))}
-${remote(workload("eastwest", IP.eastwest, "elsewhere", `protocol: HBONE, services: {default/east-west.default.${DOMAIN}: {15009: 15008}}`))}
+${remote(workload("server", both("server"), "node-b", behind()))}
+${remote(workload("eastwest", both("eastwest"), "elsewhere", `protocol: HBONE, services: {default/east-west.default.${DOMAIN}: {15009: 15008}}`))}
 ${remote(workload("envoy", IP.envoy, "elsewhere", behind()))}
 ${remote(workload("down", IP.down, "elsewhere", behind()))}
 ${far("remote", `remote/${IP.eastwest}`)}
@@ -248,6 +307,7 @@ ${far("stranger", `remote/${IP.eastwest}`)}
 ${far("unproven", `remote/${IP.eastwest}`)}
 ${far("cutoff", `remote/${IP.down}`)}
 ${far("both", `remote/${IP.down}`)}
+${far("six", `remote/${IPV6.eastwest}`)}
 services:
 ${service("remote", "server")}
 ${service("named", "server")}
@@ -256,6 +316,7 @@ ${service("stranger", "nobody")}
 ${service("unproven", undefined)}
 ${service("cutoff", "server")}
 ${service("both", "server")}
+${service("six", "server")}
 - {name: east-west, namespace: default, hostname: east-west.default.${DOMAIN}, vips: [], ports: {15009: 15008}}
 `,
     controlIp: "10.85.0.4",
