@@ -12,11 +12,10 @@ import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { SeqpacketConnection } from "../../src/inpod/zds-connection.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { native } from "../../src/net/native.ts";
-import { systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
 import { decodeZdsAck, decodeZdsHello, encodeZdsRequest } from "../../src/wire/zds-message.ts";
 import { connectFrom, listenEcho } from "../support/lab-application.ts";
-import { type LabNode, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { type LabNode, type MeshLab, patientClock, waitUntil } from "../support/mesh-lab.ts";
 import { NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import {
   ADDRESS,
@@ -453,7 +452,7 @@ function enrolledOn(node: string, index: number): EnrolledWorkload {
 /** Announces the node's pods anew; whoever connects gets them as its snapshot. */
 async function newAgent(lab: MeshLab, name: string): Promise<ZdsServer> {
   const node = lab.node(name);
-  const deps = { native, clock: systemClock, log: silentLogger };
+  const deps = { native, clock: patientClock, log: silentLogger };
   const agent = new ZdsServer(deps, { path: join(lab.folder, `${name}.sock`) });
   for (const [index, pod] of PODS.entries()) {
     await agent.add(enrolledOn(name, index), node.openNetns(lab.host(pod))).catch(() => {

@@ -12,7 +12,7 @@ import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import type { RulesChoice } from "../../src/embedded/rules-backend.ts";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
-import { systemClock } from "../../src/runtime/clock.ts";
+import { type Clock, systemClock } from "../../src/runtime/clock.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
 import { httpFrom } from "./http-from.ts";
 import { type LabHost, NetnsLab } from "./netns-lab.ts";
@@ -25,6 +25,12 @@ const READY_MS_MAX = 30_000;
 const WITH_RESOLV_CONF = 'mount --bind "$0" /etc/resolv.conf; exec "$@"';
 /** Of daemons that share a namespace with their application. */
 const PROXY_GROUP = 1337;
+
+/** For agents that give their proxies some seconds, in a process that is often kept from listening. */
+export const patientClock: Clock = {
+  ...systemClock,
+  after: (delayMs, callback, keepAlive) => systemClock.after(10 * delayMs, callback, keepAlive),
+};
 
 export interface LabPod {
   readonly name: string;
@@ -398,7 +404,7 @@ export class MeshLab {
   async #startNode(name: string, options: LabNodeOptions): Promise<void> {
     const host = this.addHost(name, options.ip);
     const uds = join(this.folder, `${name}.sock`);
-    const agent = new ZdsServer({ native, clock: systemClock, log: silentLogger }, { path: uds });
+    const agent = new ZdsServer({ native, clock: patientClock, log: silentLogger }, { path: uds });
     const environment = {
       NODE_NAME: name,
       INPOD_UDS: uds,
