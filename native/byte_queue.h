@@ -24,14 +24,7 @@ class ByteQueue {
 
   // Returns false when there is no memory; nothing is appended then.
   bool Append(const uint8_t* bytes, size_t count) {
-    if (count > capacity_ - end_ && start_ > 0) {
-      memmove(data_, data_ + start_, Size());
-      end_ -= start_;
-      start_ = 0;
-    }
-    if (count > capacity_ - end_) {
-      if (!Grow(std::max({end_ + count, capacity_ * 2, kCapacityMin}))) return false;
-    }
+    if (count > capacity_ - end_ && !Move(std::max(2 * Size() + count, kCapacityMin))) return false;
     memcpy(data_ + end_, bytes, count);
     end_ += count;
     return true;
@@ -54,24 +47,23 @@ class ByteQueue {
   }
 
  private:
-  static constexpr size_t kCapacityMin = 16 << 10;
+  // What one read may leave, so that it rarely moves; pages that are not touched cost nothing.
+  static constexpr size_t kCapacityMin = 256 << 10;
   // From here on a mapping of its own: the heap of a worker thread keeps what was freed, all that a
   // burst once needed. Below, the heap is faster than the page faults of a new mapping.
   static constexpr size_t kMappedMin = 1 << 20;
 
-  bool Grow(size_t capacity) {
-    void* grown = nullptr;
-    if (capacity < kMappedMin) {
-      grown = realloc(data_, capacity);
-    } else if (capacity_ >= kMappedMin) {
-      grown = mremap(data_, capacity_, capacity, MREMAP_MAYMOVE);
-    } else {
-      grown = mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (grown != MAP_FAILED && end_ > 0) memcpy(grown, data_, end_);
-      if (grown != MAP_FAILED) free(data_);
-    }
-    if (grown == nullptr || grown == MAP_FAILED) return false;
-    data_ = static_cast<uint8_t*>(grown);
+  // To memory of its own.
+  bool Move(size_t capacity) {
+    void* fresh = capacity < kMappedMin ? malloc(capacity)
+                                        : mmap(nullptr, capacity, PROT_READ | PROT_WRITE,
+                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fresh == nullptr || fresh == MAP_FAILED) return false;
+    const size_t size = Size();
+    if (size > 0) memcpy(fresh, Data(), size);
+    Clear();
+    data_ = static_cast<uint8_t*>(fresh);
+    end_ = size;
     capacity_ = capacity;
     return true;
   }

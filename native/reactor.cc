@@ -1,7 +1,5 @@
 #include "reactor.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <new>
@@ -33,11 +31,7 @@ int Reactor::Prepare(napi_env env, const ReactorSizes& sizes, const Bytes& memor
   received_ = Allocate<uint8_t>(sizes.cipher_read_bytes);
   encrypted_ = Allocate<uint8_t>(std::max(sizes.cipher_send_bytes, kCipherRecordBytes));
   bio_method_.reset(BIO_meth_new(BIO_TYPE_SOURCE_SINK, "reactor"));
-  if (!slots_ || !received_ || !encrypted_ || !bio_method_ || !dirty_.Prepare(slots) ||
-      !untold_.Prepare(slots) || !unsettled_.Prepare(slots)) {
-    return ENOMEM;
-  }
-  credit_[0] = static_cast<int32_t>(sizes.arena_bytes);
+  if (!slots_ || !received_ || !encrypted_ || !bio_method_) return ENOMEM;
   BIO_meth_set_read(bio_method_.get(), ReadCipher);
   BIO_meth_set_write(bio_method_.get(), WriteCipher);
   BIO_meth_set_ctrl(bio_method_.get(), ControlCipher);
@@ -59,9 +53,7 @@ int Reactor::Prepare(napi_env env, const ReactorSizes& sizes, const Bytes& memor
 // A thread waits in the set of its first reactor, with libuv's set inside: the other way round, a
 // batch takes three system calls to wait for. The sets of further reactors are inside libuv's.
 int Reactor::JoinLoop() {
-  void* environment = nullptr;
-  napi_get_instance_data(env_, &environment);
-  environment_ = static_cast<Environment*>(environment);
+  napi_get_instance_data(env_, reinterpret_cast<void**>(&environment_));
   napi_get_uv_event_loop(env_, &loop_);
   if (environment_->waiting == nullptr) {
     // Slot 0 is nobody's.
@@ -124,7 +116,7 @@ void Reactor::DropReferences() {
 }
 
 void Reactor::WakeUp() {
-  if (!untold_.IsEmpty() && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
+  if (first_[kUntold] != 0 && !in_batch_) uv_idle_start(&idle_, [](uv_idle_t*) {});
 }
 
 }  // namespace ztunnel

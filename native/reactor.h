@@ -57,10 +57,22 @@ class Reactor {
  private:
   // Descriptors of one batch.
   static constexpr int kReadyMax = 256;
+  // Of slots that wait for something, each once, also when its connection has changed.
+  enum List {
+    kFree,
+    // Tunnels with something staged or encrypted.
+    kDirty,
+    // Failures, and connects that were answered at once: told at the end of the batch.
+    kUntold,
+    // What these are waited for is decided when JavaScript has answered, which often makes it nothing.
+    kUnsettled,
+    kLists,
+  };
   struct Slot {
     Connection* connection;
     uint16_t generation;
-    uint16_t next_free;
+    // The next of each list: 0 when the slot is not in it, itself when it is the last.
+    uint16_t next[kLists];
   };
 
   // reactor.cc
@@ -83,7 +95,10 @@ class Reactor {
   void TellUntold();
 
   // reactor_connection.cc
-  bool HasRoom() const { return free_slot_ != 0 || slots_used_ < sizes_.connections_max; }
+  void Add(List list, uint16_t slot);
+  // Answers 0 when the list is empty.
+  uint16_t TakeFrom(List list);
+  bool HasRoom() const { return first_[kFree] != 0 || slots_used_ < sizes_.connections_max; }
   Connection* Add(int fd, unsigned flags);
   bool WantsRead(const Connection& connection) const;
   void UpdateInterest(Connection* connection);
@@ -101,7 +116,8 @@ class Reactor {
 
   // reactor_plain.cc
   void Accept(Connection* listener);
-  void FinishConnect(Connection* connection);
+  // An error of the socket, or the end of connecting it.
+  void AskSocket(Connection* connection);
   void Open(Connection* connection);
   // The most that the next read may take.
   size_t ReadBytes(const Connection& connection) const;
@@ -120,10 +136,8 @@ class Reactor {
   void ReceiveCipher(Connection* connection, size_t count);
   void Decrypt(Connection* connection);
   bool WriteTunnel(Connection* connection, const uint8_t* bytes, size_t count);
-  bool Stage(Connection* connection, const uint8_t* bytes, size_t count);
   void Encrypt(Connection* connection, const uint8_t* bytes, size_t count);
-  void EndTunnel(Connection* connection);
-  void AlertTunnel(Connection* connection, int alert);
+  void EndTunnel(Connection* connection, int alert);
   // Encrypts what is staged and sends what is encrypted.
   void FlushTunnel(Connection* connection);
   void FlushStage(Connection* connection);
@@ -164,29 +178,18 @@ class Reactor {
   bool closed_ = false;
 
   Block<Slot> slots_;
-  uint16_t free_slot_ = 0;
   uint32_t slots_used_ = 0;
-  // Tunnels with something staged or encrypted.
-  SlotList dirty_;
-  // Failures, and connects that were answered at once: told at the end of the batch.
-  SlotList untold_;
-  // Decides what these are waited for when JavaScript has answered, which often makes it nothing.
-  SlotList unsettled_;
+  uint16_t first_[kLists] = {};
 
   Owned<BIO_METHOD, BIO_meth_free> bio_method_;
-  // Ciphertext just received, and whose it is; read by OpenSSL within the same call.
+  // Ciphertext just received, read by OpenSSL within the same call.
   Block<uint8_t> received_;
   size_t received_start_ = 0;
   size_t received_end_ = 0;
-  Connection* receiver_ = nullptr;
   // Ciphertext about to be sent, and whose it is.
   Block<uint8_t> encrypted_;
   size_t encrypted_bytes_ = 0;
   Connection* sender_ = nullptr;
-  // Stages that no tunnel uses at the moment.
-  static constexpr size_t kSpareStagesMax = 64;
-  Block<uint8_t> spare_stages_[kSpareStagesMax];
-  size_t spare_stage_count_ = 0;
 };
 
 }  // namespace ztunnel

@@ -1,5 +1,4 @@
 // The table of connections, and what plain ones and tunnels have in common.
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -9,11 +8,26 @@
 #include "reactor.h"
 
 namespace ztunnel {
+
 Connection* Reactor::Find(int32_t id) const {
   const auto slot = static_cast<uint16_t>(id);
   if (slot > slots_used_) return nullptr;
   Connection* connection = slots_[slot].connection;
   return connection != nullptr && connection->id == id ? connection : nullptr;
+}
+
+void Reactor::Add(List list, uint16_t slot) {
+  uint16_t& next = slots_[slot].next[list];
+  if (next != 0) return;
+  next = first_[list] == 0 ? slot : first_[list];
+  first_[list] = slot;
+}
+
+uint16_t Reactor::TakeFrom(List list) {
+  const uint16_t slot = first_[list];
+  const uint16_t next = std::exchange(slots_[slot].next[list], uint16_t{0});
+  first_[list] = next == slot ? 0 : next;
+  return slot;
 }
 
 // Takes the descriptor on success; otherwise returns nullptr with errno.
@@ -27,12 +41,8 @@ Connection* Reactor::Add(int fd, unsigned flags) {
     errno = ENOMEM;
     return nullptr;
   }
-  uint16_t slot = free_slot_;
-  if (slot == 0) {
-    slot = static_cast<uint16_t>(++slots_used_);
-  } else {
-    free_slot_ = slots_[slot].next_free;
-  }
+  uint16_t slot = TakeFrom(kFree);
+  if (slot == 0) slot = static_cast<uint16_t>(++slots_used_);
   slots_[slot].connection = connection;
   connection->reactor = this;
   connection->fd = fd;
@@ -89,12 +99,11 @@ void Reactor::Fail(Connection* connection, int failure, int detail) {
   connection->queue.Clear();
   TellPending(*connection);
   LeaveSet(connection);
-  untold_.Add(connection->Slot());
+  Add(kUntold, connection->Slot());
 }
 
 // Frees everything but the descriptor.
 void Reactor::Forget(Connection* connection) {
-  if (receiver_ == connection) receiver_ = nullptr;
   if (sender_ == connection) {
     sender_ = nullptr;
     encrypted_bytes_ = 0;
@@ -102,8 +111,7 @@ void Reactor::Forget(Connection* connection) {
   const uint16_t slot = connection->Slot();
   slots_[slot].connection = nullptr;
   ++slots_[slot].generation;
-  slots_[slot].next_free = free_slot_;
-  free_slot_ = slot;
+  Add(kFree, slot);
   delete connection;
 }
 
@@ -154,10 +162,9 @@ void Reactor::FlushQueue(Connection* connection) {
 
 void Reactor::FinishEnding(Connection* connection) {
   if (!connection->Is(Connection::kEnding) || connection->queue.Size() > 0 ||
-      connection->Is(Connection::kShut | Connection::kConnecting | Connection::kFailed)) {
+      connection->Is(Connection::kConnecting | Connection::kFailed)) {
     return;
   }
-  connection->flags |= Connection::kShut;
   // Fails when the peer has reset the connection, which reading will tell.
   shutdown(connection->fd, SHUT_WR);
 }

@@ -5,7 +5,6 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <utility>
 
 #include "byte_queue.h"
 #include "owned.h"
@@ -41,14 +40,12 @@ struct Connection {
     kKinds = kListener | kConnecting | kRedirected,
     // A tunnel whose handshake is not done.
     kHandshake = 8,
-    kServer = 16,
     // A listener that ran out of something.
     kPaused = 32,
     // The peer sends no more.
     kAtEnd = 64,
-    // We write no more; kShut when the kernel knows it.
+    // We write no more.
     kEnding = 128,
-    kShut = 256,
     // EPOLLHUP was seen: the set would report it for ever.
     kHungUp = 512,
     kFailed = 1024,
@@ -78,33 +75,6 @@ struct Connection {
   // What ERROR tells.
   int32_t failure = 0;
   int32_t failure_detail = 0;
-};
-
-// Slots whose connections wait for something, each once, also when its connection has changed.
-class SlotList {
- public:
-  // Returns false when there is no memory.
-  bool Prepare(size_t slots) {
-    slots_ = Allocate<uint16_t>(slots);
-    is_listed_ = Allocate<bool>(slots);
-    return slots_ != nullptr && is_listed_ != nullptr;
-  }
-
-  bool IsEmpty() const { return count_ == 0; }
-  void Add(uint16_t slot) {
-    if (!std::exchange(is_listed_[slot], true)) slots_[count_++] = slot;
-  }
-  // Not to be called when it is empty.
-  uint16_t Take() {
-    const uint16_t slot = slots_[--count_];
-    is_listed_[slot] = false;
-    return slot;
-  }
-
- private:
-  Block<uint16_t> slots_;
-  Block<bool> is_listed_;
-  size_t count_ = 0;
 };
 
 }  // namespace ztunnel

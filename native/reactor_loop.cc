@@ -1,12 +1,11 @@
 // The batch: what is ready becomes events, JavaScript answers with operations.
 #include <algorithm>
-#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "reactor.h"
 
 namespace ztunnel {
-namespace {
 
 // Two full TLS records, however many share the limit of a batch.
 constexpr size_t kSharedReadBytesMin = 32 << 10;
@@ -14,8 +13,6 @@ constexpr size_t kSharedReadBytesMin = 32 << 10;
 constexpr int kBatchesMax = 64;
 // No step emits more events than this between two calls of Reserve().
 constexpr uint32_t kEventsPerStep = 4;
-
-}  // namespace
 
 // Waits as long as libuv would have and longer: until it has something to do. Its next step is then
 // one without waiting, which the idle handle sees to.
@@ -27,7 +24,7 @@ void Reactor::RunBatches() {
   }
   for (int batch = 0; batch < kBatchesMax; ++batch) {
     uv_update_time(loop_);
-    const bool has_told = untold_.IsEmpty();
+    const bool has_told = first_[kUntold] == 0;
     const int timeout_ms = has_told ? uv_backend_timeout(loop_) : 0;
     if (RunBatch(timeout_ms) || closed_ || (has_told && timeout_ms == 0)) break;
   }
@@ -58,8 +55,9 @@ bool Reactor::RunBatch(int timeout_ms) {
   }
   if (!closed_) TellUntold();
   if (!closed_) Deliver();
-  while (!unsettled_.IsEmpty() && !closed_) {
-    if (Connection* connection = slots_[unsettled_.Take()].connection) UpdateInterest(connection);
+  while (first_[kUnsettled] != 0 && !closed_) {
+    Connection* connection = slots_[TakeFrom(kUnsettled)].connection;
+    if (connection != nullptr) UpdateInterest(connection);
   }
   in_batch_ = false;
   if (closed_) {
@@ -76,7 +74,7 @@ void Reactor::Dispatch(const epoll_event& ready) {
   Connection* connection = Find(id);
   if (connection == nullptr) return;
   if (connection->Is(Connection::kListener)) return Accept(connection);
-  if (connection->Is(Connection::kConnecting)) return FinishConnect(connection);
+  if (connection->Is(Connection::kConnecting)) return AskSocket(connection);
 
   if ((ready.events & EPOLLOUT) != 0 && connection->queue.Size() > 0) {
     FlushQueue(connection);
@@ -88,15 +86,12 @@ void Reactor::Dispatch(const epoll_event& ready) {
       Read(connection);
       if ((connection = Find(id)) == nullptr) return;
     } else if ((ready.events & EPOLLERR) != 0) {
-      int error = 0;
-      socklen_t length = sizeof(error);
-      getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-      Fail(connection, error == 0 ? ECONNRESET : error);
+      AskSocket(connection);
     } else if ((ready.events & EPOLLHUP) != 0) {
       connection->flags |= Connection::kHungUp;
     }
   }
-  unsettled_.Add(connection->Slot());
+  Add(kUnsettled, connection->Slot());
 }
 
 void Reactor::Reserve(size_t arena_bytes) {
@@ -107,11 +102,8 @@ void Reactor::Reserve(size_t arena_bytes) {
 }
 
 void Reactor::Emit(Event kind, int32_t id, int64_t a, int64_t b) {
-  int32_t* entry = events_ + 4 * event_count_++;
-  entry[0] = kind;
-  entry[1] = id;
-  entry[2] = static_cast<int32_t>(a);
-  entry[3] = static_cast<int32_t>(b);
+  const int32_t entry[] = {kind, id, static_cast<int32_t>(a), static_cast<int32_t>(b)};
+  memcpy(events_ + 4 * event_count_++, entry, sizeof(entry));
 }
 
 void Reactor::Deliver() {
@@ -121,11 +113,11 @@ void Reactor::Deliver() {
 }
 
 void Reactor::TellUntold() {
-  while (!untold_.IsEmpty()) {
+  while (first_[kUntold] != 0) {
     Reserve(0);
     // Reserve may have told JavaScript, which may have closed any.
     if (closed_) return;
-    Connection* connection = slots_[untold_.Take()].connection;
+    Connection* connection = slots_[TakeFrom(kUntold)].connection;
     if (connection == nullptr) continue;
     if (connection->Is(Connection::kFailed)) {
       Emit(kError, connection->id, connection->failure, connection->failure_detail);

@@ -4,8 +4,6 @@
 #include <climits>
 #include <cstring>
 
-#include "functions.h"
-#include "napi_support.h"
 #include "reactor.h"
 
 namespace ztunnel {
@@ -113,9 +111,12 @@ napi_value CloseReactor(napi_env env, napi_callback_info info) {
 }
 
 constexpr Method kMethods[] = {
-    {"take", Run<Take, false>},        {"fdOf", Run<FdOf, true>},
-    {"startTls", Run<StartTls, true>}, {"peerChain", Run<PeerChain, true>},
-    {"flush", Run<Flush, false>},      {"close", CloseReactor},
+    {"take", Run<Take, false>},
+    {"fdOf", Run<FdOf, true>},
+    {"startTls", Run<StartTls, true>},
+    {"peerChain", Run<PeerChain, true>},
+    {"flush", Run<Flush, false>},
+    {"close", CloseReactor},
 };
 
 }  // namespace

@@ -6,12 +6,9 @@
 #include "reactor.h"
 
 namespace ztunnel {
-namespace {
 
 // Pieces of one sendmsg().
 constexpr size_t kPiecesMax = 64;
-
-}  // namespace
 
 bool Reactor::InArena(int32_t offset, int32_t length) const {
   return offset >= 0 && length >= 0 &&
@@ -43,7 +40,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       if (connection->Is(Connection::kListener | Connection::kEnding | Connection::kFailed)) {
         return false;
       }
-      if (connection->ssl != nullptr) EndTunnel(connection);
+      if (connection->ssl != nullptr) EndTunnel(connection, SSL_AD_CLOSE_NOTIFY);
       connection->flags |= Connection::kEnding;
       FinishEnding(connection);
       return true;
@@ -65,7 +62,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
     }
     case kAlert:
       if (a < 0 || a > UINT8_MAX || connection->ssl == nullptr) return false;
-      AlertTunnel(connection, a);
+      EndTunnel(connection, a);
       [[fallthrough]];
     case kClose:
       if (connection->ssl != nullptr) {

@@ -36,7 +36,7 @@ int32_t Reactor::Take(int fd, unsigned kind, int failure) {
   if (failure != 0) Fail(connection, failure);
   if (answered) {
     connection->flags |= Connection::kAnswered;
-    untold_.Add(connection->Slot());
+    Add(kUntold, connection->Slot());
   }
   return id;
 }
@@ -77,26 +77,25 @@ void Reactor::Accept(Connection* listener) {
   }
 }
 
-void Reactor::FinishConnect(Connection* connection) {
+void Reactor::AskSocket(Connection* connection) {
   // Told at the end of this batch.
   if (connection->Is(Connection::kAnswered)) return;
   int error = 0;
   socklen_t length = sizeof(error);
   if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
-  if (error != 0) return Fail(connection, error);
-  Open(connection);
+  if (error == 0 && connection->Is(Connection::kConnecting)) return Open(connection);
+  Fail(connection, error == 0 ? ECONNRESET : error);
 }
 
 void Reactor::Open(Connection* connection) {
   connection->Clear(Connection::kConnecting);
   if (connection->ssl == nullptr) {
     Emit(kOpen, connection->id);
-  } else if (!connection->Is(Connection::kServer)) {
+  } else if (SSL_is_server(connection->ssl.get()) == 0) {
     Handshake(connection);
-    FlushTunnel(connection);
   }
   FinishEnding(connection);
-  unsettled_.Add(connection->Slot());
+  Add(kUnsettled, connection->Slot());
 }
 
 size_t Reactor::ReadBytes(const Connection& connection) const {

@@ -3,7 +3,6 @@
 // OpenSSL reads ciphertext from what was just received and writes it to what is about to be sent;
 // both buffers belong to the thread, so an idle tunnel has none. It never waits: what is not there
 // yet is asked for again, and whatever it writes is taken.
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -12,12 +11,9 @@
 namespace ztunnel {
 
 int Reactor::ReadCipher(BIO* bio, char* into, int count) {
-  auto* connection = static_cast<Connection*>(BIO_get_data(bio));
-  Reactor* reactor = connection->reactor;
+  Reactor* reactor = static_cast<Connection*>(BIO_get_data(bio))->reactor;
   BIO_clear_retry_flags(bio);
-  size_t left = reactor->receiver_ == connection
-                    ? reactor->received_end_ - reactor->received_start_
-                    : 0;
+  const size_t left = reactor->received_end_ - reactor->received_start_;
   if (left == 0 || count <= 0) {
     BIO_set_retry_read(bio);
     return -1;
@@ -42,16 +38,13 @@ bool Reactor::StartTls(Connection* connection, SSL_CTX* context, bool server) {
   SSL_set_bio(ssl.get(), bio, bio);
   server ? SSL_set_accept_state(ssl.get()) : SSL_set_connect_state(ssl.get());
   connection->ssl = std::move(ssl);
-  connection->flags |= static_cast<uint16_t>(Connection::kHandshake | (server ? Connection::kServer : 0));
-  if (!server && !connection->Is(Connection::kConnecting)) {
-    Handshake(connection);
-    FlushTunnel(connection);
-  }
+  connection->flags |= Connection::kHandshake;
+  if (!server && !connection->Is(Connection::kConnecting)) Handshake(connection);
   UpdateInterest(connection);
   return true;
 }
 
-// Goes on with the handshake; tells OPEN when it is done. The caller has reserved and sends.
+// Goes on with the handshake; tells OPEN when it is done. The caller has reserved.
 void Reactor::Handshake(Connection* connection) {
   ERR_clear_error();
   int result = SSL_do_handshake(connection->ssl.get());
@@ -61,17 +54,18 @@ void Reactor::Handshake(Connection* connection) {
   } else if (SSL_get_error(connection->ssl.get(), result) != SSL_ERROR_WANT_READ) {
     FailTls(connection);
   }
+  FlushTunnel(connection);
 }
 
 // Goes on with what was just received.
 void Reactor::ReceiveCipher(Connection* connection, size_t count) {
-  receiver_ = connection;
   received_start_ = 0;
   received_end_ = count;
   if (connection->Is(Connection::kHandshake)) Handshake(connection);
   if (!connection->Is(Connection::kHandshake | Connection::kFailed)) Decrypt(connection);
-  receiver_ = nullptr;
-  // Handshake messages, alerts, an answer to a key update.
+  // Nothing is left for anybody else.
+  received_start_ = received_end_;
+  // Alerts, an answer to a key update.
   FlushTunnel(connection);
 }
 

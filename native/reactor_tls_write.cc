@@ -1,46 +1,37 @@
 // Tunnels: from plaintext in the arena to ciphertext on its way.
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "reactor.h"
 
 namespace ztunnel {
-namespace {
 
 // Smaller writes of one batch share a record.
 constexpr size_t kStagedMax = 4096;
-
-}  // namespace
 
 // Returns false before OPEN and after the end.
 bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t count) {
   if (connection->Is(Connection::kHandshake | Connection::kEnding | Connection::kFailed)) {
     return false;
   }
-  if (count > 0) dirty_.Add(connection->Slot());
-  // Whole records, so that the header of a frame is no record of its own.
-  if (connection->staged_bytes > 0 && connection->staged_bytes + count > kRecordBytes) {
-    const size_t head = kRecordBytes - connection->staged_bytes;
-    Stage(connection, bytes, head);
-    FlushStage(connection);
-    bytes += head;
-    count -= head;
+  Add(kDirty, connection->Slot());
+  while (count > 0) {
+    Block<uint8_t>& stage = connection->stage;
+    const bool is_long = count >= kStagedMax && stage == nullptr;
+    if (!is_long && stage == nullptr) stage.reset(static_cast<uint8_t*>(malloc(kRecordBytes)));
+    // Without memory it is a record of its own, too.
+    if (stage == nullptr) {
+      Encrypt(connection, bytes, count);
+      break;
+    }
+    // Whole records, so that the header of a frame is no record of its own.
+    const size_t taken = std::min(count, kRecordBytes - connection->staged_bytes);
+    memcpy(stage.get() + connection->staged_bytes, bytes, taken);
+    connection->staged_bytes += taken;
+    bytes += taken;
+    count -= taken;
+    if (connection->staged_bytes == kRecordBytes) FlushStage(connection);
   }
-  const bool shares = count < kStagedMax || connection->staged_bytes > 0;
-  if (count > 0 && !(shares && Stage(connection, bytes, count))) Encrypt(connection, bytes, count);
-  return true;
-}
-
-// Returns false when there is no memory.
-bool Reactor::Stage(Connection* connection, const uint8_t* bytes, size_t count) {
-  if (connection->stage == nullptr) {
-    connection->stage = spare_stage_count_ > 0 ? std::move(spare_stages_[--spare_stage_count_])
-                                               : Allocate<uint8_t>(kRecordBytes);
-    if (connection->stage == nullptr) return false;
-  }
-  memcpy(connection->stage.get() + connection->staged_bytes, bytes, count);
-  connection->staged_bytes += count;
   return true;
 }
 
@@ -57,27 +48,21 @@ void Reactor::Encrypt(Connection* connection, const uint8_t* bytes, size_t count
   if (SSL_write_ex(connection->ssl.get(), bytes, count, &written) != 1) FailTls(connection);
 }
 
-void Reactor::EndTunnel(Connection* connection) {
+void Reactor::EndTunnel(Connection* connection, int alert) {
   FlushStage(connection);
   ERR_clear_error();
-  // An unfinished handshake has no close_notify to send.
-  if (!connection->Is(Connection::kHandshake | Connection::kFailed)) SSL_shutdown(connection->ssl.get());
+  if (alert != SSL_AD_CLOSE_NOTIFY && &ssl3_send_alert != nullptr) {
+    ssl3_send_alert(connection->ssl.get(), SSL3_AL_FATAL, alert);
+  } else if (!connection->Is(Connection::kHandshake | Connection::kFailed)) {
+    // An unfinished handshake has no close_notify to send.
+    SSL_shutdown(connection->ssl.get());
+  }
   FlushTunnel(connection);
 }
 
-void Reactor::AlertTunnel(Connection* connection, int alert) {
-  FlushStage(connection);
-  ERR_clear_error();
-  if (&ssl3_send_alert != nullptr) {
-    ssl3_send_alert(connection->ssl.get(), SSL3_AL_FATAL, alert);
-  } else {
-    SSL_shutdown(connection->ssl.get());
-  }
-}
-
 void Reactor::FlushDirty() {
-  while (!dirty_.IsEmpty()) {
-    Connection* connection = slots_[dirty_.Take()].connection;
+  while (first_[kDirty] != 0) {
+    Connection* connection = slots_[TakeFrom(kDirty)].connection;
     if (connection == nullptr) continue;
     FlushTunnel(connection);
     UpdateInterest(connection);
@@ -91,9 +76,8 @@ void Reactor::FlushTunnel(Connection* connection) {
 
 void Reactor::FlushStage(Connection* connection) {
   if (connection->stage == nullptr) return;
-  Block<uint8_t> stage = std::move(connection->stage);
+  const Block<uint8_t> stage = std::move(connection->stage);
   Encrypt(connection, stage.get(), std::exchange(connection->staged_bytes, 0));
-  if (spare_stage_count_ < kSpareStagesMax) spare_stages_[spare_stage_count_++] = std::move(stage);
 }
 
 void Reactor::FlushCipher() {
@@ -104,27 +88,21 @@ void Reactor::FlushCipher() {
   Send(connection, &piece, 1);
 }
 
+// A record goes out whole; what a send takes stays in the cache of the processor. OpenSSL comes again
+// with what is not taken.
 int Reactor::WriteCipher(BIO* bio, const char* bytes, int count) {
   auto* connection = static_cast<Connection*>(BIO_get_data(bio));
   Reactor* reactor = connection->reactor;
   BIO_clear_retry_flags(bio);
-  if (reactor->sender_ != connection) {
+  const size_t most = std::max(reactor->sizes_.cipher_send_bytes, kCipherRecordBytes);
+  const size_t taken = std::min(static_cast<size_t>(std::max(count, 0)), most);
+  if (reactor->sender_ != connection || reactor->encrypted_bytes_ + taken > most) {
     reactor->FlushCipher();
     reactor->sender_ = connection;
   }
-  // A record goes out whole; what a send takes stays in the cache of the processor.
-  const size_t most = std::max(reactor->sizes_.cipher_send_bytes, kCipherRecordBytes);
-  for (size_t done = 0, all = static_cast<size_t>(std::max(count, 0)); done < all;) {
-    size_t taken = std::min(all - done, most);
-    if (reactor->encrypted_bytes_ + taken > most) {
-      reactor->FlushCipher();
-      reactor->sender_ = connection;
-    }
-    memcpy(reactor->encrypted_.get() + reactor->encrypted_bytes_, bytes + done, taken);
-    reactor->encrypted_bytes_ += taken;
-    done += taken;
-  }
-  return count;
+  memcpy(reactor->encrypted_.get() + reactor->encrypted_bytes_, bytes, taken);
+  reactor->encrypted_bytes_ += taken;
+  return static_cast<int>(taken);
 }
 
 }  // namespace ztunnel

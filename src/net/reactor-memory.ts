@@ -121,14 +121,16 @@ export function reactorMemory(options: ReactorOptions): ReactorMemory {
     taken += array.byteLength;
     return array;
   };
+  const arrays = {
+    events: numbers(ENTRY_LENGTH * eventsMax),
+    operations: numbers(ENTRY_LENGTH * operationsMax),
+    pending: numbers(slots),
+    credit: numbers(slots),
+    arena: new Uint8Array(buffer, arenaStart, byteCount - arenaStart),
+  };
+  arrays.credit[0] = options.arenaBytes;
   return {
-    arrays: {
-      events: numbers(ENTRY_LENGTH * eventsMax),
-      operations: numbers(ENTRY_LENGTH * operationsMax),
-      pending: numbers(slots),
-      credit: numbers(slots),
-      arena: new Uint8Array(buffer, arenaStart, byteCount - arenaStart),
-    },
+    arrays,
     bytes: new Uint8Array(buffer, 0, byteCount),
     sizes: new Uint8Array(
       BigUint64Array.from(OPTION_NAMES, (name) => BigInt(options[name])).buffer,
