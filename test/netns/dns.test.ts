@@ -30,6 +30,27 @@ const RECORDS = [
   "--srv-host=_x._tcp.example.com,ext.example.com,8080,1,2",
 ];
 
+/** Words of dig: other opcodes, classes, versions and options of EDNS, flags, sizes, and names that are not there. */
+const UNUSUAL = [
+  ["+opcode=STATUS", "one.example.com"],
+  ["+opcode=NOTIFY", "example.com", "SOA"],
+  ["+tcp", "+opcode=NOTIFY", "example.com", "SOA"],
+  ["+opcode=14", "one.example.com"],
+  ["-c", "CH", "version.bind", "TXT"],
+  ["+norecurse", "two.example.com"],
+  ["+cdflag", "+adflag", "two.example.com"],
+  ["+noedns", "two.example.com"],
+  ["+edns=1", "+noednsneg", "two.example.com"],
+  ["+ednsopt=65001:00ff", "+nsid", "+subnet=10.1.0.0/16", "two.example.com"],
+  ["+noedns", "+ignore", "many.example.com"],
+  ["+bufsize=600", "+ignore", "many.example.com"],
+  ["+tcp", "many.example.com"],
+  ["text.example.com", "ANY"],
+  ["nobody.example.com"],
+  ["two.example.com", "AAAA"],
+  ["two.example.com", "TYPE65399"],
+] as const;
+
 describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () => {
   let lab: MeshLab;
   let upstream: { queries(): readonly string[] };
@@ -96,6 +117,26 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
     const srv = await dig(lab.net, host, at, "_x._tcp.example.com", "SRV");
     assert.match(srv, /ANSWER SECTION:\n_x\._tcp\.example\.com\.\s+60\s+IN\s+SRV\s+1 2 8080/);
     assert.match(srv, /ADDITIONAL SECTION:\next\.example\.com\.\s+60\s+IN\s+A\s+10\.77\.0\.32/);
+  });
+
+  test("dig sees through the proxy what the nameserver itself says, however it asks", async () => {
+    // The nameserver answers in turns, and leaves out the last ones of what is too long.
+    const plain = (text: string): string =>
+      text
+        .split("\n")
+        .filter((line) => !/^(;; (Query time|SERVER|WHEN)|; <<>> DiG)/.test(line))
+        .map((line) => line.replace(/, id: \d+|10\.1\.0\.\d+/g, ""))
+        .toSorted()
+        .join("\n");
+    for (const words of UNUSUAL) {
+      const [seen, said] = await Promise.all(
+        ["client1", "gateway"].map((name) =>
+          dig(lab.net, lab.host(name), `@${NAMESERVER}`, "+nocookie", ...words),
+        ),
+      );
+      assert.equal(plain(seen ?? ""), plain(said ?? ""), words.join(" "));
+      assert.match(said ?? "", /;; ->>HEADER<<-/);
+    }
   });
 
   test("an answer that is too long comes by TCP", async () => {

@@ -112,19 +112,24 @@ describe("going down", { skip, concurrency: false }, () => {
   );
 
   test(
-    "connections that stay end with EOF at the deadline: 5 s, or as configured",
+    "connections that stay end with EOF at the deadline, 5 s or as configured, after a signal and after /quitquitquit",
     { timeout },
     (t) =>
       withLab(
         // Longer than the other's, so that it does not end what that one is to end.
         { environmentOf: { "node-a": { CONNECTION_TERMINATION_DEADLINE: "7s" } } },
         async (lab, pairsAlong) => {
-          const stay = async (node: string, path: (typeof PATHS)[PathName], deadlineMs: number) => {
+          const stay = async (
+            node: string,
+            path: (typeof PATHS)[PathName],
+            deadlineMs: number,
+            tell: (told: LabNode) => unknown,
+          ) => {
             const pair = await pairsAlong(path).make();
             await talk(pair);
             const ends = [readingEnd(pair.client), readingEnd(pair.server)];
             const startedAt = performance.now();
-            const ended = terminated(lab.node(node));
+            const ended = terminated(lab.node(node), tell);
             await waitUntil(
               () => isRefused(lab.node(node).get(15021, "/healthz/ready")),
               `${node} still answers probes`,
@@ -135,13 +140,13 @@ describe("going down", { skip, concurrency: false }, () => {
             assert.deepEqual(await Promise.all(ends), ["EOF", "EOF"], node);
             const livedMs = performance.now() - startedAt;
             const { tookMs } = await ended;
-            t.diagnostic(`${node}: gone ${tookMs.toFixed(0)} ms after SIGTERM`);
+            t.diagnostic(`${node}: gone after ${tookMs.toFixed(0)} ms`);
             assert.ok(livedMs > deadlineMs - 10, `${node} ended it after ${livedMs} ms`);
             assert.ok(tookMs < deadlineMs + SOON_MS, `${node} took ${tookMs} ms`);
           };
           await Promise.all([
-            stay("node-b", PATHS.HBONE, 5000),
-            stay("node-a", PATHS.passthrough, 7000),
+            stay("node-b", PATHS.HBONE, 5000, quit),
+            stay("node-a", PATHS.passthrough, 7000, sigterm),
           ]);
         },
       ),
@@ -400,18 +405,31 @@ async function withLab(
   }
 }
 
-/** Sends SIGTERM. Settles when the process has ended, which must be with code 0. */
-function terminated(node: LabNode): Promise<{ readonly tookMs: number }> {
-  const ended = terminate(node);
+const sigterm = (node: LabNode): unknown => node.process.kill("SIGTERM");
+
+/** Answered before anything ends. */
+async function quit(node: LabNode): Promise<void> {
+  assert.equal(await node.post("/quitquitquit"), "shutdown now\n");
+}
+
+/** Tells it to end. Settles when the process has ended, which must be with code 0. */
+function terminated(
+  node: LabNode,
+  tell: (told: LabNode) => unknown = sigterm,
+): Promise<{ readonly tookMs: number }> {
+  const ended = terminate(node, tell);
   // Whoever awaits it is told; a test that failed before that is not told twice.
   ended.catch(() => {});
   return ended;
 }
 
-async function terminate(node: LabNode): Promise<{ readonly tookMs: number }> {
+async function terminate(
+  node: LabNode,
+  tell: (told: LabNode) => unknown,
+): Promise<{ readonly tookMs: number }> {
   const startedAt = performance.now();
   const exited = exitOf(node.process);
-  node.process.kill("SIGTERM");
+  await tell(node);
   const [code, signal] = await exited;
   assert.deepEqual({ code, signal }, { code: 0, signal: null }, node.lines.slice(-5).join("\n"));
   return { tookMs: performance.now() - startedAt };

@@ -5,6 +5,8 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { WireCapture } from "../../src/embedded/wire-capture.ts";
+import { Netns } from "../../src/net/netns.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
 import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
@@ -20,7 +22,7 @@ interface Series {
   readonly value: number;
 }
 
-describe("a real Prometheus", { skip: requireNetns("iptables", "prometheus") }, () => {
+describe("a real Prometheus", { skip: requireNetns("iptables", "prometheus", "curl") }, () => {
   let lab: MeshLab;
   let echo: LabServer;
 
@@ -103,6 +105,34 @@ scrape_configs:
       assert.equal(series.length, NODES.length, `series of ${family}`);
       for (const { value } of series) assert.ok(value >= least, `${family} is ${value}`);
     }
+  });
+
+  test("is answered in gzip, as it asks for it, and curl in what that asks for", async (t) => {
+    const wire = Netns.open(lab.host("control").path.replace(/control$/, "bridge"));
+    t.after(() => wire.close());
+    const capture = new WireCapture(wire, "istio_build");
+    t.after(() => capture.close());
+    const page = `${lab.host("node-a").ipv4}:15020`;
+    await waitUntil(
+      () => capture.flows.some(({ source, byteCount }) => source === page && byteCount > 1000),
+      "no scrape was seen",
+    );
+    const get = (...words: string[]): string => {
+      const asked = ["-sS", "--max-time", "20", "--dump-header", "-", ...words];
+      return lab.net.exec(lab.host("control"), "curl", ...asked, `http://${page}/metrics`);
+    };
+    for (const [coding, ...words] of [
+      ["gzip", "--header", "Accept-Encoding: gzip"],
+      // Whatever this curl can read.
+      ["\\w+"],
+    ] as const) {
+      const answer = get("--compressed", ...words);
+      assert.match(answer, new RegExp(`^content-encoding: ${coding}\r$`, "im"));
+      assert.match(answer, /^istio_build\{/m);
+    }
+    assert.equal(capture.markerCount, 0, "nothing of it was readable");
+    assert.doesNotMatch(get(), /^content-encoding/im);
+    await waitUntil(() => capture.markerCount > 0, "the capture would not have seen it");
   });
 });
 
