@@ -45,7 +45,7 @@ const BULK_FLOWS = ["up", "down", "both ways"].flatMap((direction) =>
 const MESSAGE_SIZES = ["100 B", "1024 B"];
 
 /** In the order in which they are shown. */
-export const TARGETS: readonly Target[] = [
+const TARGETS: readonly Target[] = [
   ...BULK_FLOWS.map((flow) =>
     versus("Envoy", `bulk ${flow}: CPU`, bulk(`${flow}, both proxies`, "CPU s/GB"), {
       bound: { atMost: 0.7 },

@@ -8,7 +8,7 @@ import { dirname, join, relative, resolve } from "node:path";
 import { test } from "node:test";
 
 /** Lowest first; a room imports only from floors below its own. */
-export const FLOORS: readonly (readonly string[])[] = [
+const FLOORS: readonly (readonly string[])[] = [
   ["mesh", "runtime"],
   ["wire", "http2", "telemetry", "net"],
   ["engine", "tls", "state", "rbac"],

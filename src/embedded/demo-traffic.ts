@@ -114,7 +114,7 @@ export async function sendBulk(
 }
 
 /** @throws what the system says. */
-export function dial(netns: Netns, ip: IpAddress, port: number): Promise<Socket> {
+function dial(netns: Netns, ip: IpAddress, port: number): Promise<Socket> {
   const { fd } = native.socketInNamespace({ netnsFd: netns.fd, family: "ipv4", type: "stream" });
   const socket = new Socket({ fd, allowHalfOpen: true });
   return new Promise((resolve, reject) => {

@@ -4,7 +4,7 @@
  */
 
 /** What an entry counts beyond its two strings. RFC 7541 section 4.1. */
-export const ENTRY_OVERHEAD_BYTES = 32;
+const ENTRY_OVERHEAD_BYTES = 32;
 
 /** What a field counts in tables and header lists. */
 export function fieldBytes(name: string, value: string): number {

@@ -7,7 +7,7 @@
 import { HEADER_WORDS, type MeshMemory } from "./mesh-memory.ts";
 
 /** What a block holds. */
-export const BLOCK_KINDS = {
+const BLOCK_KINDS = {
   free: 0,
   workload: 1,
   service: 2,

@@ -10,9 +10,9 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 
 /** Of k8s.io/kubernetes; its parts are released as v0.x of the same number. */
-export const KUBERNETES_VERSION = "v1.36.1";
+const KUBERNETES_VERSION = "v1.36.1";
 /** Of istio.io/istio: master has no tags in the module proxy. */
-export const ISTIO_VERSION = "v0.0.0-20260827124520-eed52ebb66ad";
+const ISTIO_VERSION = "v0.0.0-20260827124520-eed52ebb66ad";
 
 /** Paths of executables. */
 export interface ControlPlaneBinaries {

@@ -16,7 +16,7 @@ import {
   type ReactorOptions,
 } from "../../src/net/reactor.ts";
 import { reactorMemory } from "../../src/net/reactor-memory.ts";
-import { readTcpInfo } from "../../src/net/tcp-info.ts";
+import { readTcpInfo, TCP_CLOSE_WAIT, type TcpInfo } from "../../src/net/tcp-info.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
 
@@ -144,21 +144,17 @@ describe("a pair of connections", () => {
 });
 
 describe("what the kernel knows of a connection", () => {
-  test("counts bytes, both ways, and times them", async () => {
+  test("counts bytes that came, and tells an end", async () => {
     const { near, far } = await lab.pair(lab.listen());
+    const ofFar = (): TcpInfo => readTcpInfo(native, lab.reactor.fdOf(far));
     lab.allow(far);
     lab.write(near, pattern(100_000));
     await lab.read(far, 100_000);
-    const [sender, receiver] = [near, far].map((id) => readTcpInfo(native, lab.reactor.fdOf(id)));
-    assert(sender !== undefined && receiver !== undefined);
-    assert.equal(receiver.receivedBytes, 100_000);
-    // The SYN counts as one.
-    assert(sender.ackedBytes > 0 && sender.ackedBytes <= 100_001, `${sender.ackedBytes} bytes`);
-    assert(sender.roundTripUs > 0 && sender.roundTripUs < 1_000_000, `${sender.roundTripUs} µs`);
-    assert(sender.roundTripMinUs <= sender.roundTripUs);
-    assert(sender.windowSegments > 0 && sender.segmentBytes > 500);
-    // A busy machine may answer later than the kernel waits.
-    assert(sender.lostSegments <= 3 && sender.retransmittedSegments <= 10, JSON.stringify(sender));
+    assert.equal(ofFar().receivedBytes, 100_000);
+    assert.notEqual(ofFar().state, TCP_CLOSE_WAIT);
+    lab.perform("END", near);
+    await lab.expect(far, "EOF");
+    assert.equal(ofFar().state, TCP_CLOSE_WAIT);
   });
 
   test("is nothing for what is no TCP", () => {

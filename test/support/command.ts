@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { text } from "node:stream/consumers";
 
-export const MAIN: string = resolve(import.meta.dirname, "../../dist/main.js");
+const MAIN: string = resolve(import.meta.dirname, "../../dist/main.js");
 
 export interface CommandOutcome {
   readonly exitCode: number | null;

@@ -136,7 +136,7 @@ export class FramePeer {
  * where DATA is cut or interrupted by another stream, the order of resets in a row, a GOAWAY said
  * twice, ports and random identifiers.
  */
-export function frameLines(frames: readonly Frame[]): string[] {
+function frameLines(frames: readonly Frame[]): string[] {
   const greeting: string[] = [];
   const rest: Frame[] = [];
   for (const frame of frames) {

@@ -29,7 +29,7 @@ export function steadyAddress(i: number): string {
 }
 
 /** Every text of one version says the same number. */
-export function isWhole(workload: Workload): boolean {
+function isWhole(workload: Workload): boolean {
   const { canonicalRevision, workloadName, node } = workload;
   return (
     workloadName === `${canonicalRevision}-${"x".repeat(Number(canonicalRevision) % 400)}` &&
