@@ -10,9 +10,12 @@ const LOOK_EVERY_MS = 5000;
 const QUIET_SHARE_MAX = 0.02;
 /** From this share on there was a burst, which may leave something. */
 const BUSY_SHARE_MIN = 0.05;
+/** Allocated between two looks; from this on the thread has something to do. */
+const BUSY_BYTES_MIN = 512 * 1024;
 /**
- * A collection costs more than its milliseconds: V8 compiles anew what had become fast. On a thread that
- * always has a little to do the pause between two doubles up to this many looks, five minutes; a burst ends it.
+ * A collection costs more than its milliseconds: V8 compiles anew what had become fast. While a quiet
+ * thread has something to do the pause between two doubles up to this many looks, five minutes; a burst
+ * ends it.
  */
 const PAUSE_LOOKS_MAX = 60;
 /** What was allocated since the last collection; less is not worth the milliseconds. */
@@ -37,8 +40,10 @@ export interface QuietMemoryDeps {
 export class QuietMemory {
   readonly #deps: QuietMemoryDeps;
   #cpuMs: number;
-  /** At the last collection. */
+  /** At the last look. */
   #allocatedBytes = 0;
+  /** At the last collection. */
+  #collectedBytes = 0;
   #waitsForBytes = ALLOCATED_BYTES_MIN;
   #pauseLooks = 0;
   #looksSinceCollection = 0;
@@ -60,19 +65,22 @@ export class QuietMemory {
   #look(): void {
     const { cpuMs, allocatedBytes } = this.#deps;
     const share = (cpuMs() - this.#cpuMs) / LOOK_EVERY_MS;
+    const hasWork = allocatedBytes() - this.#allocatedBytes >= BUSY_BYTES_MIN;
     this.#looksSinceCollection++;
     if (share >= BUSY_SHARE_MIN) this.#pauseLooks = 0;
-    const isDue = share < QUIET_SHARE_MAX && this.#looksSinceCollection >= this.#pauseLooks;
-    if (isDue && allocatedBytes() - this.#allocatedBytes >= this.#waitsForBytes) this.#collect();
+    const isPausing = hasWork && this.#looksSinceCollection < this.#pauseLooks;
+    const isWorthIt = allocatedBytes() - this.#collectedBytes >= this.#waitsForBytes;
+    if (share < QUIET_SHARE_MAX && !isPausing && isWorthIt) this.#collect(hasWork);
     this.#cpuMs = cpuMs();
+    this.#allocatedBytes = allocatedBytes();
   }
 
-  #collect(): void {
+  #collect(hasWork: boolean): void {
     this.#deps.collect();
-    this.#allocatedBytes = this.#deps.allocatedBytes();
+    this.#collectedBytes = this.#deps.allocatedBytes();
     this.#waitsForBytes =
       this.#waitsForBytes === ALLOCATED_BYTES_MIN ? ALLOCATED_AFTER_BYTES_MIN : ALLOCATED_BYTES_MIN;
-    this.#pauseLooks = Math.min(2 * this.#pauseLooks || 1, PAUSE_LOOKS_MAX);
+    if (hasWork) this.#pauseLooks = Math.min(2 * this.#pauseLooks || 1, PAUSE_LOOKS_MAX);
     this.#looksSinceCollection = 0;
   }
 }

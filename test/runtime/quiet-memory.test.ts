@@ -76,6 +76,14 @@ test("a burst ends the long pause", async () => {
   assert.equal(thread.collections, 8);
 });
 
+test("what light work of minutes left is collected as soon as it ends", async () => {
+  const thread = new Thread();
+  for (let look = 1; look <= 40; look++) await thread.work(50, 5 * MB);
+  assert.equal(thread.collections, 6);
+  await thread.work(1, 4096);
+  assert.equal(thread.collections, 7);
+});
+
 test("a quiet thread that allocates nothing is left alone", async () => {
   const thread = new Thread();
   for (let look = 1; look <= 64; look++) await thread.work(50, 4096);
