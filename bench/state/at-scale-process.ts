@@ -11,12 +11,12 @@ import { systemRandom } from "../../src/runtime/random.ts";
 import { makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { MeshMemory } from "../../src/state/mesh-memory.ts";
 import { type MeshCommit, MeshWriter } from "../../src/state/mesh-writer.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { decodeDeltaResponse } from "../../src/wire/delta-discovery.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { DiscoveryClient } from "../../src/xds/discovery-client.ts";
 import type { DiscoveryStream, ReceivedResponse } from "../../src/xds/discovery-transport.ts";
 import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
+import { silentLogger } from "../../test/support/silent-logger.ts";
 
 export interface ScaleResult {
   readonly pushSeconds: number;

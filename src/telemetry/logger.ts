@@ -35,11 +35,3 @@ export interface Logger {
   /** The same target inside one more span: `proxy{wl=default/client1}`. */
   span(name: string, fields: LogFields): Logger;
 }
-
-/** Says nothing. */
-export const silentLogger: Logger = {
-  enabled: () => false,
-  write: () => {},
-  target: () => silentLogger,
-  span: () => silentLogger,
-};

@@ -7,10 +7,10 @@ import {
   type HttpListenerOptions,
 } from "../../src/admin/http-listener.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { createRootLogger } from "../../src/telemetry/root-logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { ask, exchange } from "../support/raw-http.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 const OPTIONS: HttpListenerOptions = {
   component: "stats",

@@ -3,8 +3,8 @@ import { type TestContext, test } from "node:test";
 import { brotliDecompressSync, gunzipSync, inflateSync, zstdDecompressSync } from "node:zlib";
 import { listenMetrics } from "../../src/admin/metrics-server.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { ask } from "../support/raw-http.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 const TEXT = "# HELP x é\n# TYPE x gauge\nx 1\n# EOF\n";
 const PLAIN = "text/plain; charset=utf-8";

@@ -3,8 +3,8 @@ import { type TestContext, test } from "node:test";
 import type { ReadinessStanding } from "../../src/admin/readiness-report.ts";
 import { listenReadiness } from "../../src/admin/readiness-server.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { ask } from "../support/raw-http.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 const QUIET: ReadinessStanding = {
   pending: [],

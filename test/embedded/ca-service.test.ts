@@ -19,11 +19,12 @@ import { IdentityError } from "../../src/identity/identity-error.ts";
 import { IstioCaClient, type IstioCaClientOptions } from "../../src/identity/istio-ca-client.ts";
 import { type Identity, sameIdentity } from "../../src/mesh/identity.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
+import type { Logger } from "../../src/telemetry/logger.ts";
 import { createCertificateRequest } from "../../src/tls/csr.ts";
 import { ADDRESS_TYPE } from "../../src/wire/delta-discovery.ts";
 import { createCertificateMethod } from "../../src/wire/istio-ca.ts";
 import { recordedScenario, recordedText } from "../support/istiod-recording.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
 const cart = testIdentity("cart", "shop");

@@ -11,8 +11,8 @@ import { native } from "../../src/net/native.ts";
 import { ownNetns } from "../../src/net/netns.ts";
 import type { Clock } from "../../src/runtime/clock.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import { HandProxy } from "./hand-proxy.ts";
 
 function startServer(

@@ -6,10 +6,10 @@ import { certificateOrder } from "../../src/identity/certificate-order.ts";
 import { IdentityError } from "../../src/identity/identity-error.ts";
 import { IstioCaClient } from "../../src/identity/istio-ca-client.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { certificateAuthoritySuite } from "../conformance/certificate-authority.ts";
 import { FakeCertificateAuthority } from "../support/fake-certificate-authority.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 const HOUR_MS = 3_600_000;
 

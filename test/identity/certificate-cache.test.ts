@@ -5,9 +5,10 @@ import { IdentityError } from "../../src/identity/identity-error.ts";
 import { formatSpiffeId } from "../../src/mesh/identity.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import type { Random } from "../../src/runtime/random.ts";
-import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
+import type { Logger } from "../../src/telemetry/logger.ts";
 import { FakeCertificateAuthority } from "../support/fake-certificate-authority.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import { testCa, testIdentity } from "../support/test-ca.ts";
 
 const SECOND = 1000;

@@ -18,7 +18,6 @@ import { IstioCaClient } from "../../src/identity/istio-ca-client.ts";
 import { describeStatus } from "../../src/istiod/grpc-status.ts";
 import { formatSpiffeId, type Identity, parseSpiffeId } from "../../src/mesh/identity.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { parseCertificateResponse } from "../../src/tls/certificate-chain.ts";
 import { createCertificateRequest } from "../../src/tls/csr.ts";
 import {
@@ -27,6 +26,7 @@ import {
   createCertificateMethod,
 } from "../../src/wire/istio-ca.ts";
 import { recordedBytes, recordedText } from "../support/istiod-recording.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 interface RecordedCase {
   readonly case: string;

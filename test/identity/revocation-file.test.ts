@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { watchRevocationFile } from "../../src/identity/revocation-file.ts";
-import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
+import type { Logger } from "../../src/telemetry/logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import { testCa, testIdentity } from "../support/test-ca.ts";
 import { buildCrl, crlPem } from "../support/test-crl.ts";
 

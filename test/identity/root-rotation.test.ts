@@ -10,7 +10,8 @@ import { ControlPlaneServer } from "../../src/embedded/control-plane-server.ts";
 import { certificateOrder } from "../../src/identity/certificate-order.ts";
 import { IstioCaClient } from "../../src/identity/istio-ca-client.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
-import { type Logger, silentLogger } from "../../src/telemetry/logger.ts";
+import type { Logger } from "../../src/telemetry/logger.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
 const cart = testIdentity("cart", "shop");

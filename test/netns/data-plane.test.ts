@@ -12,7 +12,6 @@ import { measureLoopDelay } from "../../src/runtime/loop-delay.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { makeAffinityMemory } from "../../src/state/affinity-table.ts";
 import { MeshState } from "../../src/state/mesh-state.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { createRootLogger } from "../../src/telemetry/root-logger.ts";
 import {
   DataPlaneLab,
@@ -23,6 +22,7 @@ import {
 import { ip, makeAffinity } from "../support/mesh-fixture.ts";
 import { waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import { pingPong } from "../support/two-nodes.ts";
 
 const THREAD_COUNT = 2;

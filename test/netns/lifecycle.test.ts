@@ -12,11 +12,11 @@ import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { SeqpacketConnection } from "../../src/inpod/zds-connection.ts";
 import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { native } from "../../src/net/native.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { decodeZdsAck, decodeZdsHello, encodeZdsRequest } from "../../src/wire/zds-message.ts";
 import { connectFrom, listenEcho } from "../support/lab-application.ts";
 import { type LabNode, type MeshLab, patientClock, waitUntil } from "../support/mesh-lab.ts";
 import { NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 import {
   ADDRESS,
   APP_PORT,

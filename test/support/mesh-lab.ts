@@ -13,9 +13,9 @@ import type { RulesChoice } from "../../src/embedded/rules-backend.ts";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { httpFrom } from "./http-from.ts";
 import { type LabHost, NetnsLab } from "./netns-lab.ts";
+import { silentLogger } from "./silent-logger.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];

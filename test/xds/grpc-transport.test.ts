@@ -18,13 +18,13 @@ import { MeshSnapshot } from "../../src/embedded/mesh-snapshot.ts";
 import { IstiodLine, type IstiodLineOptions } from "../../src/istiod/istiod-line.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { ADDRESS_TYPE, deltaDiscoveryMethod } from "../../src/wire/delta-discovery.ts";
 import { DeltaClient, type ResourceSink } from "../../src/xds/delta-client.ts";
 import { DiscoveryClient, type TerminationReason } from "../../src/xds/discovery-client.ts";
 import { DiscoveryError, type DiscoveryStream } from "../../src/xds/discovery-transport.ts";
 import { GrpcTransport } from "../../src/xds/grpc-transport.ts";
 import { recordedScenario } from "../support/istiod-recording.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 const CONNECT_MS = 5000;
 const scratch = await mkdtemp(join(tmpdir(), "ztunnel-transport-"));

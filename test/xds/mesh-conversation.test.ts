@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import { encodeAddress } from "../../src/wire/address-resource.ts";
 import { encodeAuthorization } from "../../src/wire/authorization-resource.ts";
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from "../../src/wire/delta-discovery.ts";
@@ -13,6 +12,7 @@ import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
 import { FakeClock, settle } from "../support/fake-clock.ts";
 import { FakeDiscoveryStream } from "../support/fake-discovery-stream.ts";
 import { ip, liveMesh, mesh, type WorkloadBuilder } from "../support/mesh-fixture.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 function setup(options: { onDemand?: boolean; clock?: Clock } = {}) {
   const { clock = new FakeClock(), onDemand = false } = options;

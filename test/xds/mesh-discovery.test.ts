@@ -11,11 +11,11 @@ import { DiscoveryService } from "../../src/embedded/discovery-service.ts";
 import { MeshSnapshot } from "../../src/embedded/mesh-snapshot.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
-import { silentLogger } from "../../src/telemetry/logger.ts";
 import type { TerminationReason } from "../../src/xds/discovery-client.ts";
 import { MeshDiscovery } from "../../src/xds/mesh-discovery.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { liveMesh } from "../support/mesh-fixture.ts";
+import { silentLogger } from "../support/silent-logger.ts";
 
 /** Longer than the clock of these tests ever goes. */
 const NEVER_MS = 1e8;
