@@ -326,6 +326,7 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
       await waitUntil(() => count() <= left, "the tunnels stay");
       assert.equal(count(), left);
       echo.close();
+      for (const socket of sockets) socket.destroy();
       await lab.node("node-b").agent.del("node-b-0");
       await waitUntil(() => count() === 0, "a tunnel stays");
       const node = lab.node("node-b");
@@ -358,7 +359,7 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
       async () => /^workload_manager_pending_proxy_count 0$/m.test(await node.metrics()),
       "never retried",
     );
-    assert.equal((await connectFrom(host, "10.66.0.61", 15006)).destroyed, false);
+    (await connectFrom(host, "10.66.0.61", 15006)).destroy();
   });
 });
 
