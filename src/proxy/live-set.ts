@@ -10,10 +10,6 @@ export class LiveSet<T extends Stoppable> implements Iterable<T> {
   readonly #members = new Set<T>();
   #emptied: (() => void)[] = [];
 
-  get size(): number {
-    return this.#members.size;
-  }
-
   [Symbol.iterator](): Iterator<T> {
     return this.#members.values();
   }
