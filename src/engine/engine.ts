@@ -8,6 +8,7 @@
  *
  * All callbacks run on the engine's thread, never from inside the call that registered them.
  */
+import type { Http2Settings } from "../http2/http2-settings.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
@@ -127,20 +128,8 @@ export interface Relay {
   stop(how: "close" | "reset"): void;
 }
 
-/** HTTP/2 numbers of one side of a tunnel (RFC 9113, spec data-path 3.2 and 4.2). */
-export interface TunnelSettings {
-  /** SETTINGS_INITIAL_WINDOW_SIZE, bytes. */
-  readonly streamWindowBytes: number;
-  /** Receive window of the whole connection, bytes. */
-  readonly connectionWindowBytes: number;
-  /** SETTINGS_MAX_FRAME_SIZE, bytes, 16384 to 16777215. */
-  readonly frameBytesMax: number;
-  /** SETTINGS_MAX_HEADER_LIST_SIZE, bytes. */
-  readonly headerListBytesMax: number;
-  /** Server: SETTINGS_MAX_CONCURRENT_STREAMS. Client: assumed until the peer says its own. */
-  readonly streamsMax: number;
-  /** How much of each kind of flood is let through, percent of the limits. */
-  readonly floodPercent: number;
+/** Numbers of one side of a tunnel. @see spec data-path 3.2 and 4.2 */
+export interface TunnelSettings extends Http2Settings {
   readonly pingIntervalMs: number;
   readonly pingTimeoutMs: number;
   /** From TCP connect to the end of the TLS handshake. */
@@ -187,7 +176,7 @@ export interface DialTunnelOptions extends TunnelOptions {
 
 /** An outgoing HBONE connection that may carry many streams. */
 export interface ClientTunnel {
-  /** The peer's limit of concurrent streams as known now, at most the assumed one before. */
+  /** Streams at a time: as many as the settings say, fewer where the peer allows fewer. */
   readonly streamsMax: number;
   /** False once the connection failed, was closed or the peer sent GOAWAY. */
   readonly usable: boolean;
