@@ -8,6 +8,7 @@ export interface ConfigOption {
   readonly type: string;
   /** As an operator would write it; `-` for none. */
   readonly fallback: string;
+  /** Of a number in `fallback`. */
   readonly unit?: string;
   /** What it is for, and why the default is what it is. */
   readonly why: string;
@@ -343,35 +344,30 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "TERMINATION_GRACE_PERIOD_SECONDS",
     type: "number",
     fallback: "-",
-    unit: "s",
     why: "the pod's grace period: drain 5 s less, 1 s less up to 10, at least 1; neither set: 5 s",
   },
   {
     name: "ZTUNNEL_WORKER_THREADS",
     type: "number or N%",
     fallback: "a quarter of the CPUs, at least ZTUNNEL_RESOURCE_CPU_REQUEST and 1",
-    unit: "threads",
     why: "data threads; N% of the CPUs, rounded up; 0 runs everything in one thread",
   },
   {
     name: "ZTUNNEL_CPU_LIMIT",
     type: "number",
     fallback: "the machine's CPUs",
-    unit: "CPUs",
     why: "what the default and percentages are taken from (downward API)",
   },
   {
     name: "ZTUNNEL_RESOURCE_CPU_LIMIT",
     type: "CPU quantity",
     fallback: "-",
-    unit: "CPUs",
     why: "container limit, rounded up: becomes the default number of data threads",
   },
   {
     name: "ZTUNNEL_RESOURCE_CPU_REQUEST",
     type: "CPU quantity",
     fallback: "-",
-    unit: "CPUs",
     why: "container request, rounded up: the least default number of data threads",
   },
   {
