@@ -157,13 +157,17 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     return new EngineError("tunnel-closed", isOurs ? "tunnel is closed" : VANISHED_TEXT);
   }
 
-  /** No new streams; GOAWAY, and the end when the last stream has ended. Idempotent. */
+  /**
+   * No new streams; GOAWAY, and the end when the last stream has ended. A server finishes a handshake
+   * that is under way, and serves what the peer asks before it reads of this. Idempotent.
+   */
   close(): void {
-    if (this.#phase === "handshake") this.destroy();
-    if (this.#phase !== "running" || this.#isClosing) return;
+    const { role } = this.#options;
+    if (this.#phase === "handshake" && role === "client") this.destroy();
+    if ((this.#phase !== "handshake" && this.#phase !== "running") || this.#isClosing) return;
     this.#isClosing = true;
-    if (this.#options.role === "client") this.connection.close();
-    else this.connection.drain();
+    if (role === "client") this.connection.close();
+    else if (this.#phase === "running") this.connection.drain();
   }
 
   /** Ends all streams as stopped. Idempotent. */
@@ -212,6 +216,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       { role, settings },
     );
     this.#connection.start();
+    if (this.#isClosing) this.#connection.drain();
     this.#pingLater();
     this.#listener.secured(leafDer);
   }

@@ -100,6 +100,24 @@ describe("BatchEngine", () => {
     assert.equal(clock.pendingCount, 0);
   });
 
+  it("finishes a handshake during which its server is drained, and serves what it is asked", async () => {
+    const { engine } = makeEngine();
+    const lab = await TunnelLab.open(engine);
+    lab.requested = (request) => request.refuse(503);
+    const accepting = lab.next();
+    const dialling = lab.dial();
+    const accepted = await accepting;
+    accepted.tunnel?.drain();
+    assert.equal(accepted.peer, undefined, "the handshake is under way");
+    const tunnel = await dialling;
+    const closed = new Deferred<EngineError | undefined>();
+    tunnel.onClosed(closed.resolve);
+    assert.equal((await tunnel.open("10.0.0.1:80", [])).status, 503);
+    assert.equal(await closed.promise, undefined);
+    assert.equal(await accepted.closed.promise, undefined);
+    engine.close();
+  });
+
   it("waits a while when it can take no more connections, and then accepts what has queued up", async () => {
     const clock = new FakeClock();
     // The listener, and the connection that takes the last place.
