@@ -65,8 +65,8 @@ export class EmbeddedAuthority {
   }
 
   /** A new root that is forgotten with the object. */
-  static async inMemory(clock: Clock, organization = "cluster.local"): Promise<EmbeddedAuthority> {
-    return new EmbeddedAuthority(await makeRoot(clock, organization), clock);
+  static async inMemory(clock: Clock): Promise<EmbeddedAuthority> {
+    return new EmbeddedAuthority(await makeRoot(clock), clock);
   }
 
   /**
@@ -87,7 +87,7 @@ export class EmbeddedAuthority {
       throw new Error(`${rootFile} has no key beside it in ${keyFile}; remove it to start anew`);
     }
     // A key alone is what an interrupted start leaves: nobody has seen its root, so both are new.
-    const root = await makeRoot(clock, "cluster.local");
+    const root = await makeRoot(clock);
     await writeWhole(keyFile, await exportKey(root.privateKey), 0o600);
     await writeWhole(rootFile, root.pem, 0o644);
     return new EmbeddedAuthority(root, clock);
@@ -188,10 +188,10 @@ function parseRequest(csrPem: string): CertificationRequest {
   }
 }
 
-async function makeRoot(clock: Clock, organization: string): Promise<SigningCertificate> {
+async function makeRoot(clock: Clock): Promise<SigningCertificate> {
   const notBeforeAt = clock.now() - BACKDATE_MS;
   const validity = { notBeforeAt, notAfterAt: notBeforeAt + ROOT_VALIDITY_MS };
-  return buildCa({ organization, ...validity }, await generateKeyPair());
+  return buildCa({ organization: "cluster.local", ...validity }, await generateKeyPair());
 }
 
 async function loadRoot(files: {

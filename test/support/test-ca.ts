@@ -45,12 +45,14 @@ export interface TestCa {
 }
 
 /** Expired an hour ago. */
-export function expired(now: number = Date.now()): CertificateOverrides {
+export function expired(): CertificateOverrides {
+  const now = Date.now();
   return { notBeforeAt: now - 2 * HOUR_MS, notAfterAt: now - HOUR_MS };
 }
 
 /** Valid from the next hour on. */
-export function notYetValid(now: number = Date.now()): CertificateOverrides {
+export function notYetValid(): CertificateOverrides {
+  const now = Date.now();
   return { notBeforeAt: now + HOUR_MS, notAfterAt: now + 2 * HOUR_MS };
 }
 
