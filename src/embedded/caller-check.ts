@@ -7,6 +7,7 @@
 import { timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { Metadata } from "@grpc/grpc-js";
+import { errorText } from "../runtime/error-text.ts";
 
 export interface CallerTokens {
   /** Whoever shows its text may speak for every node; read for each call. */
@@ -52,6 +53,24 @@ export class CallerCheck {
     }
     return undefined;
   }
+}
+
+/** @returns a sentence for each file that nobody can show a token of, as it stands now. */
+export async function tokenFileNotes({
+  tokenFile,
+  nodeTokenFiles,
+}: Pick<CallerTokens, "tokenFile" | "nodeTokenFiles">): Promise<readonly string[]> {
+  const files = [...(tokenFile === undefined ? [] : [tokenFile]), ...nodeTokenFiles.values()];
+  const notes: string[] = [];
+  for (const file of files) {
+    try {
+      if ((await readFile(file, "utf8")).trim() !== "") continue;
+      notes.push(`the token file ${file} is empty: it lets nobody in`);
+    } catch (error) {
+      notes.push(`can't read a token yet, so it lets nobody in: ${errorText(error)}`);
+    }
+  }
+  return notes;
 }
 
 async function showsTokenOf(file: string, authorization: string): Promise<boolean> {

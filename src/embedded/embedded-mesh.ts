@@ -6,7 +6,7 @@ import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { aborted, systemClock } from "../runtime/clock.ts";
 import { CaService } from "./ca-service.ts";
-import { CallerCheck } from "./caller-check.ts";
+import { CallerCheck, tokenFileNotes } from "./caller-check.ts";
 import { EmbeddedAuthority, ROOT_FILE } from "./certificate-authority.ts";
 import { ControlPlaneServer } from "./control-plane-server.ts";
 import { DiscoveryService } from "./discovery-service.ts";
@@ -44,9 +44,10 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
   const report = options.report ?? ((line: string) => console.log(line));
   const file = new MeshFile(options.file);
   const authority = await EmbeddedAuthority.open(systemClock, options.stateDir);
+  const { tokenFile, nodeTokenFiles = new Map<string, string>() } = options;
   const callers = new CallerCheck({
-    tokenFile: options.tokenFile,
-    nodeTokenFiles: options.nodeTokenFiles ?? new Map(),
+    tokenFile,
+    nodeTokenFiles,
     // What callers say unless they are told otherwise, as everywhere in Istio.
     clusterId: KUBERNETES_DEFAULTS.clusterId,
   });
@@ -88,6 +89,7 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
       for (const mistake of mistakes) report(`keeping the former mesh: ${mistake}`);
     },
   });
+  for (const note of await tokenFileNotes({ tokenFile, nodeTokenFiles })) report(note);
   await aborted(options.signal);
   file.close();
   const ended = server.shutDown();
