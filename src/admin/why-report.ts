@@ -117,7 +117,10 @@ async function probe(
 ): Promise<WhyReport["connect"]> {
   const asked = enrolment && deps.probe(enrolment.workload.uid, address);
   if (asked === undefined) {
-    throw new AdminError("question", `can't connect from ${name}: it is no pod that runs here`);
+    throw new AdminError(
+      "question",
+      `can't connect from ${name}: it is no pod whose namespace was handed over here`,
+    );
   }
   const { state, end = null, tookMs, source } = await asked;
   return {
