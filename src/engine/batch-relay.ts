@@ -102,6 +102,8 @@ export class BatchRelay implements Relay, QuietRelay {
   readonly #finished: (outcome: RelayOutcome) => void;
   /** Of late, about. */
   #pieceBytes = 0;
+  #firstByteAt = 0;
+  #lastActivityAt = 0;
   #error: EngineError | undefined;
   /** What it says goes nowhere. */
   #unheard: BatchEnd | undefined;
@@ -145,6 +147,14 @@ export class BatchRelay implements Relay, QuietRelay {
     return this.#writtenBytes(this.#received);
   }
 
+  get firstByteAt(): number {
+    return this.#firstByteAt;
+  }
+
+  get lastActivityAt(): number {
+    return this.#lastActivityAt;
+  }
+
   stop(how: "close" | "reset"): void {
     if (this.#isDone) return;
     this.#sent.end ??= "stopped";
@@ -166,6 +176,8 @@ export class BatchRelay implements Relay, QuietRelay {
   touch(length: number): void {
     this.#pieceBytes += (length - this.#pieceBytes) >> 2;
     if (this.#pieceBytes < QUIET_PIECE_BYTES_MAX) this.#loop.shareTurns();
+    this.#lastActivityAt = this.#loop.now;
+    if (this.#firstByteAt === 0) this.#firstByteAt = this.#lastActivityAt;
   }
 
   /** Bytes that both sinks got rid of. */

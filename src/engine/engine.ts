@@ -124,6 +124,10 @@ export interface Relay {
   readonly bytesSent: number;
   /** Bytes written downstream. */
   readonly bytesReceived: number;
+  /** Monotonic milliseconds of the first byte in either direction; 0 before it. */
+  readonly firstByteAt: number;
+  /** Monotonic milliseconds of the last byte in either direction; 0 before the first. */
+  readonly lastActivityAt: number;
   /** Ends both sides now: `close` as FIN where nothing is unread, `reset` as RST. Idempotent. */
   stop(how: "close" | "reset"): void;
 }

@@ -88,12 +88,14 @@ function cases(options: ByteStreamSuiteOptions, makeRoute: MakeRoute, kind: "pla
       for (const { relay, outcome } of relays) {
         assert.deepEqual(await outcome, { sent: "fin", received: "fin", error: undefined });
         assert.deepEqual([relay.bytesSent, relay.bytesReceived], [BULK_BYTES, BULK_BYTES]);
+        assert(relay.firstByteAt > 0 && relay.lastActivityAt >= relay.firstByteAt);
       }
     }));
 
   it("counts bytes while the connection lives", () =>
     withRoute(async (route) => {
       const { client, server, relays } = await route.join();
+      assert.equal(relays[0]?.relay.firstByteAt, 0);
       client.send("hello");
       await server.received(5);
       server.send("hello world");

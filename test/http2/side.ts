@@ -9,7 +9,7 @@ import type { Http2Request } from "../../src/http2/message-fields.ts";
 export type Stream = Http2Stream<string>;
 
 /** Spec data-path 4.2. */
-const SETTINGS: Http2Settings = {
+export const SETTINGS: Http2Settings = {
   streamWindowBytes: 4_194_304,
   connectionWindowBytes: 16_777_216,
   frameBytesMax: 1_048_576,

@@ -14,7 +14,7 @@ function labels(workload: string): string[] {
 }
 
 function relay(bytesSent = 0, bytesReceived = 0): { -readonly [K in keyof Relay]: Relay[K] } {
-  return { bytesSent, bytesReceived, stop: () => {} };
+  return { bytesSent, bytesReceived, firstByteAt: 0, lastActivityAt: 0, stop: () => {} };
 }
 
 /** `workload flags: opened closed failed received sent`. */

@@ -376,6 +376,7 @@ export class MemoryEngine implements Engine {
     const relay = new MemoryRelay(
       downstream as MemorySocket,
       upstream as MemorySocket,
+      this.network.clock,
       (outcome) => {
         this.relays.delete(relay);
         finished(outcome);
@@ -686,8 +687,11 @@ class MemoryRequest implements TunnelRequest {
 export class MemoryRelay implements Relay {
   bytesSent = 0;
   bytesReceived = 0;
+  firstByteAt = 0;
+  lastActivityAt = 0;
   readonly #downstream: MemorySocket;
   readonly #upstream: MemorySocket;
+  readonly #clock: Clock;
   readonly #finished: (outcome: RelayOutcome) => void;
   #sent: HalfEnd | undefined;
   #received: HalfEnd | undefined;
@@ -696,10 +700,12 @@ export class MemoryRelay implements Relay {
   constructor(
     downstream: MemorySocket,
     upstream: MemorySocket,
+    clock: Clock,
     finished: (outcome: RelayOutcome) => void,
   ) {
     this.#downstream = downstream;
     this.#upstream = upstream;
+    this.#clock = clock;
     this.#finished = finished;
     downstream.onReadable = () => this.#pumpDown();
     upstream.onReadable = () => this.#pumpUp();
@@ -732,6 +738,8 @@ export class MemoryRelay implements Relay {
     if (text !== "" && to.write(text)) {
       if (half === "sent") this.bytesSent += text.length;
       else this.bytesReceived += text.length;
+      this.lastActivityAt = this.#clock.monotonic();
+      this.firstByteAt ||= this.lastActivityAt;
     }
     if (from.readEnd === "reset") {
       this.#sent ??= "reset";

@@ -80,7 +80,7 @@ export class NodeEngine implements Engine {
   }
 
   relay(downstream: End, upstream: End, finished: (outcome: RelayOutcome) => void): Relay {
-    const relay = new NodeRelay(this.#deps.open, sideOf(downstream), sideOf(upstream), finished);
+    const relay = new NodeRelay(this.#deps, sideOf(downstream), sideOf(upstream), finished);
     relay.start();
     return relay;
   }

@@ -10,6 +10,7 @@ import type { HalfEnd, Relay, RelayOutcome } from "../../../src/engine/engine.ts
 import { EngineError } from "../../../src/engine/engine-error.ts";
 import type { OpenThings } from "../../../src/engine/open-things.ts";
 import type { SideFailure } from "../../../src/engine/side-failure.ts";
+import type { Clock } from "../../../src/runtime/clock.ts";
 import type { RelaySide, SideListener } from "./relay-side.ts";
 
 /** Above it the source is held; a read of one buffer comes on top. */
@@ -20,20 +21,24 @@ export class NodeRelay implements Relay {
   readonly #received: RelayHalf;
   readonly #downstream: RelaySide;
   readonly #upstream: RelaySide;
+  readonly #clock: Clock;
   readonly #open: OpenThings;
   readonly #entry: { destroy(): void } = { destroy: () => this.stop("reset") };
   readonly #finished: (outcome: RelayOutcome) => void;
+  #firstByteAt = 0;
+  #lastActivityAt = 0;
   #openSides = 2;
   #error: EngineError | undefined;
 
   /** Takes both sides. */
   constructor(
-    open: OpenThings,
+    deps: { readonly clock: Clock; readonly open: OpenThings },
     downstream: RelaySide,
     upstream: RelaySide,
     finished: (outcome: RelayOutcome) => void,
   ) {
-    this.#open = open;
+    this.#clock = deps.clock;
+    this.#open = deps.open;
     this.#open.add(this.#entry);
     this.#downstream = downstream;
     this.#upstream = upstream;
@@ -58,6 +63,14 @@ export class NodeRelay implements Relay {
     return this.#received.byteCount;
   }
 
+  get firstByteAt(): number {
+    return this.#firstByteAt;
+  }
+
+  get lastActivityAt(): number {
+    return this.#lastActivityAt;
+  }
+
   stop(how: "close" | "reset"): void {
     this.#sent.end ??= "stopped";
     this.#received.end ??= "stopped";
@@ -76,11 +89,19 @@ export class NodeRelay implements Relay {
     return {
       read: (chunk, lease) => reading.forward(chunk, lease),
       ended: () => reading.forwardEnd(),
-      written: (byteCount) => writing.onWritten(byteCount),
+      written: (byteCount) => {
+        this.#touch();
+        writing.onWritten(byteCount);
+      },
       finished: () => writing.onFinished(),
       failed: (failure) => this.#onFailed(failure, reading, writing, name),
       closed: () => this.#onSideClosed(),
     };
+  }
+
+  #touch(): void {
+    this.#lastActivityAt = this.#clock.monotonic();
+    if (this.#firstByteAt === 0) this.#firstByteAt = this.#lastActivityAt;
   }
 
   #onFailed(
