@@ -28,6 +28,8 @@ export function authorityCases(stage: Stage): void {
   test("old and new root at once: certificates of both authorities meet, in both directions", async () => {
     await istiod.restart({ authority: old.plugIn("both", [old.root, next.root]) });
     for (const name of ["node1", "node2"] as const) await stage.node(name).restartDaemon();
+    // By then both have certificates of the old one; a daemon is ready before it has any.
+    await expectWorkingTunnels(stage);
     await istiod.restart({ authority: next.plugIn("both", [old.root, next.root]) });
     await stage.node("node1").restartDaemon();
     await expectWorkingTunnels(stage);
