@@ -20,8 +20,13 @@ const BUSY_BYTES_MIN = 512 * 1024;
 const PAUSE_LOOKS_MAX = 60;
 /** What was allocated since the last collection; less is not worth the milliseconds. */
 const ALLOCATED_BYTES_MIN = 4 * 1024 * 1024;
-/** The same, once after each collection: it may have come in the middle of what ended. */
+/** The same for the first collection after there was something to do. */
 const ALLOCATED_AFTER_BYTES_MIN = 256 * 1024;
+/**
+ * After the first another follows, whatever was allocated: tunnels and what the C heap holds for them go
+ * some seconds after the last connection.
+ */
+const LAST_AFTER_LOOKS = 6;
 
 /** One thread's memory. */
 export interface QuietMemoryDeps {
@@ -44,7 +49,8 @@ export class QuietMemory {
   #allocatedBytes = 0;
   /** At the last collection. */
   #collectedBytes = 0;
-  #waitsForBytes = ALLOCATED_BYTES_MIN;
+  /** Of the two after there was something to do. */
+  #collectionsLeft = 0;
   #pauseLooks = 0;
   #looksSinceCollection = 0;
 
@@ -68,19 +74,27 @@ export class QuietMemory {
     const hasWork = allocatedBytes() - this.#allocatedBytes >= BUSY_BYTES_MIN;
     this.#looksSinceCollection++;
     if (share >= BUSY_SHARE_MIN) this.#pauseLooks = 0;
-    const isPausing = hasWork && this.#looksSinceCollection < this.#pauseLooks;
-    const isWorthIt = allocatedBytes() - this.#collectedBytes >= this.#waitsForBytes;
-    if (share < QUIET_SHARE_MAX && !isPausing && isWorthIt) this.#collect(hasWork);
+    if (hasWork) this.#collectionsLeft = 2;
+    if (share < QUIET_SHARE_MAX) this.#collectIfWorthIt(hasWork);
     this.#cpuMs = cpuMs();
     this.#allocatedBytes = allocatedBytes();
   }
 
-  #collect(hasWork: boolean): void {
-    this.#deps.collect();
-    this.#collectedBytes = this.#deps.allocatedBytes();
-    this.#waitsForBytes =
-      this.#waitsForBytes === ALLOCATED_BYTES_MIN ? ALLOCATED_AFTER_BYTES_MIN : ALLOCATED_BYTES_MIN;
-    if (hasWork) this.#pauseLooks = Math.min(2 * this.#pauseLooks || 1, PAUSE_LOOKS_MAX);
+  #collectIfWorthIt(hasWork: boolean): void {
+    const { collect, allocatedBytes } = this.#deps;
+    if (!this.#isWorthIt(hasWork, allocatedBytes() - this.#collectedBytes)) return;
+    collect();
+    this.#collectedBytes = allocatedBytes();
     this.#looksSinceCollection = 0;
+    if (hasWork) this.#pauseLooks = Math.min(2 * this.#pauseLooks || 1, PAUSE_LOOKS_MAX);
+    else if (this.#collectionsLeft > 0) this.#collectionsLeft--;
+  }
+
+  #isWorthIt(hasWork: boolean, allocatedBytes: number): boolean {
+    if (hasWork && this.#looksSinceCollection < this.#pauseLooks) return false;
+    if (allocatedBytes >= ALLOCATED_BYTES_MIN) return true;
+    if (hasWork || this.#collectionsLeft === 0) return false;
+    if (this.#looksSinceCollection >= LAST_AFTER_LOOKS) return true;
+    return this.#collectionsLeft === 2 && allocatedBytes >= ALLOCATED_AFTER_BYTES_MIN;
   }
 }
