@@ -5,12 +5,6 @@
 #include <cerrno>
 
 namespace ztunnel {
-namespace {
-
-// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose kernel headers clash with <netinet/in.h>.
-constexpr int kOriginalDestination = 80;
-
-}  // namespace
 
 std::optional<Address> RequireAddress(napi_env env, napi_value ip, napi_value port,
                                       const std::string& where) {
@@ -26,14 +20,6 @@ std::optional<Address> RequireAddress(napi_env env, napi_value ip, napi_value po
   if (uv_ip6_addr(text->c_str(), static_cast<int>(*number), v6) == 0) return address;
   ThrowType(env, where + "ip", "an IP address");
   return std::nullopt;
-}
-
-bool AskOriginalDestination(int fd, Address* into) {
-  for (int level : {SOL_IP, SOL_IPV6}) {
-    if (getsockopt(fd, level, kOriginalDestination, &into->storage, &into->length) == 0) return true;
-  }
-  *into = {};
-  return false;
 }
 
 napi_value FromAddress(napi_env env, const Address& address) {

@@ -20,9 +20,6 @@ struct Address {
 std::optional<Address> RequireAddress(napi_env env, napi_value ip, napi_value port,
                                       const std::string& where);
 
-// Where a redirected connection was going; answers false, with errno, when nobody knows.
-bool AskOriginalDestination(int fd, Address* into);
-
 // Gives IPv4-mapped IPv6 as IPv4. Throws EAFNOSUPPORT for any other family.
 napi_value FromAddress(napi_env env, const Address& address);
 

@@ -13,6 +13,8 @@ namespace {
 
 // The kernel cuts off what is longer.
 constexpr size_t kOptionBytesMax = 512;
+// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose kernel headers clash with <netinet/in.h>.
+constexpr int kOriginalDestination = 80;
 
 napi_value AddressBy(napi_env env, napi_callback_info info, const char* syscall,
                      int (*ask)(int, sockaddr*, socklen_t*)) {
@@ -66,8 +68,12 @@ napi_value OriginalDestination(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
   if (!fd) return nullptr;
-  Address original;
-  if (AskOriginalDestination(*fd, &original)) return FromAddress(env, original);
+  for (int level : {SOL_IP, SOL_IPV6}) {
+    Address original;
+    if (getsockopt(*fd, level, kOriginalDestination, &original.storage, &original.length) == 0) {
+      return FromAddress(env, original);
+    }
+  }
   return errno == EBADF || errno == ENOTSOCK ? ThrowErrno(env, errno, "getsockopt") : nullptr;
 }
 

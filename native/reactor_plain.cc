@@ -1,16 +1,31 @@
 // Sockets: taken or accepted, connected, read.
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
-#include "address.h"
 #include "reactor.h"
 
 namespace ztunnel {
+namespace {
+
+// SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, whose kernel headers clash with <netinet/in.h>.
+constexpr int kOriginalDestination = 80;
+
+// Where a redirected connection was going; nothing is written when nobody knows.
+void AskOriginalDestination(int fd, uint8_t* into) {
+  for (int level : {SOL_IP, SOL_IPV6}) {
+    socklen_t length = kAddressBytes;
+    if (getsockopt(fd, level, kOriginalDestination, into, &length) == 0) return;
+  }
+}
+
+}  // namespace
 
 int32_t Reactor::Take(int fd, unsigned kind, int failure) {
   if (!HasRoom()) errno = EMFILE;
@@ -68,9 +83,8 @@ void Reactor::Accept(Connection* listener) {
       Emit(kError, id, error);
       return;
     }
-    Address original;
-    if (listener->Is(Connection::kRedirected) && AskOriginalDestination(fd, &original)) {
-      memcpy(addresses + kAddressBytes, &original.storage, kAddressBytes);
+    if (listener->Is(Connection::kRedirected)) {
+      AskOriginalDestination(fd, addresses + kAddressBytes);
     }
     Emit(kAccept, id, accepted->id, static_cast<int64_t>(arena_used_));
     Occupy(arena_used_ + 2 * kAddressBytes);
