@@ -56,7 +56,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "INSTANCE_IP",
     type: "IP address",
     fallback: "1.1.1.1",
-    why: "the daemon's own address, in what the control plane is told",
+    why: "the daemon's own address, in what the control plane is told, if one is asked; so are the next two",
   },
   {
     name: "ISTIO_META_*",
@@ -189,25 +189,25 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "SERVICE_ACCOUNT",
     type: "text",
     fallback: "-",
-    why: "service account of the daemon's own pod",
+    why: "service account of the daemon's own pod, in shared mode; without all three it takes no tunnels",
   },
   {
     name: "TRUST_DOMAIN",
     type: "text",
     fallback: "what the mesh says",
-    why: "trust domain of the daemon's own pod",
+    why: "trust domain of the daemon's own pod, needs the three before it",
   },
   {
     name: "ENABLE_PROXY",
     type: "flag",
     fallback: "true",
-    why: "false leaves connections alone: only DNS is served",
+    why: "false leaves connections alone, so that what is about them rests: only DNS is served",
   },
   {
     name: "ISTIO_META_DNS_CAPTURE",
     type: "text",
     fallback: "true",
-    why: "answer DNS in pods; anything but true turns it off, as XDS_ON_DEMAND demands",
+    why: "answer DNS in pods; anything but true turns it off, as XDS_ON_DEMAND demands, and what is about it rests",
   },
   {
     name: "ISTIO_META_DNS_PROXY_ADDR",
@@ -230,8 +230,8 @@ const OPTIONS: readonly ConfigOption[] = [
   {
     name: "INPOD_PORT_REUSE",
     type: "flag",
-    fallback: "true",
-    why: "SO_REUSEPORT on the listeners in pods: data threads and a successor process share the ports",
+    fallback: "true; dedicated mode: with several data threads",
+    why: "SO_REUSEPORT on the listeners for pods: data threads and a successor process share the ports; several data threads need it",
   },
   {
     name: "WAIT_FOR_OPERATOR_PORTS",
@@ -267,7 +267,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "KEEPALIVE_ENABLED",
     type: "flag",
     fallback: "true",
-    why: "TCP keep-alive on proxied sockets, so that peers that vanished are noticed",
+    why: "TCP keep-alive on proxied sockets, so that peers that vanished are noticed; the next three rest when it is false",
   },
   {
     name: "KEEPALIVE_TIME",
@@ -350,7 +350,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "ZTUNNEL_WORKER_THREADS",
     type: "number or N%",
     fallback: "a quarter of the CPUs, at least ZTUNNEL_RESOURCE_CPU_REQUEST and 1",
-    why: "data threads; N% of the CPUs, rounded up; 0 runs everything in one thread",
+    why: "data threads, 256 at most; N% of the CPUs, rounded up; 0 runs everything in one thread",
   },
   {
     name: "ZTUNNEL_CPU_LIMIT",
@@ -413,7 +413,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "TLS12_ENABLED",
     type: "flag",
     fallback: "false",
-    why: "also allow TLS 1.2 in tunnels",
+    why: "also allow TLS 1.2 in tunnels and to the control plane",
   },
   {
     name: "TRUST_DOMAINS",
@@ -467,7 +467,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "PROXY_CONFIG",
     type: "YAML or JSON",
     fallback: "empty",
-    why: "discoveryAddress, proxyAdminPort (15000), statsPort (15020), concurrency (0: all CPUs) and proxyMetadata, over defaultConfig of ./etc/istio/config/mesh",
+    why: "discoveryAddress, proxyAdminPort (15000), statsPort (15020), concurrency (data threads; 0: all CPUs) and proxyMetadata, over defaultConfig of ./etc/istio/config/mesh",
   },
 ];
 

@@ -19,6 +19,7 @@ import { RESOLV_CONF_PATH, readDns } from "./dns-config.ts";
 import { DURATION_MS_MAX } from "./duration.ts";
 import { readAffinity, readOutliers } from "./endpoint-config.ts";
 import { type Environment, EnvironmentReader, type Host } from "./environment-reader.ts";
+import { refuseIdleOptions } from "./idle-options.ts";
 import { readIdentity, readMesh } from "./istiod-config.ts";
 import { readLimit } from "./limits.ts";
 import { type ProxyConfig, readProxyConfig } from "./proxy-config.ts";
@@ -94,10 +95,6 @@ export function parseConfig(
     drainMs: readDrain(reader),
     istioVersion: reader.text("ISTIO_META_ISTIO_VERSION") ?? "unknown",
   };
-  if (!config.proxy.reusePort && dataThreadCount > 1) {
-    const reason = `${dataThreadCount} data threads share ports, needs ZTUNNEL_WORKER_THREADS=1`;
-    reader.invalid("INPOD_PORT_REUSE", reason);
-  }
   if (!config.proxyEnabled && config.dns === undefined) {
     reader.mistake("error parsing proxy config: ztunnel run without any servers enabled");
   }
@@ -106,6 +103,7 @@ export function parseConfig(
       "error parsing proxy config: DNS proxy does not currently support on-demand mode",
     );
   }
+  refuseIdleOptions(reader, config);
   if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
   return config;
 }
@@ -167,7 +165,7 @@ interface ProxyStage {
 }
 
 function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
-  const { mode, ipv6, dataThreadCount } = stage;
+  const { mode, ipv6 } = stage;
   const window = { min: 65_535, max: HTTP2_WINDOW_MAX };
   const tunnel = {
     streamWindowBytes: reader.integer("HTTP2_STREAM_WINDOW_SIZE", 4 * 2 ** 20, window),
@@ -189,7 +187,7 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
       mode === "dedicated" && reader.text("PACKET_MARK") === undefined
         ? undefined
         : reader.integer("PACKET_MARK", SHARED_MARK, { min: 0, max: U32_MAX }),
-    reusePort: mode === "dedicated" ? dataThreadCount > 1 : reader.flag("INPOD_PORT_REUSE", true),
+    reusePort: readPortReuse(reader, stage),
     originalSource: readOriginalSource(reader),
     keepAlive: readKeepAlive(reader),
     acceptQueueMax: readLimit(reader, "acceptQueue"),
@@ -230,6 +228,16 @@ function readProxy(reader: EnvironmentReader, stage: ProxyStage): ProxyOptions {
     unknownPolicy: reader.oneOf("UNKNOWN_POLICY", ["deny", "allow"], "deny"),
     unknownPolicyWaitMs: readLimit(reader, "unknownPolicyWait"),
   };
+}
+
+/** In pods a successor shares the ports; in the daemon's own namespace only who asks for it has that. */
+function readPortReuse(reader: EnvironmentReader, { mode, dataThreadCount }: ProxyStage): boolean {
+  const reuses = reader.flag("INPOD_PORT_REUSE", mode === "shared" || dataThreadCount > 1);
+  if (!reuses && dataThreadCount > 1) {
+    const reason = `${dataThreadCount} data threads share ports, needs ZTUNNEL_WORKER_THREADS=1`;
+    reader.invalid("INPOD_PORT_REUSE", reason);
+  }
+  return reuses;
 }
 
 /** Whoever asks for something unstable that is not here would not notice that it is missing. */

@@ -7,6 +7,7 @@
  * @see spec control-plane 6.4
  */
 import type { EnvironmentReader } from "./environment-reader.ts";
+import { THREADS_MAX } from "./thread-count.ts";
 import { YamlFile, type YamlRecord } from "./yaml-record.ts";
 
 export interface ProxyConfig {
@@ -61,8 +62,8 @@ function parse(
 }
 
 function readKnownKeys(record: YamlRecord): ProxyConfig {
-  const number = (key: string): number | undefined =>
-    record.optional(key, (value) => value.integer(U16_MAX));
+  const number = (key: string, max: number): number | undefined =>
+    record.optional(key, (value) => value.integer(max));
   const metadata = record.required(
     "proxyMetadata",
     (value) =>
@@ -75,8 +76,8 @@ function readKnownKeys(record: YamlRecord): ProxyConfig {
   return {
     discoveryAddress: record.optional("discoveryAddress", (value) => value.text()),
     metadata,
-    adminPort: number("proxyAdminPort"),
-    statsPort: number("statsPort"),
-    concurrency: number("concurrency"),
+    adminPort: number("proxyAdminPort", U16_MAX),
+    statsPort: number("statsPort", U16_MAX),
+    concurrency: number("concurrency", THREADS_MAX),
   };
 }

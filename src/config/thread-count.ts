@@ -2,7 +2,7 @@
 import type { EnvironmentReader } from "./environment-reader.ts";
 
 /** More threads than any machine's network needs; a slip of the finger ends here. */
-const THREADS_MAX = 256;
+export const THREADS_MAX = 256;
 /** Of the CPUs, when nobody says anything: the rest belongs to the applications. */
 const DEFAULT_SHARE = 0.25;
 

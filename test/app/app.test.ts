@@ -48,6 +48,14 @@ const MISTAKES: readonly Mistake[] = [
     ],
   },
   {
+    title: "what a mesh file alone has no use for",
+    environment: { LOCAL_XDS: "{}", STATE_DIR: "state", ALT_XDS_HOSTNAME: "istiod" },
+    says: ["ALT_XDS_HOSTNAME", "STATE_DIR"].map(
+      (name) =>
+        `invalid configuration: ${name} has no effect: the mesh comes from a file alone, no control plane is asked without XDS_ADDRESS`,
+    ),
+  },
+  {
     title: "a dedicated proxy of nobody",
     environment: { LOCAL_XDS: "{}", PROXY_MODE: "dedicated" },
     says: ["invalid configuration: PROXY_MODE=dedicated requires PROXY_WORKLOAD_INFO to be set"],

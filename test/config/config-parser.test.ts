@@ -375,7 +375,7 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
   ],
   [
     { PROXY_CONFIG: "{concurrency: x, proxyMetadata: {}}" },
-    'error parsing proxy config: PROXY_CONFIG:1: concurrency: must be a number of 0 to 65535, not "x"',
+    'error parsing proxy config: PROXY_CONFIG:1: concurrency: must be a number of 0 to 256, not "x"',
   ],
   [
     { INPOD_PORT_REUSE: "false", ZTUNNEL_WORKER_THREADS: "2" },
@@ -424,7 +424,7 @@ test("the daemon's own pod takes tunnels only where its name, namespace and acco
   });
 });
 
-test("a dedicated proxy marks nothing and shares ports with its own threads only", () => {
+test("a dedicated proxy marks nothing and shares ports with its own threads only, unless it is told to", () => {
   const dedicated = { ...MESH, PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/cart-1/cart" };
   const { mode, proxy } = parseConfig(dedicated, undefined, host());
   assert.deepEqual(mode, {
@@ -435,6 +435,130 @@ test("a dedicated proxy marks nothing and shares ports with its own threads only
   const alone = { ...dedicated, ZTUNNEL_WORKER_THREADS: "1", PACKET_MARK: "1337" };
   const { proxy: lonely } = parseConfig(alone, undefined, host());
   assert.deepEqual([lonely.mark, lonely.reusePort], [1337, false]);
+  const heir = { ...alone, INPOD_PORT_REUSE: "true" };
+  assert.equal(parseConfig(heir, undefined, host()).proxy.reusePort, true);
+  const torn = { ...dedicated, INPOD_PORT_REUSE: "false" };
+  assert.deepEqual(mistakesOf(torn), [
+    "invalid env var INPOD_PORT_REUSE=false (2 data threads share ports, needs ZTUNNEL_WORKER_THREADS=1)",
+  ]);
+});
+
+const idle: readonly (readonly [
+  environment: Record<string, string>,
+  mistakes: readonly string[],
+])[] = [
+  [
+    {
+      ...{ XDS_ROOT_CA: "SYSTEM", ALT_XDS_HOSTNAME: "istiod", XDS_HEADER_TOKEN: "secret" },
+      ...{ XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false", STATE_DIR: "/state" },
+      ...{ XDS_CONNECT_TIMEOUT: "1s", XDS_FIRST_ANSWER_TIMEOUT: "1s" },
+      ...{ XDS_OFFERED_VERSIONS_SIZE: "1" },
+    },
+    [
+      ...["XDS_ROOT_CA", "ALT_XDS_HOSTNAME", "XDS_HEADER_TOKEN", "XDS_ON_DEMAND", "STATE_DIR"],
+      ...["XDS_CONNECT_TIMEOUT", "XDS_FIRST_ANSWER_TIMEOUT", "XDS_OFFERED_VERSIONS_SIZE"],
+    ].map(
+      (name) =>
+        `${name} has no effect: the mesh comes from a file alone, no control plane is asked without XDS_ADDRESS`,
+    ),
+  ],
+  [
+    { XDS_ADDRESS: "", STATE_DIR: "/state" },
+    [
+      "STATE_DIR has no effect: the mesh comes from a file alone, no control plane is asked without XDS_ADDRESS",
+    ],
+  ],
+  [
+    { XDS_ADDRESS: "istiod:1", STATE_MAX_AGE: "1h", STATE_SAVE_INTERVAL: "1s" },
+    [
+      "STATE_SAVE_INTERVAL has no effect: the mesh is not kept without STATE_DIR",
+      "STATE_MAX_AGE has no effect: the mesh is not kept without STATE_DIR",
+    ],
+  ],
+  [
+    { XDS_ADDRESS: "istiod:1", XDS_ON_DEMAND_TIMEOUT: "1s" },
+    [
+      "XDS_ON_DEMAND_TIMEOUT has no effect: the whole mesh is learned at once without XDS_ON_DEMAND=true",
+    ],
+  ],
+  [
+    {
+      ...{ OUTLIER_MAX_EJECTION_PERCENT: "9", OUTLIER_FAILURE_WINDOW: "9s" },
+      ...{ OUTLIER_BASE_EJECTION_TIME: "9s", OUTLIER_MAX_EJECTION_TIME: "9s" },
+    },
+    [
+      ...["OUTLIER_MAX_EJECTION_PERCENT", "OUTLIER_FAILURE_WINDOW"],
+      ...["OUTLIER_BASE_EJECTION_TIME", "OUTLIER_MAX_EJECTION_TIME"],
+    ].map(
+      (name) =>
+        `${name} has no effect: no endpoint is left out without OUTLIER_CONSECUTIVE_FAILURES`,
+    ),
+  ],
+  [
+    { PROXY_WORKLOAD_INFO: "shop/cart-1/cart" },
+    [
+      "PROXY_WORKLOAD_INFO has no effect: the node agent tells the workloads without PROXY_MODE=dedicated",
+    ],
+  ],
+  [
+    {
+      ...{ PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/cart-1/cart" },
+      ...{ INPOD_UDS: "/z.sock", TRUST_DOMAIN: "prod.example" },
+    },
+    [
+      "INPOD_UDS has no effect: with PROXY_MODE=dedicated there is no node agent",
+      "TRUST_DOMAIN has no effect: it is that of the daemon's own pod, which needs POD_NAME, POD_NAMESPACE, SERVICE_ACCOUNT and PROXY_MODE=shared",
+    ],
+  ],
+  [
+    { TRUST_DOMAIN: "prod.example", POD_NAME: "z-1" },
+    [
+      "TRUST_DOMAIN has no effect: it is that of the daemon's own pod, which needs POD_NAME, POD_NAMESPACE, SERVICE_ACCOUNT and PROXY_MODE=shared",
+    ],
+  ],
+  [
+    { ENABLE_PROXY: "false", UNSTABLE_ENABLE_SOCKS5: "true" },
+    ["UNSTABLE_ENABLE_SOCKS5 has no effect: ENABLE_PROXY=false takes no connections"],
+  ],
+  [
+    { COMPLIANCE_POLICY: "pqc", TLS12_ENABLED: "true" },
+    [
+      "TLS12_ENABLED has no effect: COMPLIANCE_POLICY=pqc demands a key exchange that TLS 1.2 does not have",
+    ],
+  ],
+];
+
+for (const [environment, mistakes] of idle) {
+  test(`${Object.keys(environment).join(", ")}: what could have no effect is refused`, () => {
+    const expected = mistakes.map((mistake) => `invalid configuration: ${mistake}`);
+    assert.deepEqual(mistakesOf(environment), expected);
+  });
+}
+
+test("what is not wanted, what a switch turned off and what the original's chart sets is not refused", () => {
+  const chart = {
+    ...{ RUST_LOG: "info", RUST_BACKTRACE: "1", INPOD_ENABLED: "true", NETWORK: "west" },
+    ...{ CA_ADDRESS: "istiod.istio-system.svc:15012", ISTIO_META_CLUSTER_ID: "Kubernetes" },
+    ...{ POD_NAME: "z-1", POD_NAMESPACE: "istio-system", SERVICE_ACCOUNT: "ztunnel" },
+    ...{ NODE_NAME: "a", INSTANCE_IP: "10.0.0.9", ISTIO_META_ENABLE_HBONE: "true" },
+    ...{ TERMINATION_GRACE_PERIOD_SECONDS: "30", ZTUNNEL_CPU_LIMIT: "8", CRL_PATH: "/crl.pem" },
+    ...{ ZTUNNEL_RESOURCE_CPU_LIMIT: "2", ZTUNNEL_RESOURCE_CPU_REQUEST: "1", LOG_FORMAT: "json" },
+  };
+  const dedicated = { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/cart-1/cart" };
+  const unwanted = { XDS_ON_DEMAND: "false", STATE_DIR: "", TLS12_ENABLED: "false" };
+  const off = {
+    ...{ KEEPALIVE_ENABLED: "false", KEEPALIVE_TIME: "9s", KEEPALIVE_INTERVAL: "9s" },
+    ...{ ISTIO_META_DNS_CAPTURE: "false", DNS_MAX_QUERIES: "9", CLUSTER_DOMAIN: "mesh.example" },
+    ...{ OUTLIER_CONSECUTIVE_FAILURES: "0", OUTLIER_FAILURE_WINDOW: "9s" },
+    ...{ XDS_ON_DEMAND: "false", XDS_ON_DEMAND_TIMEOUT: "9s" },
+  };
+  const alone = { ENABLE_PROXY: "false", CONNECT_RETRIES: "1", HTTP2_FRAME_SIZE: "16384" };
+  for (const environment of [
+    ...[chart, { ...chart, ...dedicated }, { ...chart, XDS_ADDRESS: "istiod.istio-system.svc:1" }],
+    ...[unwanted, off, alone],
+  ]) {
+    assert.deepEqual(mistakesOf(environment), []);
+  }
 });
 
 test("without any mesh the proxy refuses to start", () => {
@@ -460,7 +584,7 @@ test("the table of options lists exactly the variables that are read", () => {
   const free = { CA_HEADER_A: "x", XDS_HEADER_A: "x", ISTIO_META_A: "x", ISTIO_METAJSON_A: "1" };
   for (const mode of [{}, { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "a/b/c" }]) {
     const environment = new Proxy<Record<string, string>>(
-      { ...MESH, ...free, ...mode },
+      { ...MESH, XDS_ADDRESS: "istiod:15012", ...free, ...mode },
       {
         get(target, name) {
           if (typeof name === "string") read.add(name.replace(/_A$/, "_*"));

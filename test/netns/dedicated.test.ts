@@ -356,6 +356,21 @@ describe("a dedicated proxy alone", { skip, concurrency: 2 }, () => {
     });
   }
 
+  test("a successor shares the ports where both are told to", { timeout }, async () => {
+    const net = new NetnsLab();
+    try {
+      const host = net.addHost("pod", { ipv4: "10.67.0.2/24" });
+      const told = ["INPOD_PORT_REUSE=true", "WAIT_FOR_OPERATOR_PORTS=true"];
+      for (const ports of ["", "waiting for it"]) {
+        const daemon = spawnAlone(net, host, [...told, "ZTUNNEL_WORKER_THREADS=1"]);
+        const says = (text: string): boolean => daemon.output().includes(text);
+        await waitUntil(() => says("marking server ready") && says(ports), "never ready");
+      }
+    } finally {
+      net.close();
+    }
+  });
+
   for (const [name, port, says] of [
     ["inbound", 15008, "failed to bind to address [::]:15008: Address already in use"],
     ["inbound_plaintext", 15006, "failed to bind to address [::]:15006: Address already in use"],
@@ -393,8 +408,9 @@ async function exitOf(child: ChildProcess): Promise<readonly unknown[]> {
   return once(child, "close");
 }
 
-function spawnAlone(net: NetnsLab, host: LabHost) {
+function spawnAlone(net: NetnsLab, host: LabHost, more: readonly string[] = []) {
   const environment = [
+    ...more,
     "PROXY_MODE=dedicated",
     "PROXY_WORKLOAD_INFO=default/local/default",
     "LOCAL_XDS={}",
