@@ -3,11 +3,12 @@
  * for tests; leaves are shaped as a real istiod shapes them (spec control-plane 5.4).
  */
 import { createPublicKey, webcrypto, X509Certificate } from "node:crypto";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Certificate, CertificationRequest, Extensions, type GeneralName } from "pkijs";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { makeFolder } from "../runtime/folder.ts";
 import { formatPem } from "../tls/pem.ts";
 import {
   type AlternativeName,
@@ -75,7 +76,7 @@ export class EmbeddedAuthority {
    * @throws Error when the directory can't be used or holds half a root.
    */
   static async open(clock: Clock, directory: string): Promise<EmbeddedAuthority> {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeFolder(directory, 0o700);
     const rootFile = join(directory, ROOT_FILE);
     const keyFile = join(directory, KEY_FILE);
     const rootPem = await readIfPresent(rootFile);

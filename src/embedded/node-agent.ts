@@ -1,10 +1,11 @@
 /** The command `ztunnel node-agent run`: sockets, attachments, and the orderly end. */
 import { once } from "node:events";
-import { mkdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { connect } from "node:net";
 import { dirname } from "node:path";
 import { native } from "../net/native.ts";
 import { systemClock } from "../runtime/clock.ts";
+import { makeFolder } from "../runtime/folder.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
 import { Attachments } from "./node-agent-attachments.ts";
 import { serveControl } from "./node-agent-control.ts";
@@ -39,7 +40,7 @@ export async function runNodeAgent({
     sink: { write: (lines) => void process.stdout.write(lines), flush: () => {} },
     clock: systemClock,
   }).root.target("ztunnel::node_agent");
-  for (const path of [uds, control]) mkdirSync(dirname(path), { recursive: true });
+  for (const path of [uds, control]) await makeFolder(dirname(path));
   await removeAbandoned(control);
   const failure = new AbortController();
   const attachments = new Attachments(

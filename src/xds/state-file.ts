@@ -12,8 +12,9 @@
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolder } from "../runtime/folder.ts";
 
 export type KeptType = "address" | "policy";
 
@@ -58,7 +59,7 @@ export async function writeStateFile(
   takenAt: number,
   resources: Iterable<KeptResource>,
 ): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
+  await makeFolder(folder, FOLDER_MODE);
   const path = join(folder, FILE_NAME);
   const part = `${path}.part`;
   await rm(part, { force: true });

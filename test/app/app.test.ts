@@ -14,6 +14,7 @@ const NODE_MAJOR_MIN = 26;
 
 const cwd = mkdtempSync(join(tmpdir(), "ztunnel-app-"));
 after(() => rmSync(cwd, { recursive: true }));
+writeFileSync(join(cwd, "empty.yaml"), "workloads: []\n");
 
 interface Mistake {
   readonly title: string;
@@ -110,6 +111,16 @@ const MISTAKES: readonly Mistake[] = [
     says: ["cannot read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'"],
   },
   {
+    title: "a state folder that can't be made",
+    args: ["embedded-mesh", "--file", "empty.yaml", "--state-dir", "/proc/x/y"],
+    says: ["cannot make the folder /proc/x/y: ENOENT: no such file or directory, mkdir '/proc/x'"],
+  },
+  {
+    title: "a socket whose folder can't be made",
+    args: ["node-agent", "--uds", "/proc/x/z.sock"],
+    says: ["cannot make the folder /proc/x: ENOENT: no such file or directory, mkdir '/proc/x'"],
+  },
+  {
     title: "an agent that does not run",
     args: ["node-agent", "list", "--control", "no.sock"],
     says: ["node agent at no.sock: connect ENOENT no.sock, is it running?"],
@@ -133,9 +144,7 @@ describe("a mistake is answered by a sentence and exit code 1:", { concurrency: 
     t.after(() => other.close());
     await once(other, "listening");
     const listen = `127.0.0.1:${(other.address() as AddressInfo).port}`;
-    const file = join(cwd, "empty.yaml");
-    writeFileSync(file, "workloads: []\n");
-    const args = ["embedded-mesh", "--file", file, "--listen", listen];
+    const args = ["embedded-mesh", "--file", "empty.yaml", "--listen", listen];
     const { exitCode, stderr } = await runCommand(args, { cwd });
     assert.deepEqual(
       [exitCode, stderr],
