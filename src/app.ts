@@ -254,7 +254,7 @@ class Daemon implements App {
   }
 
   #makeMode(registry: ReturnType<typeof makeRegistry>): Mode {
-    const { mode } = this.#config;
+    const { mode, proxy } = this.#config;
     const deps = {
       native,
       dataPlane: this.#dataPlane,
@@ -266,7 +266,8 @@ class Daemon implements App {
       random: this.#random,
       log: this.#log,
     };
-    return mode.kind === "shared" ? new SharedMode(deps, mode) : new DedicatedMode(deps, mode);
+    if (mode.kind === "shared") return new SharedMode(deps, mode);
+    return new DedicatedMode(deps, mode, proxy);
   }
 
   #makeSocketSampler(): SocketSampler {

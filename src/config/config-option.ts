@@ -249,7 +249,7 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "ENABLE_ORIG_SRC",
     type: "flag",
     fallback: "where the kernel allows it",
-    why: "applications see the client's address; true fails without it, false never tries",
+    why: "applications see the client's address, for which the daemon needs CAP_NET_ADMIN; true fails without it, false never tries",
   },
   {
     name: "IPV6_ENABLED",

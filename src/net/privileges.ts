@@ -1,4 +1,4 @@
-/** Whether this process may do what the shared mode asks of it, found out at start. */
+/** Whether this process may do what is asked of it, found out at start. */
 import { closeSync } from "node:fs";
 import { errorText } from "../runtime/error-text.ts";
 import type { Native, NativeSocketOptions } from "./native.ts";
@@ -18,24 +18,44 @@ const SCRATCH_MARK = 1;
 export function checkSharedModePrivileges(native: Pick<Native, "socketInNamespace">): void {
   const netns = ownNetns();
   try {
-    tryOption(native, { netnsFd: netns.fd }, "enter network namespaces", "CAP_SYS_ADMIN");
+    const enter = { netnsFd: netns.fd };
+    tryOption(native, enter, "shared mode needs CAP_SYS_ADMIN to enter network namespaces");
   } finally {
     netns.close();
   }
-  tryOption(native, { mark: SCRATCH_MARK }, "set SO_MARK", "CAP_NET_ADMIN and CAP_NET_RAW");
+  const mark = { mark: SCRATCH_MARK };
+  tryOption(native, mark, "shared mode needs CAP_NET_ADMIN and CAP_NET_RAW to set SO_MARK");
+}
+
+/**
+ * The same for one workload's proxy, which needs no privileges but for what it is told to do.
+ *
+ * @param wanted.mark of outgoing packets.
+ * @param wanted.originalSource whether applications must see the client's address.
+ * @throws NetError `missing-capability`, naming the option and the capability.
+ */
+export function checkDedicatedModePrivileges(
+  native: Pick<Native, "socketInNamespace">,
+  wanted: { readonly mark: number | undefined; readonly originalSource: boolean },
+): void {
+  const { mark, originalSource } = wanted;
+  if (originalSource) {
+    const need = "ENABLE_ORIG_SRC=true needs CAP_NET_ADMIN or CAP_NET_RAW to set IP_TRANSPARENT";
+    tryOption(native, { transparent: "required" }, need);
+  }
+  if (mark === undefined) return;
+  tryOption(native, { mark }, `PACKET_MARK=${mark} needs CAP_NET_ADMIN to set SO_MARK`);
 }
 
 function tryOption(
   native: Pick<Native, "socketInNamespace">,
-  option: Pick<NativeSocketOptions, "netnsFd" | "mark">,
-  what: string,
-  capability: string,
+  option: Pick<NativeSocketOptions, "netnsFd" | "mark" | "transparent">,
+  need: string,
 ): void {
   try {
     closeSync(native.socketInNamespace({ family: "ipv4", type: "stream", ...option }).fd);
   } catch (cause) {
-    const reason = errorText(cause);
-    const message = `shared mode needs ${capability} to ${what}: ${reason}`;
+    const message = `${need}: ${errorText(cause)}`;
     throw new NetError("missing-capability", message, { cause });
   }
 }

@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import { openSync } from "node:fs";
 import { test } from "node:test";
 import type { Native, NativeSocketOptions } from "../../src/net/native.ts";
-import { checkSharedModePrivileges } from "../../src/net/privileges.ts";
+import {
+  checkDedicatedModePrivileges,
+  checkSharedModePrivileges,
+} from "../../src/net/privileges.ts";
 
 const CASES: [name: string, refused: keyof NativeSocketOptions, message: string][] = [
   [
@@ -24,6 +27,27 @@ for (const [name, refused, message] of CASES) {
       code: "missing-capability",
       message,
     });
+  });
+}
+
+const OWN_CASES: [refused: keyof NativeSocketOptions, message: string][] = [
+  [
+    "transparent",
+    "ENABLE_ORIG_SRC=true needs CAP_NET_ADMIN or CAP_NET_RAW to set IP_TRANSPARENT: EPERM: mine",
+  ],
+  ["mark", "PACKET_MARK=7 needs CAP_NET_ADMIN to set SO_MARK: EPERM: mine"],
+];
+
+for (const [refused, message] of OWN_CASES) {
+  test(`a dedicated proxy that is refused ${refused} names who wants it`, () => {
+    const native = nativeThatRefuses(refused);
+    const wanted = { mark: 7, originalSource: true };
+    assert.throws(() => checkDedicatedModePrivileges(native, wanted), {
+      name: "NetError",
+      code: "missing-capability",
+      message,
+    });
+    checkDedicatedModePrivileges(native, { mark: undefined, originalSource: false });
   });
 }
 

@@ -93,6 +93,32 @@ describe("a daemon that can't start says why and ends with 1:", {
     });
   }
 
+  for (const [environment, need, option] of [
+    [
+      { ENABLE_ORIG_SRC: "true" },
+      "ENABLE_ORIG_SRC=true needs CAP_NET_ADMIN or CAP_NET_RAW to set IP_TRANSPARENT",
+      "IP_TRANSPARENT (needs CAP_NET_ADMIN or CAP_NET_RAW)",
+    ],
+    [
+      { PACKET_MARK: "7" },
+      "PACKET_MARK=7 needs CAP_NET_ADMIN to set SO_MARK",
+      "SO_MARK (needs CAP_NET_ADMIN)",
+    ],
+  ] as const) {
+    test(`a dedicated proxy with ${Object.keys(environment)} and without the privilege`, async () => {
+      const dedicated = { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/web-1/web" };
+      const outcome = await runCommand(["proxy"], {
+        cwd,
+        environment: { LOCAL_XDS: "{}", ...dedicated, ...environment },
+        prefix: [
+          ...["nsenter", `--net=${host.path}`, "--"],
+          ...["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"],
+        ],
+      });
+      assertSays(outcome, `${need}: EPERM: operation not permitted, setsockopt ${option}`);
+    });
+  }
+
   for (const [title, wrapper, capability, what] of [
     [
       "nobody in particular",
