@@ -19,11 +19,17 @@ export interface AgentPicture {
   readonly workloads: readonly AttachedWorkload[];
 }
 
-/** Serves the agent. The socket's file is for the owner only, as umask leaves it. */
+/**
+ * Serves the agent. The socket's file is for the owner only, as umask leaves it.
+ *
+ * @throws Error that names the path when it can't be listened on.
+ */
 export function serveControl(attachments: Attachments, controlPath: string): Promise<Server> {
   const server = createServer((request, response) => void respond(attachments, request, response));
   return new Promise((resolve, reject) => {
-    server.once("error", reject);
+    server.once("error", (cause) => {
+      reject(new Error(`can't listen on ${controlPath}: ${cause.message}`, { cause }));
+    });
     server.listen({ path: controlPath, exclusive: true }, () => resolve(server));
   });
 }

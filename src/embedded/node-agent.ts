@@ -1,12 +1,12 @@
 /** The command `ztunnel node-agent run`: sockets, attachments, and the orderly end. */
 import { once } from "node:events";
-import { rmSync } from "node:fs";
 import { connect } from "node:net";
 import { dirname } from "node:path";
 import { native } from "../net/native.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { makeFolder } from "../runtime/folder.ts";
 import { createRootLogger } from "../telemetry/root-logger.ts";
+import { removeAbandonedSocket } from "./abandoned-socket.ts";
 import { Attachments } from "./node-agent-attachments.ts";
 import { serveControl } from "./node-agent-control.ts";
 import type { RulesChoice } from "./rules-backend.ts";
@@ -75,7 +75,7 @@ async function removeAbandoned(path: string): Promise<void> {
     await once(socket, "connect");
   } catch {
     // Nobody there.
-    rmSync(path, { force: true });
+    removeAbandonedSocket(path);
   } finally {
     socket.destroy();
   }

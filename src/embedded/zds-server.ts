@@ -20,6 +20,7 @@ import {
   encodeZdsRequest,
   type ZdsRequest,
 } from "../wire/zds-message.ts";
+import { removeAbandonedSocket } from "./abandoned-socket.ts";
 
 /** istio-cni's, for the hello and for every answer. */
 const ANSWER_MS_MAX = 5_000;
@@ -244,8 +245,8 @@ function listenAfresh(native: Native, path: string): number {
   try {
     closeSync(native.connectSeqpacket(path));
   } catch {
-    // Nobody there: what is left is the file of an agent that died.
-    rmSync(path, { force: true });
+    // Nobody there.
+    removeAbandonedSocket(path);
   }
   return native.listenSeqpacket(path, BACKLOG);
 }
