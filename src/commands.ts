@@ -6,6 +6,7 @@ import yargs from "yargs";
 import type { DrainReport } from "./admin/drain-report.ts";
 import type { WhyReport } from "./admin/why-report.ts";
 import { CONFIG_OPTIONS } from "./config/config-option.ts";
+import { buildInfo } from "./telemetry/build-info.ts";
 
 /** What commands may do with the process that they run in. */
 export interface Program {
@@ -42,6 +43,7 @@ const ADMIN_OPTIONS = {
  * @throws what the command throws.
  */
 export async function runCommand(words: readonly string[], program: Program): Promise<void> {
+  const version = buildInfo(program.environment["ISTIO_META_ISTIO_VERSION"]);
   const commands = yargs([...words])
     .scriptName("ztunnel")
     .usage("$0 <command>\n\nNode-level L4 zero-trust proxy for Istio's ambient mesh.")
@@ -64,10 +66,7 @@ export async function runCommand(words: readonly string[], program: Program): Pr
           .epilogue(environmentHelp()),
       () => program.runProxy(),
     )
-    .command("version", "print the version", {}, async () => {
-      const { buildInfo } = await import("./telemetry/build-info.ts");
-      program.print(buildInfo(program.environment["ISTIO_META_ISTIO_VERSION"]));
-    })
+    .command("version", "print the version", {}, () => program.print(version))
     .command(
       "embedded-mesh",
       "run a control plane for the mesh of one file: discovery and certificates, on one machine",
@@ -84,6 +83,7 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             type: "string",
             default: "127.0.0.1:15012",
             describe: "address of both gRPC services, discovery and the Istio CA",
+            coerce: (address: string) => readListenAddress(address),
           })
           .option("state-dir", {
             type: "string",
@@ -158,7 +158,11 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             (attach) =>
               attach
                 .option("netns", { type: "string", describe: "name under /run/netns, or a path" })
-                .option("pid", { type: "number", describe: "a process in the namespace" })
+                .option("pid", {
+                  type: "string",
+                  describe: "a process in the namespace",
+                  coerce: (pid: string) => readPid(pid),
+                })
                 .option("workload", {
                   type: "string",
                   demandOption: true,
@@ -220,7 +224,7 @@ export async function runCommand(words: readonly string[], program: Program): Pr
             program.print(await agent.list(argv["control"] as string));
           }),
     )
-    .command("drain", "a daemon that is ending", (builder) =>
+    .command("drain", "look at a daemon that is ending", (builder) =>
       builder
         .command(
           "status",
@@ -294,9 +298,10 @@ export async function runCommand(words: readonly string[], program: Program): Pr
         );
       },
     )
-    .version(false)
+    .check(checkValues)
+    .version("version", "print the version", version)
     .strict()
-    .help()
+    .help("help", "print this help")
     .fail((message, error) => {
       if (message === null || message === undefined) program.fail(error);
       const reason = message.replace("non-option ", "").replace(/\s+/g, " ");
@@ -304,6 +309,31 @@ export async function runCommand(words: readonly string[], program: Program): Pr
     });
 
   await commands.parseAsync();
+}
+
+/** What no option means, whichever it is. @throws Error that names the option. */
+function checkValues(values: Readonly<Record<string, unknown>>): true {
+  for (const [name, value] of Object.entries(values)) {
+    if (name === "_") continue;
+    if (Array.isArray(value)) throw new Error(`${name} is given more than once`);
+    if (value === "") throw new Error(`${name} must not be empty`);
+  }
+  return true;
+}
+
+/** @throws Error for what is no process id. */
+function readPid(pid: string): number {
+  if (!/^[1-9]\d*$/.test(pid)) throw new Error(`pid must be the number of a process, not ${pid}`);
+  return Number(pid);
+}
+
+/** @throws Error for what is not HOST:PORT. */
+function readListenAddress(address: string): string {
+  const [, port] = /^(?:\[[^\]]+\]|[^:]+):(\d+)$/.exec(address) ?? [];
+  if (port === undefined || Number(port) > 65_535) {
+    throw new Error(`listen must be HOST:PORT, not ${address}`);
+  }
+  return address;
 }
 
 /** @throws Error for what is not NODE=FILE. */
@@ -322,7 +352,8 @@ function readNodeTokens(pairs: readonly string[]): ReadonlyMap<string, string> {
 /** One line for each variable, for `ztunnel proxy --help`. */
 function environmentHelp(): string {
   const lines = CONFIG_OPTIONS.map(
-    ({ name, fallback, why }) => `  ${name} [${fallback}]\n      ${why}`,
+    ({ name, fallback, unit, why }) =>
+      `  ${name} [${fallback}${unit === undefined ? "" : ` ${unit}`}]\n      ${why}`,
   );
   return ["Environment:", ...lines].join("\n");
 }

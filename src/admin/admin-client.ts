@@ -18,7 +18,9 @@ export function askAdmin(
 ): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const fail = (reason: string): void => reject(new Error(`ztunnel at ${address}: ${reason}`));
-    const asked = request(new URL(path, `http://${address}`), {
+    const url = `http://${address}${path}`;
+    if (!URL.canParse(url)) return fail("this is not HOST:PORT");
+    const asked = request(url, {
       method,
       timeout: ANSWER_MS_MAX,
     });

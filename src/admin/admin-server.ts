@@ -112,7 +112,11 @@ async function answerWhy(
   { method, query }: HttpQuestion,
   why: AdminServerDeps["why"],
 ): Promise<HttpAnswer> {
-  const connect = query.get("connect") === "true";
+  const wish = query.get("connect") ?? "false";
+  if (wish !== "true" && wish !== "false") {
+    return { status: 400, body: "invalid connect value; expected true or false\n" };
+  }
+  const connect = wish === "true";
   if (connect && method !== "POST") return { status: 405, body: "connect=true needs POST\n" };
   const source = query.get("source") ?? "";
   const destination = query.get("destination") ?? "";

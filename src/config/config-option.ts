@@ -8,7 +8,7 @@ export interface ConfigOption {
   readonly type: string;
   /** As an operator would write it; `-` for none. */
   readonly fallback: string;
-  /** Of a number in `fallback`. */
+  /** Of a number in `fallback`, which is to be shown with it: what `why` says may go on from there. */
   readonly unit?: string;
   /** What it is for, and why the default is what it is. */
   readonly why: string;

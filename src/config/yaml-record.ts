@@ -12,6 +12,7 @@ import {
   type Node,
   parseDocument,
 } from "yaml";
+import { yamlProblem } from "./yaml-problem.ts";
 
 /** A parsed file and what is wrong with it. */
 export class YamlFile {
@@ -27,7 +28,7 @@ export class YamlFile {
     this.#origin = origin;
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
     const { errors } = this.#document;
-    for (const { message, pos } of errors) this.#note(pos[0], message);
+    for (const { message, pos } of errors) this.#note(pos[0], yamlProblem(message));
     this.#isBroken = errors.some(({ code }) => code !== "DUPLICATE_KEY");
   }
 

@@ -110,7 +110,7 @@ function wire({
   return [
     ...flows.filter(isBetweenPods).map((flow) => {
       const what = flow.isTls
-        ? `TLS: ${flow.handshakeCount} handshake records in the clear, ${flow.applicationDataCount} encrypted (17 03 03)`
+        ? `TLS records: ${flow.handshakeCount} of the handshake in the clear, ${flow.applicationDataCount} encrypted (17 03 03)`
         : "NOT TLS";
       return `${flow.source} → ${flow.destination}  ${flow.byteCount} bytes, ${what}`;
     }),

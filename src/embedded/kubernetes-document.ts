@@ -5,6 +5,7 @@
  * a namespace here, the rest beside each kind.
  */
 import { type Document, isDocument, isNode, LineCounter, parseAllDocuments } from "yaml";
+import { yamlProblem } from "../config/yaml-problem.ts";
 import { type FieldPath, isRecord, KubernetesFields } from "./kubernetes-fields.ts";
 
 /** One object. */
@@ -40,7 +41,7 @@ export function readKubernetesDocuments(text: string): KubernetesDocuments {
       `document ${index + 1}, line ${lines.linePos(offset).line || 1}`;
     const [error] = document.errors;
     if (error !== undefined) {
-      mistakes.push(`${placeAt(error.pos[0])}: ${error.message}`);
+      mistakes.push(`${placeAt(error.pos[0])}: ${yamlProblem(error.message)}`);
       continue;
     }
     const placeOf = (path: FieldPath): string => placeAt(offsetOf(document, path));

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -106,6 +106,36 @@ const MISTAKES: readonly Mistake[] = [
     says: ["node-token must be NODE=FILE, not token, see --help"],
   },
   {
+    title: "an address that is none",
+    args: ["embedded-mesh", "--file", "mesh.yaml", "--listen", "localhost"],
+    says: ["listen must be HOST:PORT, not localhost, see --help"],
+  },
+  {
+    title: "a port beyond the last",
+    args: ["embedded-mesh", "--file", "mesh.yaml", "--listen", "[::1]:65536"],
+    says: ["listen must be HOST:PORT, not [::1]:65536, see --help"],
+  },
+  {
+    title: "a process that is none",
+    args: ["node-agent", "attach", "--workload", "a/b", "--service-account", "c", "--pid", "x"],
+    says: ["pid must be the number of a process, not x, see --help"],
+  },
+  {
+    title: "an option with nothing in it",
+    args: ["node-agent", "attach", "--workload", "a/b", "--service-account=", "--pid", "1"],
+    says: ["service-account must not be empty, see --help"],
+  },
+  {
+    title: "an option twice",
+    args: ["node-agent", "detach", "--workload", "a/b", "--workload", "a/c"],
+    says: ["workload is given more than once, see --help"],
+  },
+  {
+    title: "an admin port that is none",
+    args: ["drain", "status", "--admin", "localhost:99999"],
+    says: ["ztunnel at localhost:99999: this is not HOST:PORT"],
+  },
+  {
     title: "a mesh file that is not there",
     args: ["embedded-mesh", "--file", "nowhere.yaml"],
     says: ["cannot read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'"],
@@ -150,6 +180,33 @@ describe("a mistake is answered by a sentence and exit code 1:", { concurrency: 
       [exitCode, stderr],
       [1, [`ztunnel: can't listen on ${listen}: EADDRINUSE: address already in use ${listen}`]],
     );
+  });
+
+  for (const option of ["--control", "--uds"]) {
+    test(`a file in the way of the agent's ${option}, which stays`, async () => {
+      const folder = mkdtempSync(join(cwd, "agent-"));
+      const file = join(folder, "precious");
+      const paths = { "--control": join(folder, "c"), "--uds": join(folder, "u"), [option]: file };
+      writeFileSync(file, "precious");
+      const { exitCode, stderr } = await runCommand(
+        ["node-agent", ...Object.entries(paths).flat()],
+        { cwd },
+      );
+      assert.equal(exitCode, 1);
+      assert.match(stderr.join(), /^ztunnel: .*EADDRINUSE: address already in use.*precious$/);
+      assert.equal(readFileSync(file, "utf8"), "precious");
+    });
+  }
+
+  test("a mesh file that is no YAML", async () => {
+    const file = join(cwd, "letter.yaml");
+    writeFileSync(file, `dear: reader: ${"and so on\n".repeat(1000)}`);
+    const { exitCode, stderr } = await runCommand(["embedded-mesh", "--file", file], { cwd });
+    assert.equal(exitCode, 1);
+    assert.ok(stderr.length > 0);
+    for (const line of stderr) {
+      assert.ok(line.startsWith(`ztunnel: ${file}:`) && line.length < 400, line);
+    }
   });
 
   test("a Node that is too old", (t) => {
@@ -204,11 +261,13 @@ test("the help of the proxy names every command and every variable that it reads
   for (const { name } of CONFIG_OPTIONS) assert.ok(stdout.includes(`\n  ${name} [`), name);
 });
 
-test("the version is one line", async () => {
-  const { exitCode, stdout, stderr } = await runCommand(["version"], { cwd });
-  assert.deepEqual([exitCode, stderr], [0, []]);
-  assert.match(stdout, /^version\.BuildInfo\{.*\}\n$/);
-});
+for (const word of ["version", "--version"]) {
+  test(`ztunnel ${word} is one line`, async () => {
+    const { exitCode, stdout, stderr } = await runCommand([word], { cwd });
+    assert.deepEqual([exitCode, stderr], [0, []]);
+    assert.match(stdout, /^version\.BuildInfo\{.*\}\n$/);
+  });
+}
 
 function oldNode(): { path: string; version: string } | undefined {
   for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {

@@ -36,7 +36,7 @@ test("a good run has no mistakes and shows what each side saw", () => {
     "200 hello 10.77.0.11, you said swordfish",
     "refused: read ECONNRESET",
     "1 MiB to 10.77.0.22:9000 → 0.10 s, 0.08 Gbit/s",
-    "10.77.0.11:4000 → 10.77.0.21:15008  900 bytes, TLS: 1 handshake records in the clear, 7 encrypted (17 03 03)",
+    "10.77.0.11:4000 → 10.77.0.21:15008  900 bytes, TLS records: 1 of the handshake in the clear, 7 encrypted (17 03 03)",
     '"swordfish" was readable in 2 segments inside the client\'s pod, in 0 on the wire',
     "line a",
     "line b",
