@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
 import type { Listener, RelayOutcome, SocketEnd } from "../../src/engine/engine.ts";
 import type { LeakCheck } from "../support/leak-check.ts";
+import { seededRandom } from "../support/mesh-fixture.ts";
 import {
   type ClosableEngine,
   connectOptions,
@@ -18,7 +19,7 @@ import {
   type Surroundings,
   tunnelRoute,
 } from "./engine-lab.ts";
-import { type Peer, realApplications } from "./raw-peer.ts";
+import { type Peer, pattern, realApplications } from "./raw-peer.ts";
 
 const BULK_BYTES = 8 * 1024 * 1024;
 
@@ -30,6 +31,12 @@ const STALLED_CHUNKS = 64;
  * machine. Unbounded it would be a window of 4 MiB for each connection, 160 MiB.
  */
 const HELD_BYTES_MAX = 112 * 1024 * 1024;
+
+/** Sizes of buffers, frames and records. */
+const EDGES = [2, 1024, 16_384, 20_000, 65_536, 131_072, 262_144, 1_048_576] as const;
+
+const SHORT_WRITES = 1000;
+const SHORT_BYTES_MAX = 1500;
 
 /** Longest silence after which a blocked writer counts as stopped. */
 const STILL_MS = 150;
@@ -91,6 +98,45 @@ function cases(options: ByteStreamSuiteOptions, makeRoute: MakeRoute, kind: "pla
         assert(relay.firstByteAt > 0 && relay.lastActivityAt >= relay.firstByteAt);
       }
     }));
+
+  const exactly: Readonly<Record<string, (send: Peer["send"], receiver: Peer) => Promise<void>>> = {
+    // Each length travels alone.
+    "lengths around which buffers, frames and records end": async (send, receiver) => {
+      for (const length of EDGES.flatMap((edge) => [edge - 1, edge, edge + 1])) {
+        const before = receiver.receivedBytes;
+        send(pattern(length, length));
+        await receiver.received(before + length);
+      }
+    },
+    "random short writes": async (send) => {
+      const random = seededRandom(13);
+      for (let i = 0; i < SHORT_WRITES; i++) {
+        send(pattern(1 + Math.floor(random.unit() * SHORT_BYTES_MAX), i));
+        if (random.unit() < 0.1) await options.delay(0);
+      }
+    },
+  };
+  for (const [what, play] of Object.entries(exactly)) {
+    it(`copies ${what} byte by byte, both ways`, () =>
+      withRoute(async (route) => {
+        const { client, server, relays } = await route.join();
+        const sent = await Promise.all(
+          [[client, server] as const, [server, client] as const].map(async ([sender, receiver]) => {
+            const hash = createHash("sha256");
+            await play((bytes) => {
+              hash.update(bytes);
+              sender.send(bytes);
+            }, receiver);
+            return hash.digest("hex");
+          }),
+        );
+        client.end();
+        server.end();
+        assert.deepEqual(await Promise.all([client.seenEnd, server.seenEnd]), ["fin", "fin"]);
+        assert.deepEqual([server.digest(), client.digest()], sent);
+        for (const { outcome } of relays) assert.equal((await outcome).error, undefined);
+      }));
+  }
 
   it("counts bytes while the connection lives", () =>
     withRoute(async (route) => {

@@ -12,6 +12,7 @@ import {
 } from "node:tls";
 import type {
   ClientTunnel,
+  Relay,
   TlsOptions,
   TunnelClosed,
   TunnelRequest,
@@ -38,6 +39,9 @@ import { LOOPBACK, RawServer, rawConnect } from "./raw-peer.ts";
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const EMPTY_SETTINGS = Buffer.from("000000040000000000", "hex");
+
+/** What the kernel takes for a reader that does not read. */
+const BUFFERED_BYTES = 40_000;
 
 /** After which a peer that says nothing any more has been asked, waited for and left. */
 const UNANSWERED_MS = 20_000;
@@ -118,20 +122,29 @@ async function exchange(lab: TunnelLab, client: Partial<TunnelSettings>): Promis
 }
 
 /** A stream of the tunnel as a TCP connection of the test. */
-async function attach(lab: TunnelLab, tunnel: ClientTunnel, authority = "10.0.0.1:80") {
-  const answer = await tunnel.open(authority, []);
+async function attach(
+  lab: TunnelLab,
+  tunnel: ClientTunnel,
+  how: "reading" | "stalled" = "reading",
+) {
+  const answer = await tunnel.open("10.0.0.1:80", []);
   assert(answer.end !== undefined, `answered ${answer.status}`);
   const listener = lab.engine.listen(LISTEN);
   const outcome = new Deferred<{ readonly error: EngineError | undefined }>();
   const { end } = answer;
+  let relay: Relay | undefined;
   listener.start(
     (downstream) => {
       listener.close();
-      lab.engine.relay(downstream, end, outcome.resolve);
+      relay = lab.engine.relay(downstream, end, outcome.resolve);
     },
     (error) => assert.fail(error),
   );
-  return { peer: await rawConnect(listener.address), outcome: outcome.promise };
+  return {
+    peer: await rawConnect(listener.address, how),
+    outcome: outcome.promise,
+    receivedBytes: () => relay?.bytesReceived ?? 0,
+  };
 }
 
 function streams(withLab: WithLab): void {
@@ -233,7 +246,7 @@ function streams(withLab: WithLab): void {
 }
 
 function endings(withLab: WithLab, options: TunnelSuiteOptions): void {
-  async function oneStream(lab: TunnelLab) {
+  async function oneStream(lab: TunnelLab, how?: "stalled") {
     const application = await RawServer.listen();
     lab.requested = echo(lab, application);
     const next = lab.next();
@@ -241,7 +254,7 @@ function endings(withLab: WithLab, options: TunnelSuiteOptions): void {
     const closed = new Deferred<EngineError | undefined>();
     tunnel.onClosed(closed.resolve);
     const accepting = application.accept();
-    const stream = await attach(lab, tunnel);
+    const stream = await attach(lab, tunnel, how);
     return { tunnel, closed, accepted: await next, stream, server: await accepting, application };
   }
 
@@ -297,6 +310,22 @@ function endings(withLab: WithLab, options: TunnelSuiteOptions): void {
         application.close();
       }));
   }
+
+  it("delivers what it holds for a slow reader before the end of a lost tunnel (read_buffering)", () =>
+    withLab(async (lab) => {
+      const { closed, accepted, stream, server, application } = await oneStream(lab, "stalled");
+      const sent = await server.sendPattern(BUFFERED_BYTES, 1);
+      while (stream.receivedBytes() < BUFFERED_BYTES) await options.delay(1);
+      accepted.tunnel?.destroy();
+      await closed.promise;
+      stream.peer.read();
+      assert.equal(await stream.peer.seenEnd, "fin");
+      assert.equal(stream.peer.digest(), sent);
+      stream.peer.close();
+      server.close();
+      await Promise.all([stream.outcome, accepted.closed.promise]);
+      application.close();
+    }));
 
   it("closes an idle tunnel at once", () =>
     withLab(async (lab) => {

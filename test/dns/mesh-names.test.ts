@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { Workload } from "../../src/mesh/workload.ts";
-import { answersOf, askDns, dnsQuery, dnsReply } from "../support/dns-client.ts";
+import { answersOf, askDns, dnsQuery, dnsReply, ednsOf } from "../support/dns-client.ts";
 import { type DnsStage, startDnsServer } from "../support/dns-stage.ts";
 import { mesh, type ServiceBuilder } from "../support/mesh-fixture.ts";
 
@@ -16,6 +16,8 @@ function external(hostname: string, namespace: string): ServiceBuilder {
 
 const headless = mesh.service("headless").in("ns1");
 const partly = mesh.service("partly").in("ns1");
+const headlessSix = mesh.service("headless-six").in("ns1").families("IPv6");
+const abroad = external("headless.example.com", "ns1");
 const state = mesh.state(
   client,
   elsewhere,
@@ -30,12 +32,26 @@ const state = mesh.state(
   mesh.service("hidden").in("ns2").at("10.96.0.11").hidden(),
   mesh.service("own-hidden").in("ns1").at("10.96.0.12").hidden(),
   headless,
-  mesh.workload("h1").in("ns1").at("10.1.1.1", "10.1.1.2", "fd01::1").behind(headless),
-  mesh.workload("h2").in("ns1").at("10.1.1.3").behind(headless),
+  mesh
+    .workload("h1")
+    .in("ns1")
+    .at("10.1.1.1", "10.1.1.2", "fd01::1")
+    .with({ hostname: "h1.headless.ns1.svc.cluster.local" })
+    .behind(headless),
+  mesh.workload("h2").in("ns1").at("10.1.1.3", "fd01::3").behind(headless),
   mesh.workload("h3").in("ns1").at("10.1.1.4").unhealthy().behind(headless),
   partly,
   mesh.workload("p1").in("ns1").at("fd01::5").behind(partly),
+  headlessSix,
+  mesh.workload("s1").in("ns1").at("10.1.1.6", "fd01::6").behind(headlessSix),
+  abroad,
+  mesh.workload("a1").in("ns1").at("10.1.1.7").behind(abroad),
   mesh.service("empty").in("ns1"),
+  mesh
+    .service("details")
+    .in("ns2")
+    .hostname("details.ns2.svc.cluster.remote")
+    .at("10.96.2.1", "10.96.2.2"),
   external("www.example.com", "ns2").at("240.0.0.1"),
   external("nothing.example.com", "ns2"),
   external("range.example.com", "ns2").ranges("", "10.200.0.0/16"),
@@ -50,6 +66,11 @@ const state = mesh.state(
   external("loved.example.com", "preferred").at("240.0.0.9"),
   external("canon.example.com", "ns2").at("240.0.0.10").canonical(),
   external("canon.example.com", "preferred").at("240.0.0.11"),
+  external("own.example.com", "ns1").at("240.0.0.14"),
+  external("own.example.com", "ns2").at("240.0.0.15").canonical(),
+  external("everywhere.example.com", "ns1").at("240.0.0.16"),
+  external("everywhere.example.com", "ns2").at("240.0.0.17"),
+  external("everywhere.example.com", "preferred").at("240.0.0.18"),
   external("single", "ns2").at("240.0.0.12"),
   mesh.workload("vm").in("ns1").at("10.1.0.9").with({ hostname: "vm.example.com" }),
 );
@@ -66,9 +87,13 @@ const rows: readonly [name: string, type: "A" | "AAAA", expected: Expected, from
   ["echo.ns2", "A", ["A 10.96.0.2"]],
   ["echo.ns2.svc.cluster.local", "A", ["A 10.96.0.2"]],
   ["echo.ns3", "A", "forwarded"],
+  ["echo.ns2.svc", "A", ["A 10.96.0.2"]],
   ["echo.ns1.svc.cluster", "A", "forwarded"],
   ["echo", "A", "forwarded", elsewhere.value],
   ["echo.ns1", "A", ["A 10.96.0.1"], elsewhere.value],
+  // Of another cluster.
+  ["details.ns2.svc.cluster.remote", "A", ["A 10.96.2.1", "A 10.96.2.2"]],
+  ["details.ns2", "A", "forwarded"],
   // What resolvers append.
   [
     "echo.ns1.svc.cluster.local.ns1.svc.cluster.local",
@@ -96,6 +121,7 @@ const rows: readonly [name: string, type: "A" | "AAAA", expected: Expected, from
     elsewhere.value,
   ],
   ["www.example.com.ns1.svc.cluster.local", "AAAA", []],
+  ["four.ns1.ns1.svc.cluster.local", "AAAA", []],
   ["a.wild.example.com.ns1.svc.cluster.local", "A", ["A 240.0.0.2"]],
   // Families.
   ["twice", "A", ["A 10.96.0.3", "A 10.96.0.4"]],
@@ -114,13 +140,18 @@ const rows: readonly [name: string, type: "A" | "AAAA", expected: Expected, from
   ["own-hidden.ns1", "A", "forwarded", elsewhere.value],
   // Services without an address of their own.
   ["headless", "A", ["A 10.1.1.1", "A 10.1.1.3"]],
-  ["headless", "AAAA", ["AAAA fd01::1"]],
+  ["headless", "AAAA", ["AAAA fd01::1", "AAAA fd01::3"]],
   [
     "headless.ns1.svc.cluster.local.cluster.local",
     "AAAA",
-    ["CNAME headless.ns1.svc.cluster.local", "AAAA fd01::1"],
+    ["CNAME headless.ns1.svc.cluster.local", "AAAA fd01::1", "AAAA fd01::3"],
   ],
   ["h1.headless", "A", "forwarded"],
+  ["h1.headless.ns1", "A", "forwarded"],
+  ["h1.headless.ns1.svc.cluster.local", "A", "forwarded"],
+  ["headless-six", "A", []],
+  ["headless-six", "AAAA", ["AAAA fd01::6"]],
+  ["headless.example.com", "A", "forwarded"],
   ["partly", "A", []],
   ["partly", "AAAA", ["AAAA fd01::5"]],
   ["empty", "A", []],
@@ -146,6 +177,8 @@ const rows: readonly [name: string, type: "A" | "AAAA", expected: Expected, from
   ["shared.example.com", "A", ["A 240.0.0.5"], elsewhere.value],
   ["loved.example.com", "A", ["A 240.0.0.9"]],
   ["canon.example.com", "A", ["A 240.0.0.10"]],
+  ["own.example.com", "A", ["A 240.0.0.14"]],
+  ["everywhere.example.com", "A", ["A 240.0.0.16"]],
 ];
 
 const stages = new Map<string, Promise<DnsStage>>();
@@ -190,6 +223,25 @@ test("AAAA of a service that has it is empty where IPv6 is off", async (t) => {
   const reply = dnsReply(await askDns(stage.server, "udp", dnsQuery("echo", "AAAA")));
   assert.deepEqual(answersOf(reply), []);
   assert.match(stage.lines().at(-1) ?? "", /result="service does not support this record type"/);
+});
+
+test("truncation: of 256 addresses TCP brings all, UDP with 1232 bytes of EDNS 74 and TC", async (t) => {
+  const large = mesh.service("large").in("ns1");
+  const endpoints = Array.from({ length: 256 }, (_, n) =>
+    mesh.workload(`l${n}`).in("ns1").at(`240.0.1.${n}`).behind(large),
+  );
+  const crowd = mesh.state(client, large, ...endpoints);
+  const stage = await startDnsServer({ state: crowd, source: client.value });
+  t.after(() => stage.close());
+  const query = dnsQuery("large", "A", { additionals: [ednsOf(1232)] });
+  for (const [transport, count, isTruncated] of [
+    ["tcp", 256, false],
+    ["udp", 74, true],
+  ] as const) {
+    const reply = dnsReply(await askDns(stage.server, transport, query));
+    assert.equal(new Set(answersOf(reply)).size, count);
+    assert.equal(reply.flag_tc, isTruncated);
+  }
 });
 
 test("addresses come in any order", async () => {

@@ -127,6 +127,22 @@ describe("tunnel reuse", () => {
     });
   }
 
+  test("connections_reused: two at once share a tunnel with the two after them, and it ends with the pool", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 3 });
+    for (let i = 0; i < 2; i++) {
+      for (const stream of await bench.openAll(2)) end(stream);
+      assert.deepEqual([bench.tunnels.length, bench.liveTunnelCount], [1, 1]);
+    }
+    bench.pool.close();
+    assert.equal(bench.liveTunnelCount, 0);
+  });
+
+  test("100 streams on one: a tunnel for 101 carries them at once and stays", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 101 });
+    for (const stream of await bench.openAll(100)) end(stream);
+    assert.deepEqual([bench.tunnels.length, bench.liveTunnelCount], [1, 1]);
+  });
+
   test("300 streams of which one lives at a time share one tunnel", async () => {
     const bench = new PoolBench();
     for (let i = 0; i < 300; i++) end(await bench.open());
@@ -144,7 +160,7 @@ describe("tunnel reuse", () => {
     ]);
   });
 
-  test("limit 2: four streams fill two tunnels that end, five more make three", async () => {
+  test("connection_limits: of limit 2, four streams fill two tunnels that end, five more make three", async () => {
     const bench = new PoolBench({ streamsPerConnectionMax: 2 });
     for (const stream of await bench.openAll(4)) end(stream);
     assert.equal(bench.tunnels.length, 2);
@@ -154,7 +170,7 @@ describe("tunnel reuse", () => {
     assert.equal(bench.liveTunnelCount, 1);
   });
 
-  test("limit 1: every stream has a tunnel of its own", async () => {
+  test("single_pool: of limit 1, every stream has a tunnel of its own", async () => {
     const bench = new PoolBench({ streamsPerConnectionMax: 1 });
     for (const stream of await bench.openAll(3)) end(stream);
     assert.equal(bench.tunnels.length, 3);
@@ -202,7 +218,7 @@ describe("tunnel reuse", () => {
   });
 });
 
-describe("keys", () => {
+describe("unique keys", () => {
   for (const [what, change] of [
     ["source identity", { source: identity("other") }],
     ["source trust domain", { source: { ...identity("client"), trustDomain: "td2" } }],
@@ -265,7 +281,7 @@ describe("keys", () => {
     assert.equal(bench.tunnels.length, 2);
   });
 
-  test("100 clients at once have 100 tunnels that are dialled side by side", async () => {
+  test("100 sources at once have 100 tunnels that are dialled side by side", async () => {
     const bench = new PoolBench();
     bench.dialMs = 5;
     const opening = Promise.all(
@@ -281,7 +297,7 @@ describe("keys", () => {
 });
 
 describe("tunnels that end", () => {
-  test("a tunnel that got GOAWAY is replaced and its streams go on", async () => {
+  test("server_goaway: a tunnel that got GOAWAY is replaced and its streams go on", async () => {
     const bench = new PoolBench();
     const first = await bench.open();
     bench.tunnels[0]?.goAway();
@@ -536,7 +552,7 @@ describe("a dial that fails", () => {
 });
 
 describe("idle release", () => {
-  test("an unused tunnel closes when its time is over, and no earlier", async () => {
+  test("idle_eviction: an unused tunnel closes when its time is over, and no earlier", async () => {
     const bench = new PoolBench({ unusedReleaseMs: 2000 });
     end(await bench.open());
     await bench.clock.advance(1999);
@@ -556,7 +572,7 @@ describe("idle release", () => {
     assert.equal(bench.clock.pendingCount, 1);
   });
 
-  test("a tunnel with a stream is forgotten but goes on until the stream ends", async () => {
+  test("idle eviction with a persistent stream: the tunnel is forgotten but goes on until that ends", async () => {
     const bench = new PoolBench({ unusedReleaseMs: 2000 });
     const persistent = await bench.open();
     await bench.clock.advance(2000);
@@ -567,6 +583,22 @@ describe("idle release", () => {
     end(persistent);
     assert.equal(bench.tunnels[0]?.isGone, true);
     assert.equal(bench.tunnels[1]?.isGone, false);
+  });
+
+  test("idle eviction with a persistent stream: what spills over into another tunnel goes first", async () => {
+    const bench = new PoolBench({ streamsPerConnectionMax: 4, unusedReleaseMs: 2000 });
+    const persistent = await bench.open();
+    for (const stream of await bench.openAll(2)) end(stream);
+    assert.equal(bench.tunnels.length, 1);
+    for (const stream of await bench.openAll(4)) end(stream);
+    assert.equal(bench.tunnels.length, 2);
+    await bench.clock.advance(2000);
+    assert.deepEqual(
+      bench.tunnels.map(({ isGone }) => isGone),
+      [false, true],
+    );
+    end(persistent);
+    assert.equal(bench.liveTunnelCount, 0);
   });
 
   test("beyond the limit of tunnels the least recently used one is forgotten", async () => {

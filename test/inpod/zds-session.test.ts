@@ -37,7 +37,20 @@ function startedSession(): {
   return { bench, connection, ended };
 }
 
-test("an add is read with its descriptor", () => {
+test("a del is read without a descriptor", () => {
+  const read = readRequest({ data: DEL, fds: [], truncated: false });
+  assert.deepEqual(read, { request: { kind: "del", uid: "u1" }, netnsFd: undefined });
+});
+
+test("an add without info is read, so that the answer can say what is missing", () => {
+  const fd = ownNetnsFd();
+  const data = encodeZdsRequest({ kind: "add", uid: "u1", workload: undefined });
+  const { request, netnsFd } = readRequest({ data, fds: [fd], truncated: false });
+  assert.deepEqual([request, netnsFd], [{ kind: "add", uid: "u1", workload: undefined }, fd]);
+  closeSync(fd);
+});
+
+test("an add with info is read with its descriptor", () => {
   const fd = ownNetnsFd();
   const read = readRequest({ data: ADD, fds: [fd], truncated: false });
   assert.deepEqual(read, { request: { kind: "add", uid: "u1", workload: POD }, netnsFd: fd });
@@ -46,7 +59,7 @@ test("an add is read with its descriptor", () => {
 
 for (const [name, data, fdCount, truncated, message] of [
   ["an add without a descriptor", ADD, 0, false, "No control message"],
-  ["a delete with a descriptor", DEL, 1, false, "Unexpected control message"],
+  ["a del with a descriptor (fd)", DEL, 1, false, "Unexpected control message"],
   ["a keep with a descriptor", KEEP, 1, false, "Unexpected control message"],
   ["a snapshot with a descriptor", SNAPSHOT, 1, false, "Unexpected control message"],
   ["an add with two descriptors", ADD, 2, false, "received 2 descriptors, expected one"],

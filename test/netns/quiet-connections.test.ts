@@ -124,7 +124,7 @@ describe("connections that go quiet", { skip: requireNetns("iptables", "ss") }, 
     await become("server", `( dport = :${APP_PORT + 3} )`, 1);
   });
 
-  test("a host that vanishes is noticed: by keep-alive, or since it acknowledges nothing", {
+  test("a host that vanishes is noticed: by keep-alive, or by the user time-out since it acknowledges nothing", {
     timeout,
   }, async () => {
     const silent = await pairsAlong(PATHS.passthrough).make();

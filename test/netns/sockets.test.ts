@@ -191,7 +191,7 @@ describe("sockets in namespaces", {
     }
   });
 
-  test("two listeners share a port only when both ask for it", () => {
+  test("two listeners share a port only when both ask for it (reuseport)", () => {
     const first = listen({ reusePort: true });
     const bind = { ip: "::", port: native.localAddress(first).port };
     listen({ reusePort: true, bind });

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import {
   chooseInboundTarget,
   guessService,
@@ -14,6 +13,7 @@ import {
   type ServiceBuilder,
   type WorkloadBuilder,
 } from "../support/mesh-fixture.ts";
+import { describeTarget, ILLEGAL_PORTS } from "./routes.ts";
 
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
 const ECHO = echo.value.hostname;
@@ -36,18 +36,9 @@ function choose(
     authority,
     forwardedHost: undefined,
     network: "",
-    illegalPorts: new Set([15001, 15006, 15008]),
+    illegalPorts: ILLEGAL_PORTS,
     ...more,
   });
-}
-
-/** `address [announcing address] [of service]`, or `status error`. */
-function describe(target: InboundTarget): string {
-  if (target.kind === "refuse") return `${target.status} ${target.error.message}`;
-  const service = target.service === undefined ? "" : ` of ${target.service.name}`;
-  const { announced } = target;
-  const header = announced === undefined ? "" : ` announcing ${formatSocketAddress(announced)}`;
-  return `${formatSocketAddress(target.target)}${header}${service}`;
 }
 
 type Parts = (WorkloadBuilder | ServiceBuilder)[];
@@ -281,19 +272,25 @@ const cases: readonly Row[] = [
 ];
 for (const [title, parts, workload, authority, expected] of cases) {
   test(`a CONNECT to ${title}`, () => {
-    assert.equal(describe(choose(mesh.state(...parts), workload, authority)), expected);
+    assert.equal(describeTarget(choose(mesh.state(...parts), workload, authority)), expected);
   });
 }
 
 test("another method is refused before anything else", () => {
   const target = choose(mesh.state(server), server, undefined, { method: "GET" });
-  assert.equal(describe(target), "400 expected method CONNECT, got GET");
+  assert.equal(describeTarget(target), "400 expected method CONNECT, got GET");
 });
 
 test("the waypoint of a pod in another network says nothing about ours", () => {
   const state = mesh.state(server.network("net1").waypoint("/10.0.0.9"), wp);
-  assert.equal(describe(choose(state, wp, "10.0.0.2:80")), "400 ip mismatch: 10.0.0.9 != 10.0.0.2");
-  assert.equal(describe(choose(state, wp, "10.0.0.2:80", { network: "net1" })), "10.0.0.9:80");
+  assert.equal(
+    describeTarget(choose(state, wp, "10.0.0.2:80")),
+    "400 ip mismatch: 10.0.0.9 != 10.0.0.2",
+  );
+  assert.equal(
+    describeTarget(choose(state, wp, "10.0.0.2:80", { network: "net1" })),
+    "10.0.0.9:80",
+  );
 });
 
 test("the authority is kept as it came", () => {

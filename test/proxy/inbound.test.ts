@@ -63,7 +63,7 @@ for (const { authority, status, error } of [
   });
 }
 
-test("the answer tells who the workload is", async () => {
+test("response baggage: the answer tells who the workload is", async () => {
   const lab = makeLab();
   const { headers } = await (await peer(lab)).open("10.77.0.21:8080", []);
   assert.deepEqual(
@@ -77,7 +77,7 @@ test("the answer tells who the workload is", async () => {
   );
 });
 
-test("without response baggage neither ours is sent nor the peer's believed", async () => {
+test("response baggage gate: without it neither ours is sent nor the baggage of requests believed", async () => {
   const lab = makeLab("info", { responseBaggage: false });
   const tunnel = await peer(lab);
   const { headers } = await tunnel.open("10.77.0.21:8080", [["baggage", "service.name=guess"]]);

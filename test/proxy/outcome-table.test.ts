@@ -1,16 +1,18 @@
 /**
  * The outcomes that the contract lists, by its own words: the table of spec data-path 2.8, then the
- * rows "outbound" of 13.3.
+ * rows "outbound" and "inbound" of 13.3.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { chooseInboundTarget } from "../../src/proxy/inbound-target.ts";
 import {
+  address,
   gateway,
   mesh,
   type ServiceBuilder,
   type WorkloadBuilder,
 } from "../support/mesh-fixture.ts";
-import { describe, route } from "./routes.ts";
+import { describe, describeTarget, ILLEGAL_PORTS, route } from "./routes.ts";
 
 const client = mesh.workload("client").at("10.0.0.1").hbone().on("n1");
 const echo = mesh.service("echo").at("10.96.0.1").port(80, 8080);
@@ -322,4 +324,121 @@ for (const [chapter, rows] of [
       assert.equal(describe(route(state, source, to)), outcome);
     });
   }
+}
+
+interface InboundRow {
+  readonly name: string;
+  /** Which of the two has a waypoint, and how it is named. */
+  readonly waypoint?: readonly [of: "workload" | "service", reference: string];
+  readonly appTunnel?: boolean;
+  readonly connection: string;
+  readonly authority: string;
+  readonly outcome: string;
+}
+
+const POD = "10.0.0.2:8080";
+const VIP = "10.96.0.1:8080";
+const INBOUND: readonly InboundRow[] = [
+  {
+    name: "to workload no waypoint",
+    connection: "10.0.0.2",
+    authority: POD,
+    outcome: `${POD} of echo`,
+  },
+  {
+    name: "svc hostname to workload no waypoint",
+    connection: "10.0.0.2",
+    authority: `${ECHO}:80`,
+    outcome: `${POD} of echo`,
+  },
+  {
+    name: "to workload with waypoint referenced by pod",
+    waypoint: ["workload", "/10.0.0.9"],
+    connection: "10.0.0.9",
+    authority: POD,
+    outcome: "10.0.0.9:8080",
+  },
+  {
+    name: "to workload with waypoint referenced by vip",
+    waypoint: ["workload", "/10.96.0.9"],
+    connection: "10.0.0.9",
+    authority: POD,
+    outcome: "10.0.0.9:8080",
+  },
+  {
+    name: "to workload with app tunnel",
+    waypoint: ["workload", "/10.96.0.9"],
+    appTunnel: true,
+    connection: "10.0.0.9",
+    authority: POD,
+    outcome: `10.0.0.9:15088 announcing ${POD}`,
+  },
+  {
+    name: "to service with waypoint referenced by pod",
+    waypoint: ["service", "/10.0.0.9"],
+    connection: "10.0.0.9",
+    authority: VIP,
+    outcome: "10.0.0.9:8080",
+  },
+  {
+    name: "to service with waypoint referenced by vip",
+    waypoint: ["service", "/10.96.0.9"],
+    connection: "10.0.0.9",
+    authority: VIP,
+    outcome: "10.0.0.9:8080",
+  },
+  {
+    name: "to service with app tunnel",
+    waypoint: ["service", "/10.96.0.9"],
+    appTunnel: true,
+    connection: "10.0.0.9",
+    authority: VIP,
+    outcome: `10.0.0.9:15088 announcing ${VIP}`,
+  },
+  {
+    name: "to server ip mismatch",
+    connection: "10.0.0.2",
+    authority: "10.0.0.1:8080",
+    outcome: "400 ip mismatch: 10.0.0.2 != 10.0.0.1",
+  },
+  {
+    name: "to waypoint without attachment",
+    connection: "10.0.0.9",
+    authority: "10.0.0.1:8080",
+    outcome: "400 ip mismatch: 10.0.0.9 != 10.0.0.1",
+  },
+  {
+    name: "to workload via waypoint with wrong attachment",
+    waypoint: ["service", "/10.0.0.9"],
+    connection: "10.0.0.9",
+    authority: POD,
+    outcome: "400 ip mismatch: 10.0.0.9 != 10.0.0.2",
+  },
+  {
+    name: "to service via waypoint with wrong attachment",
+    waypoint: ["workload", "/10.0.0.9"],
+    connection: "10.0.0.9",
+    authority: VIP,
+    outcome: "400 ip mismatch: 10.0.0.9 != 10.96.0.1",
+  },
+];
+
+for (const { name, waypoint, appTunnel = false, connection, authority, outcome } of INBOUND) {
+  test(`13.3 inbound: ${name}`, () => {
+    const [of, reference = ""] = waypoint ?? [];
+    const service = of === "service" ? echo.waypoint(reference) : echo;
+    const pod = of === "workload" ? server.waypoint(reference) : server;
+    const waypointPod = appTunnel ? wp.tunnel("PROXY", 15_088) : wp;
+    const state = mesh.state(client, service, pod, wpService, waypointPod);
+    const target = chooseInboundTarget(state, {
+      workload: (connection === "10.0.0.9" ? waypointPod : pod).value,
+      local: address(`${connection}:15008`),
+      method: "CONNECT",
+      authority,
+      forwardedHost: undefined,
+      network: "",
+      illegalPorts: ILLEGAL_PORTS,
+    });
+    assert.equal(describeTarget(target), outcome);
+  });
 }

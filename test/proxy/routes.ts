@@ -1,13 +1,14 @@
-/** Outbound routes in one line of text. */
+/** Outbound routes and inbound targets in one line of text. */
 import assert from "node:assert/strict";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
+import type { InboundTarget } from "../../src/proxy/inbound-target.ts";
 import { chooseOutboundRoute, type OutboundRoute } from "../../src/proxy/outbound-route.ts";
 import type { MeshState } from "../../src/state/mesh-state.ts";
 import { address, fixedRandom, ip } from "../support/mesh-fixture.ts";
 
-const ILLEGAL_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
+export const ILLEGAL_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
 
 /** `kind remote [authority] -> workload of service [beyond it]`, or the error. */
 export function describe(route: OutboundRoute): string {
@@ -42,4 +43,13 @@ export function route(
   const chosen = chooseOutboundRoute(state, query, fixedRandom(unit));
   assert.match(chosen.reason, /^[a-z].*[^.]$/);
   return chosen;
+}
+
+/** `address [announcing address] [of service]`, or `status error`. */
+export function describeTarget(target: InboundTarget): string {
+  if (target.kind === "refuse") return `${target.status} ${target.error.message}`;
+  const service = target.service === undefined ? "" : ` of ${target.service.name}`;
+  const { announced } = target;
+  const header = announced === undefined ? "" : ` announcing ${formatSocketAddress(announced)}`;
+  return `${formatSocketAddress(target.target)}${header}${service}`;
 }

@@ -30,7 +30,7 @@ function messages(node: Node): readonly string[] {
   });
 }
 
-test("listens on all ports with the options that each needs", () => {
+test("listens on all ports with the options that each needs, mark and reuseport among them", () => {
   const lab = makeLab();
   const listens = lab.network.engine.listens.slice(0, 3).map((options) => ({
     port: options.address.port,
@@ -48,6 +48,23 @@ test("listens on all ports with the options that each needs", () => {
     { port: 15006, ...shared, keepsAlive: true, originalDestination: true },
     { port: 15001, ...shared, keepsAlive: true, originalDestination: true },
   ]);
+});
+
+test("mark and reuseport are absent where they are not configured, on what listens and what dials", async () => {
+  const lab = makeLab("info", { mark: undefined, reusePort: false });
+  // Nobody answers there; whoever did would be captured again, for want of a mark.
+  lab.pod("client1").dial("10.98.0.9:8080");
+  await quiet();
+  const { listens, connects } = lab.network.engine;
+  const asked = [...listens, ...connects].map((one) => [
+    one.mark,
+    "reusePort" in one && one.reusePort,
+  ]);
+  assert.ok(connects.length > 0);
+  assert.deepEqual(
+    asked,
+    asked.map(() => [undefined, false]),
+  );
 });
 
 test("says which listeners are established, as the original does", () => {

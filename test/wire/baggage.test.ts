@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import fc from "fast-check";
 import { type Baggage, formatBaggage, parseBaggage } from "../../src/wire/baggage.ts";
 
 const NOTHING: Baggage = {
@@ -14,7 +15,7 @@ const NOTHING: Baggage = {
 };
 
 const both: readonly (readonly [what: string, baggage: Partial<Baggage>, header: string])[] = [
-  ["nothing known", {}, ""],
+  ["nothing known (empty)", {}, ""],
   [
     "a deployment as recorded",
     {
@@ -38,7 +39,7 @@ const both: readonly (readonly [what: string, baggage: Partial<Baggage>, header:
 
 const parsed: readonly (readonly [what: string, header: string, baggage: Partial<Baggage>])[] = [
   [
-    "several header lines joined",
+    "multi-line: several header lines joined",
     "k8s.cluster.name=a,service.name=b",
     { clusterId: "a", canonicalName: "b" },
   ],
@@ -73,6 +74,27 @@ describe("baggage", () => {
       assert.deepEqual(parseBaggage(header), { ...NOTHING, ...baggage });
     });
   }
+
+  test("round trip: what is written is read again", () => {
+    const text = fc.stringMatching(/^[A-Za-z0-9._/-]{1,16}$/);
+    const kind = fc.constantFrom("deployment", "job", "cronjob", "pod");
+    const baggages = fc.record({
+      clusterId: text,
+      namespace: text,
+      workloadType: kind,
+      workloadName: text,
+      canonicalName: text,
+      canonicalRevision: text,
+      region: text,
+      zone: text,
+    });
+    fc.assert(
+      fc.property(baggages, (baggage) => {
+        assert.deepEqual(parseBaggage(formatBaggage(baggage)), { ...baggage });
+      }),
+      { verbose: true },
+    );
+  });
 
   test("a value that no header can carry is left out", () => {
     const baggage = { ...NOTHING, clusterId: "münchen", namespace: "a\r\nb: c", region: "r1" };

@@ -5,7 +5,7 @@ import { formatForwarded, parseForwardedHost } from "../../src/wire/forwarded.ts
 
 const address = (ip: string, port: number) => ({ ip: ip as IpAddress, port });
 
-describe("forwarded", () => {
+describe("forwarded (build_forwarded, forwarded host parsing)", () => {
   for (const [what, client, host, header] of [
     ["an IPv4 client", address("10.77.0.11", 42152), undefined, 'for="10.77.0.11:42152"'],
     ["an IPv6 client", address("::1", 80), undefined, 'for="[::1]:80"'],
@@ -27,7 +27,7 @@ describe("forwarded", () => {
     ["a plain host", 'for="127.0.0.1:80";host=echo', "echo"],
     ["a quoted host", 'for="127.0.0.1:80";host="echo"', "echo"],
     ["blanks around the part", 'for="127.0.0.1:80" ; host=echo ;proto=http', "echo"],
-    ["no host", 'for="127.0.0.1:80"', undefined],
+    ["absent: no host", 'for="127.0.0.1:80"', undefined],
     ["an empty host", "for=1;host=", undefined],
     ["an empty quoted host", 'host=""', undefined],
     ["one quote", 'host="', undefined],
@@ -36,8 +36,8 @@ describe("forwarded", () => {
     ["an empty one before another", "host=;host=b", undefined],
     ["another case", "Host=a", undefined],
     ["a blank before the equals sign", "host =a", undefined],
-    ["a character that is not ASCII", "host=é", undefined],
-    ["nothing", "", undefined],
+    ["non-ASCII: a character that is not", "host=é", undefined],
+    ["absent: nothing", "", undefined],
   ] as const) {
     test(`${what}: ${JSON.stringify(header)} names ${host}`, () => {
       assert.equal(parseForwardedHost(header), host);
