@@ -18,7 +18,7 @@ export function formatWhy(report: WhyReport): string {
     ...row("certificate", describeCertificate(report)),
     ...row("policies", describePolicies(route, judgement)),
     ...row("verdict", [describeVerdict(report)]),
-    ...(connect === null ? [] : row("connect", [describeConnect(connect)])),
+    ...(connect === null ? [] : row("connect", [describeConnect(connect, route)])),
     ...row("note", report.notes),
   ].join("\n");
 }
@@ -51,6 +51,7 @@ function describeRoute(route: ForecastRoute): string[] {
     unresolved: "decided once the host name has been looked up",
     tcp: `plain TCP to ${remote}`,
     plain: `plain TCP to ${remote}, as the network takes it`,
+    loopback: `to ${remote} on the pod's own loopback`,
     hbone: `tunnel to ${remote}, which connects to ${authority}`,
   }[kind];
   return [
@@ -90,6 +91,7 @@ function describePolicies(
   judgement: ForecastJudgement | undefined,
 ): string[] {
   if (route.gateway !== undefined) return ["judged in the other network"];
+  if (route.kind === "loopback") return ["nobody judges what stays in the pod"];
   if (judgement === undefined && route.waypoint !== undefined) {
     return ["judged by the waypoint; no endpoint with a proxy of the mesh is known behind it"];
   }
@@ -116,13 +118,12 @@ function describeVerdict({ route, judgement }: WhyReport): string {
   return judgement === undefined ? "goes through" : "allowed";
 }
 
-function describeConnect({
-  state,
-  end,
-  tookMs,
-  source,
-}: NonNullable<WhyReport["connect"]>): string {
-  const where = source === null ? "" : `; its access line has src.addr=${source}`;
+function describeConnect(
+  { state, end, tookMs, source }: NonNullable<WhyReport["connect"]>,
+  { kind }: ForecastRoute,
+): string {
+  const isLogged = source !== null && kind !== "loopback";
+  const where = isLogged ? `; its access line has src.addr=${source}` : "";
   switch (state) {
     case "open":
       return `open after ${tookMs} ms${where}`;

@@ -4,7 +4,7 @@
  */
 import type { RbacConnection } from "../mesh/authorization.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
-import type { IpAddress } from "../mesh/ip-address.ts";
+import { type IpAddress, isLoopback } from "../mesh/ip-address.ts";
 import { serviceKey } from "../mesh/service.ts";
 import {
   formatSocketAddress,
@@ -48,8 +48,11 @@ export interface ForecastOutlier extends Pick<ThreadOutlier, "workload" | "failu
 
 /** One way of several where endpoints or waypoints are chosen by weight. */
 export interface ForecastRoute {
-  /** `plain`: the source is not captured, and its connection arrives as it is. */
-  readonly kind: OutboundRoute["kind"] | "plain";
+  /**
+   * `plain`: the source is not captured, and its connection arrives as it is. `loopback`: the
+   * connection stays in the source's pod, where redirect rules leave it alone.
+   */
+  readonly kind: OutboundRoute["kind"] | "plain" | "loopback";
   readonly reason: string;
   /** Why it is refused. */
   readonly error?: string;
@@ -105,10 +108,23 @@ export function forecastConnection(
   query: ForecastQuery,
   random: Random,
 ): ConnectionForecast {
-  const { workload } = query.source;
-  return workload?.protocol === "HBONE"
-    ? forecastCaptured(state, query, workload, random)
-    : forecastPlain(state, query);
+  const { workload, ip } = query.source;
+  if (workload?.protocol !== "HBONE") return forecastPlain(state, query);
+  const { target, illegalPorts } = query;
+  const isOwn = target.ip === ip || workload.ips.includes(target.ip) || isLoopback(target.ip);
+  // On those ports we listen ourselves, also on its loopback.
+  return isOwn && !illegalPorts.has(target.port)
+    ? forecastLoopback(workload, target)
+    : forecastCaptured(state, query, workload, random);
+}
+
+function forecastLoopback(source: Workload, target: SocketAddress): ConnectionForecast {
+  const reason = `${target.ip} is an address of the pod itself, what goes there is not captured`;
+  const remote = formatSocketAddress(target);
+  return {
+    route: { kind: "loopback", reason, remote, workload: nameOf(source) },
+    judgement: undefined,
+  };
 }
 
 function forecastCaptured(

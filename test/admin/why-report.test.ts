@@ -73,6 +73,21 @@ test("behind a waypoint the destination judges the waypoint", async () => {
   );
 });
 
+test("a pod's own address stays in the pod, but for the ports on which we listen there", async () => {
+  for (const own of ["default/client:8080", "10.0.0.1:8080", "127.0.0.1:8080", "[::1]:8080"]) {
+    const report = await ask("default/client", own);
+    assert.deepEqual(
+      [report.route.kind, report.judgement, report.certificate],
+      [...["loopback", undefined, null]],
+    );
+    assert.match(formatWhy(report), /^ +because \S+ is an address of the pod itself, /m);
+    assert.match(formatWhy(report), /^policies +nobody judges what stays in the pod$/m);
+    assert.match(formatWhy(report), /^verdict +goes through$/m);
+  }
+  const { route } = await ask("default/client", "127.0.0.1:15001");
+  assert.equal(route.kind, "refuse");
+});
+
 test("a policy that nobody has sent denies, as the daemon is told to take it", async () => {
   const report = await ask("default/client", "10.0.0.4:80");
   assert.equal(report.judgement?.reason, "unknown policy: default/never-sent");

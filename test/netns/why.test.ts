@@ -99,6 +99,19 @@ describe("ztunnel why", { skip: requireNetns("iptables"), timeout: 170_000 }, ()
     assert.match(text, /^verdict +denied: allow policies exist, but none allowed$/m);
   });
 
+  test("a pod's own address is not captured, and the connection is made", async (t) => {
+    const own = listenEcho(lab.host("client"), APP_PORT);
+    const text = why("node-a", "default/client", `default/client:${APP_PORT}`, "--connect");
+    t.after(() => own.close());
+    await waitUntil(() => own.peers.length > 0, "nobody came");
+    assert.match(text, /^route +to 10.66.0.11:8080 on the pod's own loopback$/m);
+    assert.match(text, /^verdict +goes through$/m);
+    assert.match(text, /^connect +open after \d+ ms$/m);
+    assert.match(own.peers.join(), /^10\.66\.0\.11:\d+$/);
+    const isLogged = (line: string): boolean => line.includes(`"src.addr":"${own.peers[0]}"`);
+    assert.deepEqual(lab.node("node-a").lines.filter(isLogged), []);
+  });
+
   test("what the mesh does not know is reached as plain TCP", () => {
     const text = why("node-a", "default/client", "10.66.0.33:8080");
     assert.match(text, /^ +because the mesh does not know 10.66.0.33$/m);
