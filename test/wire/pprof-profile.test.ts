@@ -8,6 +8,7 @@ import type { CallNode } from "../../src/runtime/thread-profiler.ts";
 import { decodeMessage } from "../../src/wire/message-codec.ts";
 import { encodeProfile, type ProfileMeasure } from "../../src/wire/pprof-profile.ts";
 import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
+import { missingTool } from "../support/missing-tool.ts";
 
 const CPU: ProfileMeasure = {
   type: "cpu",
@@ -66,7 +67,7 @@ test("equal functions and strings stand once, and only stacks that count are sam
 });
 
 test("go tool pprof reads it", (t) => {
-  if (spawnSync("go", ["version"]).status !== 0) return t.skip("no go on the path");
+  if (spawnSync("go", ["version"]).status !== 0) return t.skip(missingTool("no go on the path"));
   const folder = mkdtempSync(join(tmpdir(), "ztunnel-pprof-"));
   t.after(() => rmSync(folder, { recursive: true }));
   const file = join(folder, "profile.pb");
