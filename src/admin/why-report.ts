@@ -3,7 +3,7 @@
 import type { CertificateEntry } from "../identity/certificate-cache.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
 import { formatHostPort, formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
-import { workloadIdentity } from "../mesh/workload.ts";
+import { type Workload, workloadIdentity } from "../mesh/workload.ts";
 import type { ProbeOutcome } from "../net/connection-probe.ts";
 import {
   type ConnectionForecast,
@@ -81,12 +81,16 @@ export async function reportWhy(
   const source = parties.source(question.source);
   const { address, name } = parties.destination(question.destination, source);
   const { workload } = source;
-  const enrolment = deps
-    .workloads()
-    .find(
-      ({ workload: here }) => here.namespace === workload?.namespace && here.name === workload.name,
-    );
-  const query = { ...options, outliers, affinity, source, target: address };
+  const enrolmentOf = (one: Workload | undefined): DumpedWorkload | undefined =>
+    deps
+      .workloads()
+      .find(({ workload: here }) => here.namespace === one?.namespace && here.name === one.name);
+  const enrolment = enrolmentOf(workload);
+  const query: ForecastQuery = {
+    ...options,
+    ...{ outliers, affinity, source, target: address },
+    isCaptured: (one) => one.protocol === "HBONE" || enrolmentOf(one) !== undefined,
+  };
   const forecast = forecastConnection(mesh, query, random);
   const connect = question.connect ? await probe(deps, enrolment, address, question.source) : null;
   return {

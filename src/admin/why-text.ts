@@ -90,6 +90,7 @@ function describePolicies(
   route: ForecastRoute,
   judgement: ForecastJudgement | undefined,
 ): string[] {
+  if (route.kind === "refuse") return ["nobody judges: it does not leave the source"];
   if (route.gateway !== undefined) return ["judged in the other network"];
   if (route.kind === "loopback") return ["nobody judges what stays in the pod"];
   if (judgement === undefined && route.waypoint !== undefined) {

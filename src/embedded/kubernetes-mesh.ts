@@ -52,6 +52,7 @@ import {
   readService,
   selectServices,
 } from "./kubernetes-services.ts";
+import { uncapturedPodNotes } from "./kubernetes-uncaptured-pods.ts";
 import { Waypoints } from "./kubernetes-waypoints.ts";
 import {
   addressOrHostname,
@@ -110,7 +111,7 @@ export interface KubernetesMesh {
    * out, so a mesh with mistakes may allow more than was meant: it is not to be served.
    */
   readonly mistakes: readonly string[];
-  /** What was passed over because a mesh has no use for it. */
+  /** What was passed over because a mesh has no use for it, and what is hardly meant so. */
   readonly notes: readonly string[];
 }
 
@@ -155,7 +156,7 @@ export function translateKubernetes(
     ),
     allocated,
     mistakes: objects.mistakes,
-    notes: objects.notes,
+    notes: [...objects.notes, ...uncapturedPodNotes(read.pods, read.namespaces)],
   };
 }
 

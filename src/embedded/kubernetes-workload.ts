@@ -181,14 +181,23 @@ function portsBehind(source: WorkloadSource): Map<string, PortList> {
   );
 }
 
-function tunnelOf({
-  labels,
-  annotations,
-}: KubernetesMetadata): Pick<WorkloadMessage, "tunnelProtocol" | "nativeTunnel"> {
-  const nativeTunnel = (labels.get(TUNNEL_LABEL) ?? "").split(",").includes("http");
-  const isRedirected = annotations.get(REDIRECTION_ANNOTATION) === "enabled";
-  const tunnelProtocol = nativeTunnel || isRedirected ? TunnelProtocol.HBONE : TunnelProtocol.NONE;
-  return { tunnelProtocol, nativeTunnel };
+function tunnelOf(
+  metadata: KubernetesMetadata,
+): Pick<WorkloadMessage, "tunnelProtocol" | "nativeTunnel"> {
+  return {
+    tunnelProtocol: isTunnelled(metadata) ? TunnelProtocol.HBONE : TunnelProtocol.NONE,
+    nativeTunnel: takesTunnels(metadata),
+  };
+}
+
+/** Whether others are to come to it through tunnels. */
+export function isTunnelled(metadata: KubernetesMetadata): boolean {
+  return takesTunnels(metadata) || metadata.annotations.get(REDIRECTION_ANNOTATION) === "enabled";
+}
+
+/** By itself, without a proxy beside it. */
+function takesTunnels({ labels }: KubernetesMetadata): boolean {
+  return (labels.get(TUNNEL_LABEL) ?? "").split(",").includes("http");
 }
 
 /** Those of the services, then the workload's own, each once. */

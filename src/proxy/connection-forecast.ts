@@ -36,6 +36,8 @@ export interface ForecastQuery {
   /** Endpoints that are left out now. */
   readonly outliers: OutlierView & { all(): readonly ThreadOutlier[] };
   readonly affinity: SessionAffinity;
+  /** Whether a proxy takes what the workload sends and what comes to it, as far as is known here. */
+  isCaptured(workload: Workload): boolean;
 }
 
 /** An endpoint that the choice passes over. */
@@ -109,7 +111,7 @@ export function forecastConnection(
   random: Random,
 ): ConnectionForecast {
   const { workload, ip } = query.source;
-  if (workload?.protocol !== "HBONE") return forecastPlain(state, query);
+  if (workload === undefined || !query.isCaptured(workload)) return forecastPlain(state, query);
   const { target, illegalPorts } = query;
   const isOwn = target.ip === ip || workload.ips.includes(target.ip) || isLoopback(target.ip);
   // On those ports we listen ourselves, also on its loopback.
@@ -152,6 +154,17 @@ function forecastCaptured(
     ...describeOutliers(route, outliers.all()),
     ...describeAffinity(route, sessions, downstream),
   };
+  if (route.kind === "tcp") {
+    const { workload, remote } = route;
+    // A service leads the pod to itself: what it sends to its own address stays on its loopback.
+    const isJudged = workload && workload.uid !== source.uid && query.isCaptured(workload);
+    return {
+      route: described,
+      judgement: isJudged
+        ? judge(state, query, { workload, address: remote }, { ip: downstream })
+        : undefined,
+    };
+  }
   if (route.kind !== "hbone") return { route: described, judgement: undefined };
   const identity = workloadIdentity(source);
   const address = parseSocketAddress(route.authority);
@@ -202,8 +215,8 @@ function forecastPlain(state: MeshState, query: ForecastQuery): ConnectionForeca
       ...(known && { service: known.service.hostname }),
     },
     judgement:
-      workload?.protocol === "HBONE"
-        ? judge(state, query, { workload, address }, { ip: source.ip, identity: undefined })
+      workload !== undefined && query.isCaptured(workload)
+        ? judge(state, query, { workload, address }, { ip: source.ip })
         : undefined,
   };
 }
@@ -212,7 +225,7 @@ function judge(
   state: MeshState,
   { network, unknownPolicy }: ForecastQuery,
   at: { readonly workload: Workload; readonly address: SocketAddress },
-  by: { readonly ip: IpAddress; readonly identity: Identity | undefined },
+  by: { readonly ip: IpAddress; readonly identity?: Identity },
 ): ForecastJudgement {
   const { workload, address } = at;
   const connection: RbacConnection = {

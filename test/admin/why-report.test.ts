@@ -100,6 +100,7 @@ test("a service without an endpoint is refused at the source", async () => {
   const report = await ask("10.0.0.1", "two.default.svc.cluster.local:443");
   assert.equal(report.route.kind, "refuse");
   assert.equal(report.judgement, undefined);
+  assert.match(formatWhy(report), /^policies +nobody judges: it does not leave the source$/m);
   assert.match(formatWhy(report), /^verdict +refused at the source: /m);
 });
 
@@ -173,6 +174,28 @@ test("who is outside the mesh meets a service's endpoint by the network", async 
   );
   assert.equal(judgement?.identity, null);
   assert.equal(certificate, null);
+});
+
+test("a pod that is enrolled here is captured, whatever the mesh says that it speaks", async () => {
+  const enrolled = (name: string): WhyDeps => ({
+    ...deps,
+    workloads: () => [
+      { workload: { uid: name, name, namespace: "default", serviceAccount: name }, state: "Up" },
+    ],
+  });
+  const from = await ask("default/plain", "10.96.0.1:80", enrolled("plain"));
+  assert.deepEqual([from.source.enrolled, from.route.kind], ["Up", "hbone"]);
+  assert.equal(
+    from.judgement?.identity,
+    "spiffe://cluster.local/ns/default/sa/plain",
+    "the tunnel proves who it is",
+  );
+  const to = await ask("default/client", "default/plain:80", enrolled("plain"));
+  assert.deepEqual([to.route.kind, to.judgement?.identity], ["tcp", null]);
+  assert.equal(to.judgement?.workload, "default/plain");
+  const unjudged = await ask("default/client", "default/plain:80");
+  assert.equal(unjudged.judgement, undefined);
+  assert.match(formatWhy(unjudged), /^policies +nobody judges: the destination has no proxy/m);
 });
 
 for (const [source, destination, message] of [

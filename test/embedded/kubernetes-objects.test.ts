@@ -162,6 +162,23 @@ metadata: {name: c}
   assert.deepEqual(meshOf(podYaml("a")).notes, []);
 });
 
+test("pods that are ambient by their labels and have not been taken in are named", () => {
+  const namespace = "{name: shop, labels: {istio.io/dataplane-mode: ambient}}";
+  const pod = (name: string, metadata = "", spec = ""): string =>
+    `---\napiVersion: v1\nkind: Pod\nmetadata: {name: ${name}, namespace: shop${metadata}}\nspec: {${spec}}\n`;
+  const text = [
+    `apiVersion: v1\nkind: Namespace\nmetadata: ${namespace}\n`,
+    ...["a", "b", "c", "d", "e", "f"].map((name) => pod(name)),
+    pod("taken", ", annotations: {ambient.istio.io/redirection: enabled}"),
+    pod("tunnelled", ", labels: {networking.istio.io/tunnel: http}"),
+    pod("left-out", ", labels: {istio.io/dataplane-mode: none}"),
+    pod("of-the-node", "", "hostNetwork: true"),
+  ].join("");
+  assert.deepEqual(meshOf(text).notes, [
+    "reached by plain TCP, without the annotation ambient.istio.io/redirection: enabled that istio-cni gives: shop/a, shop/b, shop/c, shop/d, shop/e and 1 more",
+  ]);
+});
+
 test("anchors and merged maps are followed", () => {
   const text = `
 apiVersion: v1
