@@ -122,10 +122,10 @@ const OUTCOMES: readonly Row[] = [
     to: "10.96.0.1:80",
     outcome: "hbone 10.0.0.1:15008 for 10.0.0.1:8080 -> client of echo",
   },
-  ...[15001, 15006, 15008].map((port) => ({
-    name: `127.0.0.1:${port}`,
+  ...["127.0.0.1:15001", "127.0.0.1:15006", "127.0.0.1:15008"].map((to) => ({
+    name: to,
     mesh: [server],
-    to: `127.0.0.1:${port}`,
+    to,
     outcome: "attempted recursive call to ourselves",
   })),
   {

@@ -125,8 +125,9 @@ const texts: readonly [StringMatch, string, boolean][] = [
   [PRESENCE, "", false],
 ];
 for (const [matcher, namespace, expected] of texts) {
-  const name = matcher.kind === "presence" ? "presence" : `${matcher.kind} "${matcher.value}"`;
-  test(`${name} ${expected ? "matches" : "does not match"} "${namespace}"`, () => {
+  const value = matcher.kind === "presence" ? "" : matcher.value;
+  const outcome = expected ? "matches" : "does not match";
+  test(`${matcher.kind} "${value}" ${outcome} "${namespace}"`, () => {
     const sourceIdentity = { trustDomain: "td", namespace, serviceAccount: "sa" };
     const policy = mesh.allow("p").rule({ namespaces: [matcher] }).value;
     assert.equal(applies(policy, { ...base, sourceIdentity }), expected);
@@ -152,7 +153,7 @@ const shapes: readonly [string, PolicyMatch[][][], boolean][] = [
   ["a failing rule beside an empty one", [[[MISS]], []], true],
 ];
 for (const [title, rules, expected] of shapes) {
-  test(`a policy with ${title} ${expected ? "matches" : "does not match"}`, () => {
+  test(`a policy with ${title}: it ${expected ? "matches" : "does not match"}`, () => {
     assert.equal(applies(mesh.allow("p").with({ rules }).value, plaintext), expected);
   });
 }
