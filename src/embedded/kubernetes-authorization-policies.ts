@@ -11,7 +11,7 @@ import {
   type Address,
   type Authorization,
   type Clause,
-  type Match,
+  Match,
   type Rule,
   Scope,
   type ServiceAccountMatch,
@@ -218,18 +218,4 @@ function hasAny(fields: KubernetesFields, keys: readonly string[]): boolean {
 }
 
 /** Matches nothing by itself. */
-export const NO_MATCH: Readonly<Match> = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-  extensions: [],
-};
+export const NO_MATCH: Readonly<Match> = Match.decode(new Uint8Array());

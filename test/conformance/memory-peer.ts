@@ -11,14 +11,13 @@ import {
   pattern,
   type SeenEnd,
 } from "./raw-peer.ts";
+import { ReceivedBytes } from "./received-bytes.ts";
 
 export class MemoryPeer implements Peer {
   readonly seenEnd: Promise<SeenEnd>;
   readonly closed: Promise<void>;
-  receivedBytes = 0;
   readonly #socket: MemorySocket;
-  readonly #hash = createHash("sha256");
-  #watchers: (() => void)[] = [];
+  readonly #received = new ReceivedBytes();
   #isReading = false;
 
   /** Takes the socket; reads unless told `stalled`. */
@@ -44,6 +43,10 @@ export class MemoryPeer implements Peer {
     return this.#socket.readEnd === "reset";
   }
 
+  get receivedBytes(): number {
+    return this.#received.count;
+  }
+
   get localPort(): number {
     return this.#socket.local.port;
   }
@@ -54,19 +57,11 @@ export class MemoryPeer implements Peer {
   }
 
   received(byteCount: number): Promise<void> {
-    return new Promise((resolve) => {
-      const look = (): void => {
-        if (this.receivedBytes < byteCount) return;
-        this.#watchers = this.#watchers.filter((watcher) => watcher !== look);
-        resolve();
-      };
-      this.#watchers.push(look);
-      look();
-    });
+    return this.#received.reached(byteCount);
   }
 
   digest(): string {
-    return this.#hash.digest("hex");
+    return this.#received.digest();
   }
 
   send(bytes: Uint8Array | string): void {
@@ -103,10 +98,7 @@ export class MemoryPeer implements Peer {
   }
 
   #take(): void {
-    const bytes = Buffer.from(this.#socket.read(), "latin1");
-    this.receivedBytes += bytes.length;
-    this.#hash.update(bytes);
-    for (const watcher of this.#watchers) watcher();
+    this.#received.add(Buffer.from(this.#socket.read(), "latin1"));
   }
 }
 

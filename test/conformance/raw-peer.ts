@@ -8,6 +8,7 @@ import { type IpAddress, parseIpAddress } from "../../src/mesh/ip-address.ts";
 import type { SocketAddress } from "../../src/mesh/socket-address.ts";
 import { native } from "../../src/net/native.ts";
 import { readTcpInfo } from "../../src/net/tcp-info.ts";
+import { ReceivedBytes } from "./received-bytes.ts";
 
 export const LOOPBACK: IpAddress = parseIpAddress("127.0.0.1") as IpAddress;
 
@@ -33,9 +34,7 @@ export class RawPeer {
   /** FIN or RST, whichever comes first. */
   readonly seenEnd: Promise<SeenEnd>;
   readonly closed: Promise<void>;
-  receivedBytes = 0;
-  readonly #hash = createHash("sha256");
-  #watchers: (() => void)[] = [];
+  readonly #received = new ReceivedBytes();
   #wasReset = false;
 
   /** Takes the socket; reads unless told `stalled`. */
@@ -57,35 +56,27 @@ export class RawPeer {
     return this.#wasReset;
   }
 
+  get receivedBytes(): number {
+    return this.#received.count;
+  }
+
   get localPort(): number {
     return this.socket.localPort ?? 0;
   }
 
   read(): void {
-    this.socket.on("data", (chunk) => {
-      this.receivedBytes += chunk.length;
-      this.#hash.update(chunk);
-      for (const watcher of this.#watchers) watcher();
-    });
+    this.socket.on("data", (chunk: Buffer) => this.#received.add(chunk));
     this.socket.resume();
   }
 
   /** Resolves when that much has come in all. */
   received(byteCount: number): Promise<void> {
-    return new Promise((resolve) => {
-      const look = (): void => {
-        if (this.receivedBytes < byteCount) return;
-        this.#watchers = this.#watchers.filter((watcher) => watcher !== look);
-        resolve();
-      };
-      this.#watchers.push(look);
-      look();
-    });
+    return this.#received.reached(byteCount);
   }
 
   /** Call once. */
   digest(): string {
-    return this.#hash.digest("hex");
+    return this.#received.digest();
   }
 
   send(bytes: Uint8Array | string): void {

@@ -5,7 +5,6 @@ import { BatchEngine, type BatchEngineOptions } from "../../src/engine/batch-eng
 import type { MakeReactor } from "../../src/engine/batch-loop.ts";
 import type { Relay, RelayOutcome, SocketEnd, TunnelRequest } from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
-import { parseIpAddress } from "../../src/mesh/ip-address.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import { native } from "../../src/net/native.ts";
 import { ADDRESS_BYTES, createReactor, EVENT } from "../../src/net/reactor.ts";
@@ -19,9 +18,11 @@ import {
   TunnelLab,
   tlsOptions,
 } from "../conformance/engine-lab.ts";
+import { expectOriginalDestination } from "../conformance/original-destination.ts";
 import { type RawPeer, RawServer, rawConnect } from "../conformance/raw-peer.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { address } from "../support/mesh-fixture.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
 interface Lab {
@@ -251,20 +252,7 @@ describe("BatchEngine", () => {
       });
     };
     const { engine } = makeEngine({ makeReactor });
-    for (const originalDestination of [true, false]) {
-      const listener = engine.listen({ ...LISTEN, originalDestination });
-      const accepted = new Deferred<SocketEnd>();
-      listener.start(accepted.resolve, (error) => assert.fail(error));
-      const peer = await rawConnect(listener.address);
-      const end = await accepted.promise;
-      assert.deepEqual(
-        end.originalDestination,
-        originalDestination ? { ip: parseIpAddress("10.78.0.1"), port: 80 } : listener.address,
-      );
-      end.close();
-      peer.close();
-      listener.close();
-    }
+    await expectOriginalDestination(engine, address("10.78.0.1:80"));
     assert.deepEqual(asked, [true, false]);
     engine.close();
   });

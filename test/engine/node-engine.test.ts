@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { SocketEnd } from "../../src/engine/engine.ts";
 import type { EngineError } from "../../src/engine/engine-error.ts";
-import { parseIpAddress } from "../../src/mesh/ip-address.ts";
 import { type Native, native } from "../../src/net/native.ts";
 import { connectOptions, Deferred, LISTEN, TunnelLab } from "../conformance/engine-lab.ts";
+import { expectOriginalDestination } from "../conformance/original-destination.ts";
 import { RawServer, rawConnect } from "../conformance/raw-peer.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { address } from "../support/mesh-fixture.ts";
 import { NodeEngine } from "../support/node-engine/node-engine.ts";
 
 describe("NodeEngine", () => {
@@ -90,20 +91,7 @@ describe("NodeEngine", () => {
       },
     };
     const engine = new NodeEngine({ native: redirected, clock: new FakeClock() });
-    for (const originalDestination of [true, false]) {
-      const listener = engine.listen({ ...LISTEN, originalDestination });
-      const accepted = new Deferred<SocketEnd>();
-      listener.start(accepted.resolve, (error) => assert.fail(error));
-      const peer = await rawConnect(listener.address);
-      const end = await accepted.promise;
-      assert.deepEqual(
-        end.originalDestination,
-        originalDestination ? { ip: parseIpAddress("10.78.0.1"), port: 80 } : listener.address,
-      );
-      end.close();
-      peer.close();
-      listener.close();
-    }
+    await expectOriginalDestination(engine, address("10.78.0.1:80"));
     assert.equal(asked.length, 1);
     engine.close();
   });

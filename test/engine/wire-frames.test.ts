@@ -12,22 +12,10 @@ import { native } from "../../src/net/native.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { Deferred, TunnelLab } from "../conformance/engine-lab.ts";
 import { LOOPBACK } from "../conformance/raw-peer.ts";
+import { FRAME_TYPES, PREFACE } from "../support/http2-frames.ts";
 import { NodeEngine } from "../support/node-engine/node-engine.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
-const FRAME_TYPES = [
-  "DATA",
-  "HEADERS",
-  "PRIORITY",
-  "RST_STREAM",
-  "SETTINGS",
-  "PUSH_PROMISE",
-  "PING",
-  "GOAWAY",
-  "WINDOW_UPDATE",
-  "CONTINUATION",
-];
-const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 const SETTINGS_FRAME = Buffer.from("000000040000000000", "hex");
 
 /** `:method CONNECT`, `:authority 10.77.0.21:8080`, nothing compressed. */

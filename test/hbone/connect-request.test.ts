@@ -4,34 +4,14 @@ import { connectHeaders, workloadBaggage } from "../../src/hbone/connect-request
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
 import { parseBaggage } from "../../src/wire/baggage.ts";
+import { mesh } from "../support/mesh-fixture.ts";
 
-const client1: Workload = {
-  uid: "cluster1//v1/Pod/default/client1",
-  name: "client1",
-  namespace: "default",
-  ips: ["10.77.0.11" as IpAddress],
-  hostname: "",
-  network: "",
-  protocol: "HBONE",
-  trustDomain: "cluster.local",
-  serviceAccount: "client1",
-  waypoint: undefined,
-  networkGateway: undefined,
-  node: "node-a",
-  canonicalName: "client1",
-  canonicalRevision: "v1",
-  workloadType: "deployment",
-  workloadName: "client1",
-  nativeTunnel: false,
-  authorizationPolicies: [],
-  status: "Healthy",
-  clusterId: "Kubernetes",
-  services: new Map(),
-  applicationTunnel: undefined,
-  locality: { region: "", zone: "", subzone: "" },
-  networkMode: "Standard",
-  capacity: 1,
-};
+const client1 = mesh
+  .workload("client1")
+  .with({ uid: "cluster1//v1/Pod/default/client1" })
+  .at("10.77.0.11")
+  .on("node-a")
+  .hbone().value;
 
 describe("the headers of a CONNECT", () => {
   test("are those of the original, in its order", () => {

@@ -5,8 +5,6 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { join } from "node:path";
-import { text as textOf } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import { formatHostPort } from "../../src/mesh/socket-address.ts";
 import { EnvoyProcess, requireEnvoy } from "../support/envoy-process.ts";
@@ -19,6 +17,7 @@ import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
 import { fdCount } from "../support/proc.ts";
+import { tryWhy } from "../support/tried-why.ts";
 
 const IP = {
   client: "10.85.0.11",
@@ -41,7 +40,6 @@ const VIP = {
   both: "10.85.1.7",
   six: "fd85::1:8",
 } as const;
-const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
 
 const NO_ENVOY = requireEnvoy();
@@ -222,12 +220,7 @@ describe("another network", { skip: requireNetns("iptables") }, () => {
     ] as const) {
       test(`tells the way to ${service} in the other network, and tries it`, async () => {
         const hostname = `${service}.default.${DOMAIN}`;
-        const { host, lines } = lab.node("node-a");
-        const words = [MAIN, "why", "default/client", hostname, "--connect"];
-        // Meanwhile the gateway has to serve, in this process.
-        const asked = lab.net.spawn(host, process.execPath, ...words).stdout;
-        const text = await textOf(asked as NonNullable<typeof asked>);
-        for (const line of [
+        const { error, "dst.identity": far } = await tryWhy(lab, "default/client", hostname, [
           `route        tunnel to ${remote}, which connects to ${hostname}:8080`,
           `             because workload far-${service} is on network "remote", behind network gateway eastwest`,
           "             through network gateway default/eastwest",
@@ -238,19 +231,9 @@ describe("another network", { skip: requireNetns("iptables") }, () => {
           "policies     judged in the other network",
           "verdict      goes through",
           `connect      ${connect}`,
-        ]) {
-          assert.ok(text.includes(`\n${line}`), `${line} is not in\n${text}`);
-        }
-        const [, tried] = /src\.addr=(\S+)/.exec(text) ?? [];
-        const line = (): string | undefined =>
-          lab
-            .node("node-a")
-            .lines.slice(lines.length)
-            .find((one) => one.includes(`"src.addr":"${tried}"`));
-        await waitUntil(() => line() !== undefined, `no access line of ${tried}`);
-        const { error, "dst.identity": far } = JSON.parse(line() ?? "{}");
+        ]);
         assert.equal(far, `${SPIFFE}/${connect === "open after" ? "server" : "eastwest"}`);
-        assert.equal(error === undefined, connect === "open after", error);
+        assert.equal(error === undefined, connect === "open after", String(error));
       });
     }
   });

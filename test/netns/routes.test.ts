@@ -1,14 +1,13 @@
 /** The routes of the contract between two real daemons, by the names of spec data-path 13.1. */
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { text as textOf } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import { type HboneServer, listenHbone, serveAsWaypoint } from "../support/hbone-server.ts";
 import { type LabServer, listenDoubling, tellStory } from "../support/lab-application.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
+import { tryWhy } from "../support/tried-why.ts";
 
 const IP = {
   client: "10.81.0.11",
@@ -43,7 +42,6 @@ const VIP = {
 const PASSTHROUGH =
   "loadBalancer: {routingPreferences: [], mode: Passthrough, healthPolicy: OnlyHealthy}";
 const SPIFFE = "spiffe://cluster.local/ns/default/sa";
-const MAIN = join(import.meta.dirname, "../../dist/main.js");
 
 describe("routes", { skip: requireNetns("iptables") }, () => {
   let lab: MeshLab;
@@ -323,12 +321,7 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
       },
     ] as const) {
       test(`tells the waypoint on the way to ${to}, and tries it`, async () => {
-        const { host, lines } = lab.node("node-a");
-        const words = [MAIN, "why", "default/client", to, "--connect"];
-        // Meanwhile the waypoint has to serve, in this process.
-        const asked = lab.net.spawn(host, process.execPath, ...words).stdout;
-        const text = await textOf(asked as NonNullable<typeof asked>);
-        for (const line of [
+        const { error, "dst.workload": workload } = await tryWhy(lab, "default/client", to, [
           `route        tunnel to ${IP[waypoint]}:15008, which connects to ${authority}`,
           `             because ${reason}`,
           `             through waypoint default/${waypoint}`,
@@ -338,18 +331,8 @@ describe("routes", { skip: requireNetns("iptables") }, () => {
             ? "policies     judged by the waypoint; no endpoint with a proxy of the mesh is known behind it"
             : `policies     0 for default/${judged}, judged on node node-b for ${SPIFFE}/${waypoint}`,
           `connect      ${connect}`,
-        ]) {
-          assert.ok(text.includes(`\n${line}`), `${line} is not in\n${text}`);
-        }
-        const [, tried] = /src\.addr=(\S+)/.exec(text) ?? [];
-        const line = (): string | undefined =>
-          lab
-            .node("node-a")
-            .lines.slice(lines.length)
-            .find((one) => one.includes(`"src.addr":"${tried}"`));
-        await waitUntil(() => line() !== undefined, `no access line of ${tried}`);
-        const { error, "dst.workload": workload } = JSON.parse(line() ?? "{}");
-        assert.equal(error === undefined, connect === "open after", error);
+        ]);
+        assert.equal(error === undefined, connect === "open after", String(error));
         assert.equal(workload, waypoint);
       });
     }

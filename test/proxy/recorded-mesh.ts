@@ -9,6 +9,7 @@ import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { MeshUpdate } from "../../src/mesh/mesh-update.ts";
 import type { Service } from "../../src/mesh/service.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
+import { mesh } from "../support/mesh-fixture.ts";
 
 const ECHO = "default/echo.default.svc.cluster.local";
 const PAIR = "default/pair.default.svc.cluster.local";
@@ -26,34 +27,8 @@ export function recordedMesh(node: "node-a" | "node-b"): readonly MeshUpdate[] {
 }
 
 export function workload(name: string, ip: string, more: Partial<Workload> = {}): Workload {
-  return {
-    uid: `lab//Pod/default/${name}`,
-    name,
-    namespace: "default",
-    ips: [ip as IpAddress],
-    hostname: "",
-    network: "",
-    protocol: "HBONE",
-    trustDomain: "cluster.local",
-    serviceAccount: name,
-    waypoint: undefined,
-    networkGateway: undefined,
-    node: "node-b",
-    canonicalName: name,
-    canonicalRevision: "v1",
-    workloadType: "deployment",
-    workloadName: name,
-    nativeTunnel: false,
-    authorizationPolicies: [],
-    status: "Healthy",
-    clusterId: "Kubernetes",
-    services: new Map(),
-    applicationTunnel: undefined,
-    locality: { region: "", zone: "", subzone: "" },
-    networkMode: "Standard",
-    capacity: 1,
-    ...more,
-  };
+  const { value } = mesh.workload(name).at(ip).on("node-b").hbone();
+  return { ...value, uid: `lab//Pod/default/${name}`, ...more };
 }
 
 /** An enforced policy with one rule of one match, for the workloads that list it. */

@@ -34,7 +34,8 @@ const HEADER_BYTES = 9;
 const FLAG_PADDED = 0x08;
 const FLAG_PRIORITY = 0x20;
 
-const TYPES = [
+/** By number. */
+export const FRAME_TYPES: readonly string[] = [
   "DATA",
   "HEADERS",
   "PRIORITY",
@@ -45,7 +46,7 @@ const TYPES = [
   "GOAWAY",
   "WINDOW_UPDATE",
   "CONTINUATION",
-] as const;
+];
 
 /** By identifier; 0 is none. */
 const SETTINGS = [
@@ -82,7 +83,7 @@ export function encodeFrame(frame: Frame): Buffer {
   const payload = encodePayload(frame);
   const head = Buffer.alloc(HEADER_BYTES);
   head.writeUIntBE(payload.length, 0, 3);
-  head[3] = numberOf(TYPES, frame.type);
+  head[3] = numberOf(FRAME_TYPES, frame.type);
   head[4] = frame.flags ?? 0;
   head.writeUInt32BE(frame.stream ?? 0, 5);
   return Buffer.concat([head, payload]);
@@ -117,7 +118,7 @@ export class FrameReader {
     const length = this.#bytes.readUIntBE(0, 3);
     if (this.#bytes.length < HEADER_BYTES + length) return undefined;
     const head = this.#take(HEADER_BYTES);
-    const type = TYPES[head[3] as number] ?? `type ${head[3]}`;
+    const type = FRAME_TYPES[head[3] as number] ?? `type ${head[3]}`;
     const flags = head[4] as number;
     const stream = head.readUInt32BE(5);
     return { type, flags, stream, ...this.#decode(type, flags, this.#take(length)) };
