@@ -3,6 +3,7 @@
  * (ratios within a run are steadier than figures), then every figure. Differences beyond ±5 % carry
  * an arrow; whether they are an improvement is for the reader.
  */
+import { orGiveUp } from "./give-up.ts";
 import { type BenchMeasures, formatNumber, formatTable } from "./measure.ts";
 import { readRun } from "./results.ts";
 import { judge } from "./targets.ts";
@@ -47,9 +48,12 @@ function change(before: number, after: number): string {
 }
 
 if (import.meta.main) {
-  const [oldFile, newFile] = process.argv.slice(2);
-  if (oldFile === undefined || newFile === undefined) {
-    throw new Error("usage: npm run bench:compare -- OLD.json NEW.json");
-  }
-  console.log(compareRuns(readRun(oldFile).benches, readRun(newFile).benches));
+  const [before, after] = orGiveUp(() => {
+    const [oldFile, newFile] = process.argv.slice(2);
+    if (oldFile === undefined || newFile === undefined) {
+      throw new Error("usage: npm run bench:compare -- OLD.json NEW.json");
+    }
+    return [readRun(oldFile), readRun(newFile)];
+  });
+  console.log(compareRuns(before.benches, after.benches));
 }

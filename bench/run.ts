@@ -8,6 +8,7 @@
 import { fork } from "node:child_process";
 import { globSync } from "node:fs";
 import { join } from "node:path";
+import { orGiveUp } from "./give-up.ts";
 import { describeMachine, missingPeers } from "./machine.ts";
 import { type BenchMeasures, formatMeasures, type Measure } from "./measure.ts";
 import { type BenchOptions, benchArguments, parseBenchOptions } from "./options.ts";
@@ -21,16 +22,9 @@ const CHURN = "path/churn.bench.ts";
 /** Longer than any bench takes; a stage removes what it made when it is told to end. */
 const BENCH_MS_MAX = 2_400_000;
 
-const options = parseBenchOptions(process.argv.slice(2));
-const { names, isQuick, withSoak, nodeCommands } = options;
-const files = globSync("**/*.bench.ts", { cwd: FOLDER })
-  .filter((file) =>
-    names.length === 0
-      ? file !== CHURN && (withSoak || file !== SOAK)
-      : names.some((name) => file.includes(name)),
-  )
-  .sort();
-if (files.length === 0) throw new Error(`no bench is named ${names.join(" or ")}`);
+const options = orGiveUp(() => parseBenchOptions(process.argv.slice(2)));
+const { names, isQuick, nodeCommands } = options;
+const files = orGiveUp(() => chooseBenches(options));
 
 const machine = describeMachine();
 const startedAt = new Date();
@@ -70,6 +64,16 @@ writeRun(output, run());
 const judged = judge(benches).filter(({ verdict }) => isWhole || verdict !== "not measured");
 if (judged.length > 0) console.log(`\n## targets\n${formatJudgements(judged)}`);
 console.log(`\nwritten to ${output}: bench.json, table.md, chart.svg, scaling.svg`);
+
+/** @throws Error when a name is that of no bench. */
+function chooseBenches({ names: wanted, withSoak }: BenchOptions): readonly string[] {
+  const all = globSync("**/*.bench.ts", { cwd: FOLDER }).sort();
+  if (wanted.length === 0)
+    return all.filter((file) => file !== CHURN && (withSoak || file !== SOAK));
+  const unknown = wanted.filter((name) => !all.some((file) => file.includes(name)));
+  if (unknown.length > 0) throw new Error(`no bench is named ${unknown.join(" or ")}`);
+  return all.filter((file) => wanted.some((name) => file.includes(name)));
+}
 
 /** Settles when the process has ended. @throws when it failed, took too long or reported nothing. */
 function runBench(file: string, benchOptions: BenchOptions): Promise<readonly Measure[]> {

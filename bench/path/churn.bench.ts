@@ -8,6 +8,7 @@
  */
 import { readdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { orGiveUp } from "../give-up.ts";
 import { type LoadResult, runLoad } from "../load/run-load.ts";
 import { isQuick, OURS, report, Samples } from "../measure.ts";
 import { PairLedger } from "./churn-ledger.ts";
@@ -21,7 +22,7 @@ import {
 } from "./churn-stage.ts";
 import { residentMb } from "./path-stage.ts";
 
-const DURATION_MS = Number(process.env["CHURN_SECONDS"] ?? (isQuick() ? 60 : 1800)) * 1000;
+const DURATION_MS = orGiveUp(() => readSeconds(process.env["CHURN_SECONDS"])) * 1000;
 /** Growth counts from here on: five minutes of thirty. */
 const SETTLED_MS = DURATION_MS / 6;
 const RESTART_EVERY_MS = Math.min(60_000, DURATION_MS / 3);
@@ -282,4 +283,11 @@ function at(tick: number): string {
 
 function describe(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+function readSeconds(text: string | undefined): number {
+  if (text === undefined) return isQuick() ? 60 : 1800;
+  if (!/^[1-9]\d*$/.test(text))
+    throw new Error(`CHURN_SECONDS must be a number of seconds, not ${text}`);
+  return Number(text);
 }
