@@ -51,6 +51,7 @@ export class MeshDiscovery {
   readonly #client: DiscoveryClient;
   readonly #options: MeshDiscoveryOptions;
   readonly #clock: Clock;
+  readonly #log: Logger;
   readonly #keeper: StateKeeper | undefined;
 
   /** @throws TypeError when the address is no URL. */
@@ -58,6 +59,7 @@ export class MeshDiscovery {
     const { writer, clock, random, log } = deps;
     this.#options = options;
     this.#clock = clock;
+    this.#log = log.target("ztunnel::xds::client");
     this.#keeper = options.state && new StateKeeper(deps, options.state);
     const committed: MeshCommitted = (commit) => {
       deps.committed(commit);
@@ -122,7 +124,10 @@ export class MeshDiscovery {
   }
 
   #watch(path: string): Promise<FileWatch> {
-    const options = { path, everyMs: FILES_EVERY_MS };
-    return FileWatch.open(this.#clock, () => this.#client.reconnect(), options);
+    const changed = (): void => {
+      this.#log.write("info", `${path} has changed, beginning anew`);
+      this.#client.reconnect();
+    };
+    return FileWatch.open(this.#clock, changed, { path, everyMs: FILES_EVERY_MS });
   }
 }
