@@ -36,13 +36,14 @@ export interface DumpedMesh {
 
 export interface DumpedWorkload {
   readonly workload: EnrolledWorkload;
-  readonly state: "Pending" | "Up";
+  /** The last one is ours: it has left, and connections of it go on. */
+  readonly state: "Pending" | "Up" | "Draining";
 }
 
 export interface ConfigDumpDeps {
   readonly mesh: DumpedMesh;
   readonly certificates: () => readonly CertificateEntry[];
-  /** Every workload handed over by the node agent. */
+  /** Every workload handed over by the node agent, each once. */
   readonly workloads: () => readonly DumpedWorkload[];
   readonly connections: (uid: string) => Promise<LiveConnections>;
   /** What the local mesh file says now; empty when there is none or it can't be read. */
@@ -184,7 +185,7 @@ async function* dumpWorkloadStates(deps: ConfigDumpDeps): AsyncGenerator<string>
   const sorted = [...deps.workloads()].sort((a, b) => compareText(a.workload.uid, b.workload.uid));
   for (const { workload, state } of sorted) {
     const { uid, name, namespace, serviceAccount } = workload;
-    const live = state === "Up" ? await deps.connections(uid) : undefined;
+    const live = state === "Pending" ? undefined : await deps.connections(uid);
     const connections = live && {
       inbound: live.inbound.map(dumpConnection),
       outbound: live.outbound.map(dumpConnection),

@@ -1,4 +1,4 @@
-/** `/drain`: whether the daemon is ending, until when, and for which connections it still waits. */
+/** `/drain`: whether the daemon or a pod is ending, until when, and for which connections it still waits. */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
 import { formatTimestamp } from "../runtime/timestamp.ts";
@@ -24,6 +24,9 @@ export interface DrainReport {
     readonly uid: string;
     readonly name: string;
     readonly namespace: string;
+    /** The pod has left; what is connected then is ended, RFC 3339. */
+    readonly deadline?: string;
+    readonly remainingSeconds?: number;
     readonly inbound: readonly DumpedConnection[];
     readonly outbound: readonly DumpedConnection[];
   }[];
@@ -32,7 +35,11 @@ export interface DrainReport {
 export interface DrainReportDeps {
   /** `undefined`: it is not ending. */
   readonly times: DrainTimes | undefined;
-  readonly workloads: readonly EnrolledWorkload[];
+  readonly workloads: readonly {
+    readonly workload: EnrolledWorkload;
+    /** Of one that has left: wall clock, milliseconds. */
+    readonly deadline?: number;
+  }[];
   readonly connections: (uid: string) => Promise<LiveConnections>;
   /** Wall clock, milliseconds. */
   readonly now: number;
@@ -41,12 +48,13 @@ export interface DrainReportDeps {
 export async function reportDrain(deps: DrainReportDeps): Promise<DrainReport> {
   const { times, now } = deps;
   const all = await Promise.all(
-    deps.workloads.map(async ({ uid, name, namespace }) => {
+    deps.workloads.map(async ({ workload: { uid, name, namespace }, deadline }) => {
       const { inbound, outbound } = await deps.connections(uid);
       return {
         uid,
         name,
         namespace,
+        ...(deadline !== undefined && until(deadline, now)),
         inbound: inbound.map(dumpConnection),
         outbound: outbound.map(dumpConnection),
       };
@@ -57,14 +65,23 @@ export async function reportDrain(deps: DrainReportDeps): Promise<DrainReport> {
     state: times === undefined ? "LIVE" : "DRAINING",
     ...(times && {
       since: formatTimestamp(times.since),
-      deadline: formatTimestamp(times.deadline),
-      remainingSeconds: Math.max(0, Math.round((times.deadline - now) / 100) / 10),
+      ...until(times.deadline, now),
     }),
     connections: {
       inbound: busy.reduce((sum, { inbound }) => sum + inbound.length, 0),
       outbound: busy.reduce((sum, { outbound }) => sum + outbound.length, 0),
     },
     workloads: busy,
+  };
+}
+
+function until(
+  deadline: number,
+  now: number,
+): { readonly deadline: string; readonly remainingSeconds: number } {
+  return {
+    deadline: formatTimestamp(deadline),
+    remainingSeconds: Math.max(0, Math.round((deadline - now) / 100) / 10),
   };
 }
 
@@ -76,13 +93,14 @@ export function formatDrain(report: DrainReport): string {
     report.state === "LIVE"
       ? `live, ${open}`
       : `draining since ${report.since}, for ${report.remainingSeconds} s at most: ${open}`;
-  const rows = report.workloads.flatMap((workload) =>
-    (["inbound", "outbound"] as const).flatMap((direction) =>
-      workload[direction].map(
+  const rows = report.workloads.flatMap(({ namespace, name, remainingSeconds, ...connections }) => {
+    const left = remainingSeconds === undefined ? "" : `  left, for ${remainingSeconds} s at most`;
+    return (["inbound", "outbound"] as const).flatMap((direction) =>
+      connections[direction].map(
         ({ src, originalDst, actualDst, protocol }) =>
-          `${workload.namespace}/${workload.name}  ${direction}  ${protocol}  ${src} -> ${originalDst ?? actualDst}`,
+          `${namespace}/${name}  ${direction}  ${protocol}  ${src} -> ${originalDst ?? actualDst}${left}`,
       ),
-    ),
-  );
+    );
+  });
   return [head, ...rows].join("\n");
 }

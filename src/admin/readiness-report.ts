@@ -24,8 +24,9 @@ export interface ReadinessStanding {
   readonly nodeAgent: LineStanding | "none" | undefined;
   readonly workloads: readonly {
     readonly workload: EnrolledWorkload;
-    readonly state: "Pending" | "Up";
-    readonly failure: string | undefined;
+    readonly state: "Pending" | "Up" | "Draining";
+    /** Why it is pending. */
+    readonly failure?: string;
   }[];
   readonly mesh: {
     readonly workloads: number;
@@ -38,6 +39,8 @@ export interface ReadinessStanding {
 export function describeReadiness(standing: ReadinessStanding): string {
   const { controlPlane, nodeAgent, workloads, mesh } = standing;
   const waiting = workloads.filter(({ state }) => state === "Pending");
+  const drainingCount = workloads.filter(({ state }) => state === "Draining").length;
+  const upCount = workloads.length - waiting.length - drainingCount;
   const lines = [
     ...standing.pending.map(
       ({ task, forMs }) =>
@@ -51,7 +54,7 @@ export function describeReadiness(standing: ReadinessStanding): string {
       ? "control plane: none, the mesh is read from a file"
       : `control plane ${controlPlane.address}: ${describeLine(controlPlane)}`,
     describeAgent(nodeAgent),
-    `pods: ${workloads.length - waiting.length} up, ${waiting.length} pending`,
+    `pods: ${upCount} up, ${waiting.length} pending${drainingCount > 0 ? `, ${drainingCount} draining` : ""}`,
     `mesh: ${mesh.workloads} workloads, ${mesh.services} services, ${mesh.policies} policies${describeAge(controlPlane)}`,
   ];
   return lines.map((line) => `${line}\n`).join("");

@@ -36,6 +36,10 @@ function describeSource({ source, route }: WhyReport): string[] {
       return ["captured by this daemon"];
     case "Pending":
       return ["handed to this daemon, which could not start its listeners yet"];
+    case "Draining":
+      return [
+        "taken back from this daemon, which carries the connections that it has to their end",
+      ];
     default:
       return [
         `not of this daemon; the one on node ${source.node || "?"} knows whether it is captured`,

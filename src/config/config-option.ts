@@ -347,6 +347,12 @@ const OPTIONS: readonly ConfigOption[] = [
     why: "the pod's grace period: drain 5 s less, 1 s less up to 10, at least 1; neither set: 5 s",
   },
   {
+    name: "POD_TERMINATION_DEADLINE",
+    type: "duration",
+    fallback: "5s",
+    why: "how long connections of a pod that the node agent took back may live on: last bytes get through in far less, and peers of a pod that fell silent do not wait for long; 0 ends them at once, like the original",
+  },
+  {
     name: "ZTUNNEL_WORKER_THREADS",
     type: "number or N%",
     fallback: "a quarter of the CPUs, at least ZTUNNEL_RESOURCE_CPU_REQUEST and 1",

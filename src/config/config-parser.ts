@@ -29,6 +29,9 @@ import { chooseThreadCount } from "./thread-count.ts";
 const SOCKS5_SWITCH = "UNSTABLE_ENABLE_SOCKS5";
 const READINESS_PORT = 15021;
 
+/** As long as connections live on after SIGTERM, where nobody says otherwise. */
+const POD_DRAIN_MS = 5000;
+
 /** By which istio-cni's rules know packets of the proxy. */
 const SHARED_MARK = 1337;
 /** Largest unsigned 32-bit number. */
@@ -121,7 +124,11 @@ function readMode(reader: EnvironmentReader): Config["mode"] {
   const kind = reader.oneOf("PROXY_MODE", ["dedicated", "shared"], "shared");
   if (kind === "dedicated") return { kind, workload: readOnlyWorkload(reader) };
   const socketPath = reader.filled("INPOD_UDS") ?? "/var/run/ztunnel/ztunnel.sock";
-  return { kind, socketPath, self: readSelf(reader) };
+  const podDrainMs = reader.duration("POD_TERMINATION_DEADLINE", POD_DRAIN_MS, {
+    min: 0,
+    max: DURATION_MS_MAX,
+  });
+  return { kind, socketPath, self: readSelf(reader), podDrainMs };
 }
 
 /** The one that the dedicated mode is for. */

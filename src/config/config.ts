@@ -107,6 +107,8 @@ export interface SharedModeConfig {
   readonly socketPath: string;
   /** The daemon's own pod, to which peers may tunnel (a scrape of 15020, say). */
   readonly self: EnrolledWorkload | undefined;
+  /** How long connections of a pod that the agent took back may live on, milliseconds; 0: not at all. */
+  readonly podDrainMs: number;
 }
 
 /** One workload, in whose network namespace the daemon runs. */

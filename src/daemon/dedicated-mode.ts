@@ -46,7 +46,7 @@ export class DedicatedMode implements Mode {
   }
 
   workloads(): readonly WorkloadStanding[] {
-    return [{ workload: this.#config.workload, state: "Up", failure: undefined }];
+    return [{ workload: this.#config.workload, state: "Up" }];
   }
 
   nodeAgent(): "none" {

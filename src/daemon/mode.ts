@@ -17,7 +17,7 @@ export interface Mode {
    * @throws Error when the daemon can't go on.
    */
   run(signal: AbortSignal): Promise<void>;
-  /** Every workload that is ours. */
+  /** Every workload that is ours, or was and has connections that go on. */
   workloads(): readonly WorkloadStanding[];
   nodeAgent(): ReadinessStanding["nodeAgent"];
   /** Of a workload that runs here; `undefined` where there is none but the daemon's own. */

@@ -211,7 +211,7 @@ export class OperatorServers {
     const { mode, dataPlane, clock, drainTimes } = this.#deps;
     return reportDrain({
       times: drainTimes(),
-      workloads: mode.workloads().map(({ workload }) => workload),
+      workloads: mode.workloads(),
       connections: (uid) => dataPlane.connections(uid),
       now: clock.now(),
     });

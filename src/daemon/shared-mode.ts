@@ -45,19 +45,22 @@ export class SharedMode implements Mode {
   constructor(deps: SharedModeDeps, config: SharedModeConfig) {
     this.#deps = deps;
     this.#config = config;
-    this.#reconciler = new WorkloadReconciler({
-      launcher: new AccountWatch(
-        {
-          launcher: deps.sockets.watching(deps.dataPlane),
-          lastLeft: (workload) => this.#forgetCertificates(workload),
-        },
-        config.self,
-      ),
-      metrics: createInpodMetrics(deps.registry),
-      readiness: deps.readiness,
-      clock: deps.clock,
-      log: deps.log,
-    });
+    this.#reconciler = new WorkloadReconciler(
+      {
+        launcher: new AccountWatch(
+          {
+            launcher: deps.sockets.watching(deps.dataPlane),
+            lastLeft: (workload) => this.#forgetCertificates(workload),
+          },
+          config.self,
+        ),
+        metrics: createInpodMetrics(deps.registry),
+        readiness: deps.readiness,
+        clock: deps.clock,
+        log: deps.log,
+      },
+      { drainMs: config.podDrainMs },
+    );
   }
 
   async prepare(): Promise<void> {

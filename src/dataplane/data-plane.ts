@@ -24,7 +24,7 @@ export interface DataPlane {
   /**
    * Binds a workload's listeners in its network namespace on every thread, and its DNS server on one.
    *
-   * @param netnsFd open until {@link stopWorkload} has settled.
+   * @param netnsFd open until all of {@link stopWorkload} has settled.
    * @throws Error with the text of the bind failure; nothing stays bound then.
    */
   startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void>;
@@ -43,8 +43,12 @@ export interface DataPlane {
   listenDedicated(workload: EnrolledWorkload): Promise<void>;
   /** Begins to take what {@link listenDedicated} has let wait. Once. */
   serveDedicated(): Promise<void>;
-  /** Ends everything of the workload at once. Unknown uids are fine. */
-  stopWorkload(uid: string): Promise<void>;
+  /**
+   * Lets a workload go: its ports are closed, what is connected goes on until it ends. Unknown uids are fine.
+   *
+   * @param drainMs what is left then ends; 0: everything ends at once.
+   */
+  stopWorkload(uid: string, drainMs: number): StoppingWorkload;
   /** Later handshakes use it; running tunnels keep theirs. */
   certificateRenewed(certificate: WorkloadCertificate): void;
   /** The next connection that needs it asks anew. */
@@ -54,7 +58,7 @@ export interface DataPlane {
   setLogFilter(filter: string): void;
   /** What each thread has to say since the last call, always in the same order. */
   collect(): Promise<readonly ThreadSample[]>;
-  /** What is connected to or from the workload now; nothing for unknown uids. */
+  /** What is connected to or from the workload now, also after it was stopped; nothing for unknown uids. */
   connections(uid: string): Promise<LiveConnections>;
   /**
    * Those of the workload's namespace so far that are DNS through its server here: queries and answers at
@@ -68,6 +72,14 @@ export interface DataPlane {
   drain(deadlineMs: number): Promise<void>;
   /** Ends everything at once. Idempotent. */
   close(): Promise<void>;
+}
+
+/** A workload on its way out. */
+export interface StoppingWorkload {
+  /** Settles when the same workload may be started again. */
+  readonly portsFree: Promise<void>;
+  /** Settles when its last connection has ended. */
+  readonly ended: Promise<void>;
 }
 
 /** What changed in a thread's counters, and how late it was. Survives `structuredClone`. */

@@ -19,6 +19,12 @@ import type { RevocationList } from "../tls/revocation-list.ts";
 import type { ThreadSample } from "./data-plane.ts";
 import { WorkloadServers, type WorkloadServersDeps } from "./workload-servers.ts";
 
+/**
+ * A pod that has left often has no network any more, and no GOAWAY reaches those who kept tunnels to it:
+ * far above a round trip between networks.
+ */
+const IDLE_TUNNEL_MS_MAX = 1000;
+
 export interface DataThreadDeps extends Omit<ProxyDeps, "traffic" | "revocations" | "outliers"> {
   /** An endpoint is left out, or no longer. */
   readonly outlierChanged: (change: OutlierChange) => void;
@@ -50,6 +56,8 @@ export class DataThread {
   readonly #dnsMetrics = new DnsMetrics();
   /** Key is the uid. */
   readonly #servers = new Map<string, WorkloadServers>();
+  /** Those of workloads that have left, until their last connection has ended. */
+  readonly #leaving = new Set<LeavingServers>();
 
   constructor(deps: DataThreadDeps, options: DataThreadOptions) {
     this.#traffic = new TrafficMetrics();
@@ -151,14 +159,38 @@ export class DataThread {
     this.#servers.set(uid, servers);
   }
 
-  async stopWorkload(uid: string): Promise<void> {
-    const servers = this.#servers.get(uid);
-    this.#servers.delete(uid);
-    await servers?.close();
+  /** The workload's ports are free when it returns. Unknown uids are fine. */
+  stopListening(uid: string): void {
+    this.#servers.get(uid)?.stopListening();
   }
 
+  /**
+   * Lets the workload go, whose ports are free when it returns. Settles when its last connection has
+   * ended, at the latest so many milliseconds from now. Unknown uids are fine.
+   *
+   * @param drainMs 0: everything ends at once.
+   */
+  async stopWorkload(uid: string, drainMs: number): Promise<void> {
+    const servers = this.#servers.get(uid);
+    if (servers === undefined) return;
+    this.#servers.delete(uid);
+    if (drainMs === 0) return servers.close();
+    servers.stopListening();
+    const leaving = { uid, servers };
+    this.#leaving.add(leaving);
+    await servers.drain(drainMs, { idleTunnelMs: Math.min(drainMs, IDLE_TUNNEL_MS_MAX) });
+    this.#leaving.delete(leaving);
+  }
+
+  /** Also those that have outlived the workload. */
   connections(uid: string): LiveConnections {
-    return this.#servers.get(uid)?.connections() ?? { inbound: [], outbound: [] };
+    const all = this.#all()
+      .filter((one) => one.uid === uid)
+      .map(({ servers }) => servers.connections());
+    return {
+      inbound: all.flatMap(({ inbound }) => inbound),
+      outbound: all.flatMap(({ outbound }) => outbound),
+    };
   }
 
   /** Settles when queries that had come by the time of the call have been read. */
@@ -173,11 +205,21 @@ export class DataThread {
   }
 
   async drain(deadlineMs: number): Promise<void> {
-    await Promise.all([...this.#servers.values()].map((servers) => servers.drain(deadlineMs)));
+    await Promise.all(this.#all().map(({ servers }) => servers.drain(deadlineMs)));
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#servers.keys()].map((uid) => this.stopWorkload(uid)));
+    await Promise.all(this.#all().map(({ servers }) => servers.close()));
+    this.#servers.clear();
     this.#deps.engine.close();
   }
+
+  #all(): LeavingServers[] {
+    return [...[...this.#servers].map(([uid, servers]) => ({ uid, servers })), ...this.#leaving];
+  }
+}
+
+interface LeavingServers {
+  readonly uid: string;
+  readonly servers: WorkloadServers;
 }

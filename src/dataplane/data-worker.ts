@@ -127,8 +127,10 @@ function run(port: MessagePort, start: ThreadStart): (message: unknown) => void 
         );
       case "serve-dedicated":
         return void settle(command.call, (async () => thread.serveDedicated())());
+      case "stop-listening":
+        return void settle(command.call, (async () => thread.stopListening(command.uid))());
       case "stop-workload":
-        return void settle(command.call, thread.stopWorkload(command.uid));
+        return void settle(command.call, thread.stopWorkload(command.uid, command.drainMs));
       case "certificate":
         if (command.certificate !== undefined) asked.answer(command.call, command.certificate);
         else asked.fail(command.call, new Error(command.error ?? "no certificate"));

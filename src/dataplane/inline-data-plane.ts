@@ -8,7 +8,7 @@ import { measureLoopDelay } from "../runtime/loop-delay.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import { CertificateStore } from "./certificate-store.ts";
-import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
+import type { CertificateSource, DataPlane, StoppingWorkload, ThreadSample } from "./data-plane.ts";
 import { DataThread, type DataThreadDeps, type DataThreadOptions } from "./data-thread.ts";
 import { makeEngine } from "./make-engine.ts";
 
@@ -61,8 +61,9 @@ export class InlineDataPlane implements DataPlane {
     this.#thread.serveDedicated();
   }
 
-  stopWorkload(uid: string): Promise<void> {
-    return this.#thread.stopWorkload(uid);
+  stopWorkload(uid: string, drainMs: number): StoppingWorkload {
+    const ended = this.#thread.stopWorkload(uid, drainMs);
+    return { portsFree: Promise.resolve(), ended };
   }
 
   certificateRenewed(certificate: WorkloadCertificate): void {

@@ -33,7 +33,15 @@ export type ThreadCommand =
       readonly withDns: boolean;
     }
   | { readonly kind: "serve-dedicated"; readonly call: number }
-  | { readonly kind: "stop-workload"; readonly call: number; readonly uid: string }
+  /** Answered when the workload's ports are free. */
+  | { readonly kind: "stop-listening"; readonly call: number; readonly uid: string }
+  /** Answered when the workload's last connection has ended. */
+  | {
+      readonly kind: "stop-workload";
+      readonly call: number;
+      readonly uid: string;
+      readonly drainMs: number;
+    }
   | {
       readonly kind: "certificate";
       /** The number of the thread's own {@link ThreadReport} that asked. */

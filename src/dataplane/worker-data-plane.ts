@@ -18,7 +18,7 @@ import type { OutlierChange } from "../state/endpoint-outliers.ts";
 import type { MeshChange } from "../state/mesh-writer.ts";
 import type { RevocationList } from "../tls/revocation-list.ts";
 import { Calls } from "./calls.ts";
-import type { CertificateSource, DataPlane, ThreadSample } from "./data-plane.ts";
+import type { CertificateSource, DataPlane, StoppingWorkload, ThreadSample } from "./data-plane.ts";
 import type { StartedThread } from "./data-threads.ts";
 import type { ThreadCommand, ThreadReport, ThreadStart } from "./thread-message.ts";
 
@@ -109,7 +109,7 @@ export class WorkerDataPlane implements DataPlane {
     );
     const failure = outcomes.find((outcome) => outcome.status === "rejected");
     if (failure === undefined) return;
-    await this.stopWorkload(workload.uid);
+    await this.stopWorkload(workload.uid, 0).ended;
     throw failure.reason;
   }
 
@@ -132,12 +132,17 @@ export class WorkerDataPlane implements DataPlane {
     await this.#callAll(this.#threads, (call) => ({ kind: "serve-dedicated", call }));
   }
 
-  async stopWorkload(uid: string): Promise<void> {
+  stopWorkload(uid: string, drainMs: number): StoppingWorkload {
     const threads = this.#threadsOf.get(uid) ?? [];
     this.#threadsOf.delete(uid);
-    await Promise.all(
-      threads.map((thread) => thread.call((call) => ({ kind: "stop-workload", call, uid }))),
-    );
+    const tell = async (command: (call: number) => ThreadCommand): Promise<void> => {
+      // A thread that died holds nothing any more.
+      await this.#callAll(threads, command).catch(() => {});
+    };
+    return {
+      portsFree: tell((call) => ({ kind: "stop-listening", call, uid })),
+      ended: tell((call) => ({ kind: "stop-workload", call, uid, drainMs })),
+    };
   }
 
   certificateRenewed(certificate: WorkloadCertificate): void {
@@ -162,9 +167,8 @@ export class WorkerDataPlane implements DataPlane {
   }
 
   async connections(uid: string): Promise<LiveConnections> {
-    const all = await Promise.all(
-      (this.#threadsOf.get(uid) ?? []).map((thread) => thread.connections(uid)),
-    );
+    // Those that have outlived the workload may be on any thread.
+    const all = await Promise.all(this.#threads.map((thread) => thread.connections(uid)));
     return {
       inbound: all.flatMap(({ inbound }) => inbound),
       outbound: all.flatMap(({ outbound }) => outbound),

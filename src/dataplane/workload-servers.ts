@@ -13,6 +13,7 @@ import type { IpAddress } from "../mesh/ip-address.ts";
 import { native } from "../net/native.ts";
 import type { Datagrams } from "../net/udp-counters.ts";
 import type { LiveConnections } from "../proxy/connection-report.ts";
+import type { DrainOptions } from "../proxy/inbound.ts";
 import { LocalWorkload } from "../proxy/local-workload.ts";
 import { bindError } from "../proxy/proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "../proxy/proxy-options.ts";
@@ -46,11 +47,13 @@ export class WorkloadServers {
   readonly #proxy: WorkloadProxy | undefined;
   readonly #dns: DnsServer | undefined;
   readonly #lookup: ReturnType<typeof openLookup>;
+  readonly #reusePort: boolean;
 
   /** @throws DnsError `resolvers`. */
   constructor(deps: WorkloadServersDeps, options: WorkloadServersOptions) {
     const { workload, role, netns, proxy, dns, withDns } = options;
     this.#lookup = openLookup(deps, options);
+    this.#reusePort = proxy.reusePort;
     const findAddress = this.#lookup?.find;
     this.#proxy =
       deps.proxy && new WorkloadProxy(deps.proxy, { ...proxy, workload, role, netns, findAddress });
@@ -102,6 +105,13 @@ export class WorkloadServers {
     this.#proxy?.start();
   }
 
+  /** The ports are free for other servers when it returns; what is connected goes on. Idempotent. */
+  stopListening(): void {
+    this.#proxy?.stopListening();
+    // Queries that wait are answered by the socket that they came to, which may share its port.
+    if (!this.#reusePort) this.#dns?.close();
+  }
+
   connections(): LiveConnections {
     return this.#proxy?.connections() ?? { inbound: [], outbound: [] };
   }
@@ -112,8 +122,8 @@ export class WorkloadServers {
   }
 
   /** Settles when everything has ended, at the latest so many milliseconds from now. */
-  async drain(deadlineMs: number): Promise<void> {
-    await Promise.all([this.#proxy?.drain(deadlineMs), this.#dns?.drain(deadlineMs)]);
+  async drain(deadlineMs: number, options?: DrainOptions): Promise<void> {
+    await Promise.all([this.#proxy?.drain(deadlineMs, options), this.#dns?.drain(deadlineMs)]);
     // A client of SOCKS5 may have left while its name is looked up.
     this.#lookup?.close();
   }

@@ -95,6 +95,7 @@ export class DnsServer {
    * @param deadlineMs from now.
    */
   async drain(deadlineMs: number): Promise<void> {
+    if (this.#closed) return;
     for (const listener of this.#listeners) listener.drain();
     const { clock } = this.#deps;
     await new Promise<void>((resolve) => {

@@ -69,6 +69,7 @@ export class HbonePool {
   readonly #backoff: DialBackoff;
   /** Dials that wait for their time. */
   readonly #pauses = new Set<Timer>();
+  #draining = false;
   #closed = false;
 
   constructor(deps: HbonePoolDeps, options: HbonePoolOptions) {
@@ -101,6 +102,12 @@ export class HbonePool {
       if (waiting === undefined) this.#dialInTime(key, target, [one]);
       else waiting.push(one);
     });
+  }
+
+  /** Tunnels end with their last stream, idle ones now; those of further requests, too. Idempotent. */
+  drain(): void {
+    this.#draining = true;
+    for (const shared of [...this.#pooled.values()]) this.#leaveOut(shared);
   }
 
   /** Ends idle tunnels in order, all others at once; waiting requests fail. Idempotent. */
@@ -247,11 +254,14 @@ export class HbonePool {
     return !tunnel.usable || streamCount >= this.#streamsMax(tunnel);
   }
 
-  /** Pools the tunnel as the most recently used one, unless it has as many streams as it may. */
+  /**
+   * Pools the tunnel as the most recently used one, unless it has as many streams as it may or this is
+   * the end.
+   */
   #checkIn(shared: SharedTunnel): void {
     const { key, tunnel } = shared;
     this.#pooled.delete(key);
-    shared.isPooled = shared.streamCount < this.#streamsMax(tunnel);
+    shared.isPooled = !this.#draining && shared.streamCount < this.#streamsMax(tunnel);
     if (!shared.isPooled) {
       shared.unusedTimer?.cancel();
       shared.unusedTimer = undefined;

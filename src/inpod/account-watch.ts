@@ -1,10 +1,10 @@
 /** Notices when the last pod of a service account has left this node. */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
-import type { WorkloadLauncher } from "./workload-reconciler.ts";
+import type { StoppingWorkload, WorkloadLauncher } from "./workload-reconciler.ts";
 
 export interface AccountWatchDeps {
   readonly launcher: WorkloadLauncher;
-  /** Called after the launcher has stopped that pod; whoever comes later starts anew. */
+  /** Called after the last connection of that pod has ended; whoever comes later starts anew. */
   readonly lastLeft: (workload: EnrolledWorkload) => void;
 }
 
@@ -25,13 +25,16 @@ export class AccountWatch implements WorkloadLauncher {
     this.#here.set(workload.uid, workload);
   }
 
-  async stopWorkload(uid: string): Promise<void> {
+  stopWorkload(uid: string, drainMs: number): StoppingWorkload {
     const left = this.#here.get(uid);
     this.#here.delete(uid);
-    await this.#deps.launcher.stopWorkload(uid);
-    if (left === undefined) return;
-    const isLast = ![...this.#here.values()].some((other) => haveSameAccount(left, other));
-    if (isLast) this.#deps.lastLeft(left);
+    const { portsFree, ended } = this.#deps.launcher.stopWorkload(uid, drainMs);
+    const noticed = ended.then(() => {
+      if (left === undefined) return;
+      const isLast = ![...this.#here.values()].some((other) => haveSameAccount(left, other));
+      if (isLast) this.#deps.lastLeft(left);
+    });
+    return { portsFree, ended: noticed };
   }
 }
 

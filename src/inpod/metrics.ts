@@ -1,12 +1,12 @@
 /**
- * The `workload_manager_*` families, whose names and help texts are the original's, and what the sockets of
- * pods are like, which is ours.
+ * The `workload_manager_*` families, whose names and help texts are the original's, and what is ours: pods
+ * that drain, and what the sockets of pods are like.
  */
 import { Counter, Gauge, type Registry } from "prom-client";
 import type { SocketSample } from "./socket-sampler.ts";
 import type { ReconcilerMetrics } from "./workload-reconciler.ts";
 
-/** Registers the four families with zeros. */
+/** Registers the families with zeros. */
 export function createInpodMetrics(registry: Registry): ReconcilerMetrics {
   const active = new Gauge({
     name: "workload_manager_active_proxy_count",
@@ -28,12 +28,18 @@ export function createInpodMetrics(registry: Registry): ReconcilerMetrics {
     help: "The total number of proxies that were stopped (unstable).",
     registers: [registry],
   });
+  const draining = new Gauge({
+    name: "ztunnel_draining_pods",
+    help: "Pods that have left and whose connections go on until they end.",
+    registers: [registry],
+  });
   return {
     started: () => started.inc(),
     stopped: () => stopped.inc(),
-    counts(activeCount, pendingCount) {
-      active.set(activeCount);
-      pending.set(pendingCount);
+    counts(count) {
+      active.set(count.active);
+      pending.set(count.pending);
+      draining.set(count.draining);
     },
   };
 }

@@ -76,9 +76,9 @@ export class SocketSampler {
         await launcher.startWorkload(workload, netnsFd);
         this.add(workload, netnsFd);
       },
-      stopWorkload: (uid) => {
+      stopWorkload: (uid, drainMs) => {
         this.#pods.delete(uid);
-        return launcher.stopWorkload(uid);
+        return launcher.stopWorkload(uid, drainMs);
       },
     };
   }

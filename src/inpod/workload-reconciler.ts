@@ -24,19 +24,40 @@ export interface WorkloadLauncher {
   /**
    * Settles when everything is bound.
    *
-   * @param netnsFd stays open until {@link stopWorkload} has settled, or this has rejected.
+   * @param netnsFd stays open until all of {@link stopWorkload} has settled, or this has rejected.
    * @throws an error whose message is `failed to bind to address …`; nothing stays bound then.
    */
   startWorkload(workload: EnrolledWorkload, netnsFd: number): Promise<void>;
-  /** Ends everything of the workload at once; settles when its ports are free. Never rejects. */
-  stopWorkload(uid: string): Promise<void>;
+  /**
+   * Closes the workload's ports; what is connected goes on until it ends.
+   *
+   * @param drainMs what is left then is ended; 0: everything ends at once.
+   */
+  stopWorkload(uid: string, drainMs: number): StoppingWorkload;
+}
+
+/** A workload on its way out. Nothing of it rejects. */
+export interface StoppingWorkload {
+  /** Settles when the same workload may be started again. */
+  readonly portsFree: Promise<void>;
+  /** Settles when its last connection has ended. */
+  readonly ended: Promise<void>;
 }
 
 /** Port: the counters of {@link file://./metrics.ts}. */
 export interface ReconcilerMetrics {
   started(): void;
   stopped(): void;
-  counts(active: number, pending: number): void;
+  counts(count: {
+    readonly active: number;
+    readonly pending: number;
+    readonly draining: number;
+  }): void;
+}
+
+export interface WorkloadReconcilerOptions {
+  /** How long connections of a workload that has left may go on, milliseconds; 0: they end with it. */
+  readonly drainMs: number;
 }
 
 export interface WorkloadReconcilerDeps {
@@ -61,16 +82,27 @@ interface PendingEnrolment extends Enrolment {
   readonly failure: string;
 }
 
-/** A workload handed over and not taken back, for operators. */
-export interface WorkloadStanding {
+/** One that was taken back and has connections that go on. */
+interface DrainingWorkload {
   readonly workload: EnrolledWorkload;
-  readonly state: "Pending" | "Up";
-  /** Why it is pending. */
-  readonly failure: string | undefined;
+  /** Wall clock, milliseconds. */
+  readonly deadline: number;
 }
+
+/** A workload that is or was handed over and still matters, for operators. */
+export type WorkloadStanding = {
+  readonly workload: EnrolledWorkload;
+} & (
+  | { readonly state: "Up" }
+  /** Why it could not be started. */
+  | { readonly state: "Pending"; readonly failure: string }
+  /** Taken back; wall clock milliseconds when what is left of its connections is ended. */
+  | { readonly state: "Draining"; readonly deadline: number }
+);
 
 export class WorkloadReconciler {
   readonly #deps: WorkloadReconcilerDeps;
+  readonly #drainMs: number;
   /** Lines about workloads. */
   readonly #stateLog: Logger;
   /** Lines about the course of things. */
@@ -78,7 +110,9 @@ export class WorkloadReconciler {
   readonly #running = new Map<string, Enrolment>();
   readonly #pending = new Map<string, PendingEnrolment>();
   /** Key is a uid; a new start of it waits, because the ports are still taken. */
-  readonly #stopping = new Map<string, Promise<void>>();
+  readonly #portsTaken = new Map<string, Promise<void>>();
+  /** Until when there is something left of them. */
+  readonly #draining = new Map<DrainingWorkload, Promise<void>>();
   /** Uids named since the conversation began; empty once the snapshot is complete. */
   readonly #named = new Set<string>();
   #snapshotReceived = false;
@@ -86,27 +120,26 @@ export class WorkloadReconciler {
   #turn: Promise<unknown> = Promise.resolve();
 
   /** From here on the process is not ready until a snapshot is complete. */
-  constructor(deps: WorkloadReconcilerDeps) {
+  constructor(deps: WorkloadReconcilerDeps, options: WorkloadReconcilerOptions) {
     this.#deps = deps;
+    this.#drainMs = options.drainMs;
     this.#stateLog = deps.log.target("ztunnel::inpod::statemanager");
     this.#courseLog = deps.log.target("ztunnel::inpod::workloadmanager");
     deps.readiness.await(READINESS_TASK);
   }
 
-  /** Every workload handed over and not taken back. */
+  /** Each uid once; one that came back has the connections of its former life, too. */
   workloads(): readonly WorkloadStanding[] {
-    return [
-      ...[...this.#running.values()].map(({ workload }) => ({
-        workload,
-        state: "Up" as const,
-        failure: undefined,
-      })),
-      ...[...this.#pending.values()].map(({ workload, failure }) => ({
-        workload,
-        state: "Pending" as const,
-        failure,
-      })),
-    ];
+    const all = new Map<string, WorkloadStanding>();
+    for (const [uid, { workload }] of this.#running) all.set(uid, { workload, state: "Up" });
+    for (const [uid, { workload, failure }] of this.#pending) {
+      all.set(uid, { workload, state: "Pending", failure });
+    }
+    for (const { workload, deadline } of this.#draining.keys()) {
+      if (all.has(workload.uid)) continue;
+      all.set(workload.uid, { workload, state: "Draining", deadline });
+    }
+    return [...all.values()];
   }
 
   /** Open while the workload runs. @returns `undefined` for what does not run. */
@@ -221,7 +254,7 @@ export class WorkloadReconciler {
     });
   }
 
-  /** Stops everything and closes all namespaces; call once, after the last conversation. */
+  /** Lets everything go and closes all namespaces; call once, after the last conversation. */
   async close(): Promise<void> {
     await this.#inTurn(async () => {
       this.#retry?.cancel();
@@ -229,12 +262,12 @@ export class WorkloadReconciler {
       for (const uid of [...this.#pending.keys()]) this.#dropPending(uid);
       for (const uid of [...this.#running.keys()]) this.#stop(uid);
     });
-    await Promise.all(this.#stopping.values());
+    await Promise.all(this.#draining.values());
   }
 
   async #start(enrolment: Enrolment): Promise<void> {
     const { uid } = enrolment.workload;
-    await this.#stopping.get(uid);
+    await this.#portsTaken.get(uid);
     await this.#deps.launcher.startWorkload(enrolment.workload, enrolment.netns.fd);
     this.#running.set(uid, enrolment);
     this.#deps.metrics.started();
@@ -245,12 +278,21 @@ export class WorkloadReconciler {
     const known = this.#running.get(uid);
     if (known === undefined) return;
     this.#running.delete(uid);
-    this.#deps.metrics.stopped();
-    const stopped = this.#deps.launcher.stopWorkload(uid).then(() => {
-      known.netns.close();
-      if (this.#stopping.get(uid) === stopped) this.#stopping.delete(uid);
+    const { launcher, metrics, clock } = this.#deps;
+    metrics.stopped();
+    const { portsFree, ended } = launcher.stopWorkload(uid, this.#drainMs);
+    const free = portsFree.then(() => {
+      if (this.#portsTaken.get(uid) === free) this.#portsTaken.delete(uid);
     });
-    this.#stopping.set(uid, stopped);
+    this.#portsTaken.set(uid, free);
+    const { workload, netns } = known;
+    const draining = { workload, deadline: clock.now() + this.#drainMs };
+    const drained = ended.then(() => {
+      netns.close();
+      this.#draining.delete(draining);
+      this.#count();
+    });
+    this.#draining.set(draining, drained);
   }
 
   #dropPending(uid: string): void {
@@ -295,7 +337,11 @@ export class WorkloadReconciler {
   }
 
   #count(): void {
-    this.#deps.metrics.counts(this.#running.size, this.#pending.size);
+    this.#deps.metrics.counts({
+      active: this.#running.size,
+      pending: this.#pending.size,
+      draining: this.#draining.size,
+    });
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

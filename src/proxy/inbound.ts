@@ -64,13 +64,19 @@ export type InboundOptions = Pick<
   | "responseBaggage"
 >;
 
+/** How tunnels drain. */
+export interface DrainOptions {
+  /** A tunnel without streams whose peer has not let go by then is cut off; `undefined`: none is. */
+  readonly idleTunnelMs: number | undefined;
+}
+
 export class Inbound {
   /** Tunnels, each with its streams. */
   readonly live: LiveSet<InboundTunnel> = new LiveSet();
   readonly #deps: InboundDeps;
   readonly #options: InboundOptions;
   #tls: TlsOptions | undefined;
-  #draining = false;
+  #drain: DrainOptions | undefined;
 
   constructor(deps: InboundDeps, options: InboundOptions) {
     this.#deps = deps;
@@ -95,9 +101,9 @@ export class Inbound {
   }
 
   /** Running streams go on; each tunnel ends with its last. */
-  drain(): void {
-    this.#draining = true;
-    for (const tunnel of this.live) tunnel.drain();
+  drain(options: DrainOptions): void {
+    this.#drain = options;
+    for (const tunnel of this.live) tunnel.drain(options);
   }
 
   async #open(tunnel: InboundTunnel, end: SocketEnd): Promise<void> {
@@ -113,7 +119,7 @@ export class Inbound {
       );
     }
     tunnel.open(this.#deps.engine, end, this.#tlsWith(certificate));
-    if (this.#draining) tunnel.drain();
+    if (this.#drain !== undefined) tunnel.drain(this.#drain);
   }
 
   /** Made once for each certificate, not for each peer. */
@@ -141,6 +147,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
   #sourceIdentity: Identity | undefined;
   #handshakeDone = false;
   #cutOff: Timer | undefined;
+  #idle: Timer | undefined;
   #unguard: (() => void) | undefined;
   #isEnded = false;
 
@@ -200,8 +207,16 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     });
   }
 
-  drain(): void {
+  drain({ idleTunnelMs }: DrainOptions): void {
     this.#tunnel?.drain();
+    if (idleTunnelMs === undefined) return;
+    this.#idle ??= this.#deps.clock.after(
+      idleTunnelMs,
+      () => {
+        if (this.streams.isEmpty) this.#tunnel?.destroy();
+      },
+      true,
+    );
   }
 
   stop(how: "close" | "reset", cause: ProxyError): void {
@@ -241,6 +256,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
     if (this.#isEnded) return;
     this.#isEnded = true;
     this.#cutOff?.cancel();
+    this.#idle?.cancel();
     this.#unguard?.();
     this.#ended();
   }

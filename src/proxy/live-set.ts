@@ -14,6 +14,10 @@ export class LiveSet<T extends Stoppable> implements Iterable<T> {
     return this.#members.values();
   }
 
+  get isEmpty(): boolean {
+    return this.#members.size === 0;
+  }
+
   add(member: T): void {
     this.#members.add(member);
   }
@@ -27,7 +31,7 @@ export class LiveSet<T extends Stoppable> implements Iterable<T> {
 
   /** Resolves when the last member is gone; at once when there is none. */
   whenEmpty(): Promise<void> {
-    if (this.#members.size === 0) return Promise.resolve();
+    if (this.isEmpty) return Promise.resolve();
     return new Promise((resolve) => this.#emptied.push(resolve));
   }
 

@@ -86,6 +86,11 @@ export class Outbound implements ConnectionOwner {
     this.#deps.traffic.socketClosed("source");
   }
 
+  /** Connections go on; pooled tunnels end with their last. Idempotent. */
+  drain(): void {
+    this.#upstreams.drain();
+  }
+
   /** Closes pooled tunnels; call when no connection is left. */
   close(): void {
     this.#upstreams.close();

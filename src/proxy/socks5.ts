@@ -52,6 +52,11 @@ export class Socks5 {
     });
   }
 
+  /** Connections go on; pooled tunnels end with their last. Idempotent. */
+  drain(): void {
+    this.#outbound.drain();
+  }
+
   /** Closes pooled tunnels; call when no connection is left. */
   close(): void {
     this.#outbound.close();

@@ -93,6 +93,11 @@ export class UpstreamConnector {
       : this.#connectNear(route, request);
   }
 
+  /** Tunnels end with their last connection, idle ones now. Idempotent. */
+  drain(): void {
+    this.#pool.drain();
+  }
+
   /** Closes pooled tunnels; call when no connection is left. */
   close(): void {
     this.#pool.close();

@@ -17,7 +17,7 @@ import {
   type ConnectionSummary,
   type LiveConnections,
 } from "./connection-report.ts";
-import { Inbound } from "./inbound.ts";
+import { type DrainOptions, Inbound } from "./inbound.ts";
 import { InboundPassthrough } from "./inbound-passthrough.ts";
 import type { LiveSet, Stoppable } from "./live-set.ts";
 import { LocalWorkload } from "./local-workload.ts";
@@ -160,7 +160,7 @@ export class WorkloadProxy {
     try {
       for (const component of this.#components) this.#bind(component);
     } catch (error) {
-      this.#stopListening();
+      this.stopListening();
       throw error;
     }
   }
@@ -182,6 +182,11 @@ export class WorkloadProxy {
     }
   }
 
+  /** Frees the ports before it returns; what is connected goes on. Idempotent. */
+  stopListening(): void {
+    for (const { listener } of this.#components) listener?.close();
+  }
+
   /** What is connected now, for the operator's dump. */
   connections(): LiveConnections {
     const streams = [...this.#inbound.live].flatMap((tunnel) => [...tunnel.streams]);
@@ -193,13 +198,19 @@ export class WorkloadProxy {
 
   /**
    * Closes the listeners before it returns, tells peers to go elsewhere and settles when the last
-   * connection has ended. Those that live longer than the deadline end with EOF.
+   * connection has ended. Those that live longer than the deadline end with EOF. Of several calls the
+   * earliest deadline counts.
    *
    * @param deadlineMs from now.
    */
-  async drain(deadlineMs: number): Promise<void> {
-    this.#stopListening();
-    this.#inbound.drain();
+  async drain(
+    deadlineMs: number,
+    options: DrainOptions = { idleTunnelMs: undefined },
+  ): Promise<void> {
+    this.stopListening();
+    this.#inbound.drain(options);
+    this.#outbound.drain();
+    this.#socks5?.drain();
     await Promise.all(this.#components.map((one) => this.#drainComponent(one, deadlineMs)));
     this.#release();
   }
@@ -207,7 +218,7 @@ export class WorkloadProxy {
   /** Closes the listeners before it returns and ends every connection with EOF. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    this.#stopListening();
+    this.stopListening();
     await Promise.all(
       this.#components.map(async (component) => {
         component.live.stopAll("close", drainError());
@@ -276,10 +287,6 @@ export class WorkloadProxy {
       ],
       ["transparent", component.listener.transparent],
     ]);
-  }
-
-  #stopListening(): void {
-    for (const { listener } of this.#components) listener?.close();
   }
 
   #release(): void {

@@ -23,7 +23,7 @@ const LEFT: ConnectionSummary = {
   protocol: "TCP",
 };
 const deps = {
-  workloads: [SERVER, IDLE],
+  workloads: [{ workload: SERVER }, { workload: IDLE }],
   connections: async (uid: string) =>
     uid === "u1" ? { inbound: [ARRIVED], outbound: [LEFT] } : { inbound: [], outbound: [] },
   now: TEN + 1240,
@@ -74,4 +74,20 @@ test("a daemon that is not ending counts its connections all the same", async ()
   const report = await reportDrain({ ...deps, times: undefined });
   assert.deepEqual(Object.keys(report), ["state", "connections", "workloads"]);
   assert.equal(formatDrain(report).split("\n")[0], "live, 1 inbound and 1 outbound connections");
+});
+
+test("a daemon that is not ending tells which pods have left, and until when they are waited for", async () => {
+  const workloads = [{ workload: SERVER, deadline: TEN + 5000 }, { workload: IDLE }];
+  const report = await reportDrain({ ...deps, workloads, times: undefined });
+  const [server] = report.workloads;
+  assert.deepEqual(
+    [server?.deadline, server?.remainingSeconds],
+    ["2026-11-23T10:00:05.000000Z", 3.8],
+  );
+  assert.equal(
+    formatDrain(report),
+    `live, 1 inbound and 1 outbound connections
+shop/server  inbound  HBONE  10.0.0.1:4000 -> web.shop.svc  left, for 3.8 s at most
+shop/server  outbound  TCP  10.0.0.2:5000 -> 10.0.0.9:80  left, for 3.8 s at most`,
+  );
 });

@@ -117,7 +117,8 @@ const reports: readonly {
       pending: [{ task: "workload proxy manager", forMs: 5000 }],
       nodeAgent: AGENT,
       workloads: [
-        { workload: { ...POD, uid: "1" }, state: "Up", failure: undefined },
+        { workload: { ...POD, uid: "1" }, state: "Up" },
+        { workload: { ...POD, uid: "2" }, state: "Draining" },
         {
           workload: POD,
           state: "Pending",
@@ -132,7 +133,7 @@ const reports: readonly {
       "pod shop/cart-1 (4711): not started: failed to bind to address [::]:15008: address already in use",
       "control plane: none, the mesh is read from a file",
       "node agent /run/agent.sock: connected",
-      "pods: 1 up, 1 pending",
+      "pods: 1 up, 1 pending, 1 draining",
       "mesh: 58 workloads, 13 services, 9 policies",
     ],
   },

@@ -95,6 +95,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     kind: "shared",
     socketPath: "/var/run/ztunnel/ztunnel.sock",
     self: undefined,
+    podDrainMs: 5000,
   });
   assert.deepEqual(config.admin, {
     adminPort: 15_000,
@@ -126,6 +127,11 @@ const settings: readonly {
   },
   { environment: { CONNECTION_IDLE_TIMEOUT: "0" }, read: (c) => c.proxy.idleMs, value: undefined },
   { environment: { CONNECTION_IDLE_TIMEOUT: "1h" }, read: (c) => c.proxy.idleMs, value: 3_600_000 },
+  {
+    environment: { POD_TERMINATION_DEADLINE: "0" },
+    read: (c) => c.mode.kind === "shared" && c.mode.podDrainMs,
+    value: 0,
+  },
   { environment: { CONNECT_RETRIES: "0" }, read: (c) => c.proxy.connectRetriesMax, value: 0 },
   {
     environment: { TRUST_DOMAINS: "old.example, older.example,," },

@@ -335,17 +335,49 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
       const socket = await stage.connect();
       await pingPong(socket);
       const end = readingEnd(socket);
-      await dataPlane.stopWorkload("uid-client");
+      await dataPlane.stopWorkload("uid-client", 0).ended;
       assert.deepEqual(lab.listening(lab.client), {});
       assert.equal(await end, "EOF");
       await refused(stage.connect());
       assert.deepEqual(lab.listening(lab.server), eachPort(threadCount));
 
-      await dataPlane.stopWorkload("uid-client");
-      await dataPlane.stopWorkload("never heard of");
+      await dataPlane.stopWorkload("uid-client", 0).ended;
+      await dataPlane.stopWorkload("never heard of", 0).ended;
       await stage.start(lab.client);
       await pingPong(await stage.connect());
     });
+
+    for (const reusePort of [true, false]) {
+      story(
+        `lets a workload go that starts again while its connections go on, ${reusePort ? "sharing ports" : "without sharing ports"}`,
+        async (stage) => {
+          const { dataPlane } = stage;
+          const running = eachPort(reusePort ? threadCount : 1);
+          await stage.startBoth();
+          stage.echo();
+          const sockets = await Promise.all(Array.from({ length: MANY }, () => stage.connect()));
+          await Promise.all(sockets.map((socket) => pingPong(socket)));
+          const { portsFree, ended } = dataPlane.stopWorkload("uid-server", 600_000);
+          await portsFree;
+          assert.deepEqual(lab.listening(lab.server), {});
+          await Promise.all(sockets.map((socket) => pingPong(socket)));
+
+          await stage.start(lab.server);
+          assert.deepEqual(lab.listening(lab.server), running);
+          const another = await stage.connect();
+          await pingPong(another);
+          await Promise.all(sockets.map((socket) => pingPong(socket)));
+          const { inbound } = await dataPlane.connections("uid-server");
+          assert.equal(inbound.length, MANY + 1);
+
+          const ends = [...sockets, another].map(readingEnd);
+          stage.apply(parseLocalMesh(DENY_ALL, "policies"));
+          assert.deepEqual([...new Set(await Promise.all(ends))], ["ECONNRESET"]);
+          await ended;
+        },
+        { reusePort },
+      );
+    }
 
     for (const revoked of ["client", "server"]) {
       story(
@@ -471,7 +503,7 @@ export function dataPlaneSuite(name: string, options: DataPlaneSuiteOptions): vo
       stage.certificateFor = certificateFor;
       await pingPong(await stage.connect());
       // Whatever the last thread wrote is flushed with its answer.
-      await stage.dataPlane.stopWorkload("uid-client");
+      await stage.dataPlane.stopWorkload("uid-client", 0).ended;
       await waitForText(stage, "the authority is on holiday");
     });
 

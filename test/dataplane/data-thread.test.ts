@@ -100,15 +100,75 @@ test("each workload is served in its own namespace, and one is stopped without t
   socket.write("hi");
   await quiet();
   assert.equal(socket.read(), "hihi");
-  const stopping = thread.stopWorkload("uid-client");
+  const stopping = thread.stopWorkload("uid-client", 0);
   assert.deepEqual([listening(client), listening(server)], [[], PORTS]);
   await stopping;
   await quiet();
   assert.equal(socket.readEnd, "fin");
-  await thread.stopWorkload("uid-client");
-  await thread.stopWorkload("never heard of");
+  await thread.stopWorkload("uid-client", 0);
+  await thread.stopWorkload("never heard of", 0);
   thread.startWorkload(enrolled("client"), fdOf(client), false);
   assert.deepEqual(listening(client), PORTS);
+});
+
+test("a workload that leaves has free ports at once, and its connections until the deadline", async () => {
+  const lab = makeLab();
+  start(lab);
+  const { thread, client, server, clock } = lab;
+  const socket = client.dial("10.0.0.2:8080");
+  socket.write("hi");
+  await quiet();
+  let hasEnded = false;
+  const leaving = thread.stopWorkload("uid-client", 5000).then(() => {
+    hasEnded = true;
+  });
+  assert.deepEqual([listening(client), listening(server)], [[], PORTS]);
+  thread.startWorkload(enrolled("client"), fdOf(client), false);
+  assert.deepEqual(listening(client), PORTS);
+  const another = client.dial("10.0.0.2:8080");
+  another.write("ho");
+  await quiet();
+  assert.equal(another.read(), "hoho");
+  assert.equal(thread.connections("uid-client").outbound.length, 2);
+  await clock.advance(4999);
+  socket.write("still");
+  await quiet();
+  assert.deepEqual([socket.read(), hasEnded], ["hihistillstill", false]);
+  await clock.advance(1);
+  await leaving;
+  await quiet();
+  assert.deepEqual([socket.readEnd, another.readEnd], ["fin", "open"]);
+  assert.equal(thread.connections("uid-client").outbound.length, 1);
+});
+
+test("a workload that leaves has ended with its last connection", async () => {
+  const lab = makeLab();
+  start(lab);
+  const socket = lab.client.dial("10.0.0.2:8080");
+  socket.write("hi");
+  await quiet();
+  const leaving = lab.thread.stopWorkload("uid-server", 5000);
+  socket.end();
+  await quiet();
+  await leaving;
+  assert.equal(socket.readEnd, "fin");
+});
+
+test("a workload that leaves does not outlive the drain of the thread, nor its end", async () => {
+  for (const how of ["drain", "close"] as const) {
+    const lab = makeLab();
+    start(lab);
+    const { thread, client, clock } = lab;
+    const socket = client.dial("10.0.0.2:8080");
+    socket.write("hi");
+    await quiet();
+    const leaving = thread.stopWorkload("uid-client", 5000);
+    const ending = how === "drain" ? thread.drain(1000) : thread.close();
+    if (how === "drain") await clock.advance(1000);
+    await Promise.all([leaving, ending]);
+    await quiet();
+    assert.equal(socket.readEnd, "fin", how);
+  }
 });
 
 test("a workload that runs already is not started again", () => {

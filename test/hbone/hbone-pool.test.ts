@@ -616,6 +616,32 @@ describe("idle release", () => {
   });
 });
 
+describe("draining the pool", () => {
+  test("ends idle tunnels now, used ones with their last stream", async () => {
+    const bench = new PoolBench();
+    end(await bench.open());
+    const used = await bench.open(target({ sourceIp: "10.0.0.2" as IpAddress }));
+    bench.pool.drain();
+    bench.pool.drain();
+    assert.deepEqual(
+      bench.tunnels.map((tunnel) => tunnel.isGone),
+      [true, false],
+    );
+    assert.equal(bench.clock.pendingCount, 0);
+    end(used);
+    assert.equal(bench.liveTunnelCount, 0);
+  });
+
+  test("serves what still comes, each with a tunnel of its own", async () => {
+    const bench = new PoolBench();
+    bench.pool.drain();
+    for (const stream of await bench.openAll(2)) end(stream);
+    assert.equal(bench.tunnels.length, 2);
+    assert.equal(bench.liveTunnelCount, 0);
+    assert.equal(bench.clock.pendingCount, 0);
+  });
+});
+
 describe("closing the pool", () => {
   test("closes idle tunnels in order, ends used ones and leaves no timer", async () => {
     const bench = new PoolBench();

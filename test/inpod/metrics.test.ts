@@ -4,13 +4,13 @@ import { Registry } from "prom-client";
 import { createInpodMetrics, registerSocketMetrics } from "../../src/inpod/metrics.ts";
 import type { SocketSample } from "../../src/inpod/socket-sampler.ts";
 
-test("the four families appear with the original's names, help texts and values", async () => {
+test("the original's four families appear with its names, help texts and values, and ours", async () => {
   const registry = new Registry();
   const metrics = createInpodMetrics(registry);
   metrics.started();
   metrics.started();
   metrics.stopped();
-  metrics.counts(1, 3);
+  metrics.counts({ active: 1, pending: 3, draining: 2 });
   assert.equal(
     await registry.metrics(),
     `# HELP workload_manager_active_proxy_count The total number current workloads with active proxies (unstable).
@@ -28,6 +28,10 @@ workload_manager_proxies_started_total 2
 # HELP workload_manager_proxies_stopped_total The total number of proxies that were stopped (unstable).
 # TYPE workload_manager_proxies_stopped_total counter
 workload_manager_proxies_stopped_total 1
+
+# HELP ztunnel_draining_pods Pods that have left and whose connections go on until they end.
+# TYPE ztunnel_draining_pods gauge
+ztunnel_draining_pods 2
 `,
   );
 });

@@ -1,6 +1,7 @@
 /** A launcher that remembers what it was asked for, and the log and readiness around a reconciler. */
 import {
   type PodNetns,
+  type StoppingWorkload,
   type WorkloadLauncher,
   WorkloadReconciler,
 } from "../../src/inpod/workload-reconciler.ts";
@@ -15,13 +16,19 @@ import {
 } from "../../src/telemetry/logger.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 
+export const DRAIN_MS = 5000;
+
 export class RecordedLauncher implements WorkloadLauncher {
   /** `start uid` and `stop uid`, in order. */
   readonly calls: string[] = [];
   /** Texts of the next failures by uid; each is used once. */
   readonly failures: Map<string, string[]> = new Map();
-  /** Stops settle only when this is set free. */
+  /** Ports are free only when this is. */
+  portsGate: Promise<void> = Promise.resolve();
+  /** The last connection ends only when this is set free. */
   stopGate: Promise<void> = Promise.resolve();
+  /** What the last stop was given. */
+  drainMs: number | undefined;
 
   async startWorkload(workload: EnrolledWorkload): Promise<void> {
     const failure = this.failures.get(workload.uid)?.shift();
@@ -29,9 +36,10 @@ export class RecordedLauncher implements WorkloadLauncher {
     if (failure !== undefined) throw new Error(failure);
   }
 
-  async stopWorkload(uid: string): Promise<void> {
-    await this.stopGate;
-    this.calls.push(`stop ${uid}`);
+  stopWorkload(uid: string, drainMs: number): StoppingWorkload {
+    this.drainMs = drainMs;
+    const portsFree = this.portsGate.then(() => void this.calls.push(`stop ${uid}`));
+    return { portsFree, ended: Promise.all([portsFree, this.stopGate]).then(() => {}) };
   }
 }
 
@@ -80,11 +88,12 @@ export class ReconcilerBench {
     () => this.clock.monotonic(),
     () => {},
   );
-  readonly counted: Record<"started" | "stopped" | "active" | "pending", number> = {
+  readonly counted: Record<"started" | "stopped" | "active" | "pending" | "draining", number> = {
     started: 0,
     stopped: 0,
     active: 0,
     pending: 0,
+    draining: 0,
   };
   readonly log: Logger;
   readonly lines: string[];
@@ -93,17 +102,20 @@ export class ReconcilerBench {
   constructor() {
     ({ log: this.log, lines: this.lines } = capturedLog());
     const { counted } = this;
-    this.reconciler = new WorkloadReconciler({
-      launcher: this.launcher,
-      readiness: this.readiness,
-      clock: this.clock,
-      log: this.log,
-      metrics: {
-        started: () => void counted.started++,
-        stopped: () => void counted.stopped++,
-        counts: (active, pending) => void Object.assign(counted, { active, pending }),
+    this.reconciler = new WorkloadReconciler(
+      {
+        launcher: this.launcher,
+        readiness: this.readiness,
+        clock: this.clock,
+        log: this.log,
+        metrics: {
+          started: () => void counted.started++,
+          stopped: () => void counted.stopped++,
+          counts: (count) => void Object.assign(counted, count),
+        },
       },
-    });
+      { drainMs: DRAIN_MS },
+    );
   }
 
   get isReady(): boolean {

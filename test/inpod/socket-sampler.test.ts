@@ -89,7 +89,7 @@ test("a pod is looked at when it starts and then at intervals, until it stops", 
   assert.deepEqual(bench.looks, [7, 7]);
   assert.equal(bench.samples[0]?.census.tcp[0]?.count, 4);
 
-  await launcher.stopWorkload("a");
+  await launcher.stopWorkload("a", 0).ended;
   assert.deepEqual(bench.samples, []);
   await bench.clock.advance(2 * INTERVAL_MS);
   assert.deepEqual(bench.looks, [7, 7]);
@@ -173,7 +173,7 @@ test("a pod that stops while it is looked at leaves no sample and no line", asyn
     bench.lookMs = 10;
     await launcher.startWorkload(pod("a"), 7);
     const looking = bench.clock.advance(0);
-    await launcher.stopWorkload("a");
+    await launcher.stopWorkload("a", 0).ended;
     await looking;
     await bench.clock.advance(INTERVAL_MS);
     assert.deepEqual([bench.samples, bench.lines], [[], []]);

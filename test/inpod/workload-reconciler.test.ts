@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { settle } from "../support/fake-clock.ts";
-import { FakeNetns, ReconcilerBench } from "./recorded-launcher.ts";
+import { DRAIN_MS, FakeNetns, ReconcilerBench } from "./recorded-launcher.ts";
 
 const POD = { name: "server", namespace: "default", serviceAccount: "server" };
 const BIND = "failed to bind to address [::]:15006: Address already in use (os error 98)";
@@ -25,7 +25,7 @@ test("an added pod runs when its add has settled", async () => {
   await bench.reconciler.add("u1", POD, new FakeNetns("ns"));
   assert.deepEqual(bench.launcher.calls, ["start u1"]);
   assert.deepEqual(bench.workloads, ["u1 Up"]);
-  assert.deepEqual(bench.counted, { started: 1, stopped: 0, active: 1, pending: 0 });
+  assert.deepEqual(bench.counted, { started: 1, stopped: 0, active: 1, pending: 0, draining: 0 });
 });
 
 test("the process is ready only once the snapshot is complete", async () => {
@@ -51,9 +51,10 @@ test("an add with another namespace ends the old instance before the new one sta
   const old = new FakeNetns("old");
   await bench.reconciler.add("u1", POD, old);
   await bench.reconciler.add("u1", POD, new FakeNetns("new"));
+  await settle();
   assert.deepEqual(bench.launcher.calls, ["start u1", "stop u1", "start u1"]);
   assert.equal(old.closeCount, 1);
-  assert.deepEqual(bench.counted, { started: 2, stopped: 1, active: 1, pending: 0 });
+  assert.deepEqual(bench.counted, { started: 2, stopped: 1, active: 1, pending: 0, draining: 0 });
 });
 
 test("an add without a workload is a protocol error and closes its descriptor", async () => {
@@ -147,15 +148,26 @@ test("a delete before the snapshot is carried out by the snapshot", async () => 
 });
 
 test("a delete after the snapshot settles before the workload has stopped", async () => {
-  const bench = await syncedBench("u1");
+  const bench = await startedBench();
+  const netns = new FakeNetns("ns");
+  await bench.reconciler.add("u1", POD, netns);
+  await bench.reconciler.snapshotSent();
   const gate = Promise.withResolvers<void>();
   bench.launcher.stopGate = gate.promise;
   await bench.reconciler.del("u1");
-  assert.deepEqual(bench.workloads, []);
-  assert.equal(bench.counted.active, 0);
+  await settle();
+  assert.deepEqual(bench.launcher.calls, ["start u1", "stop u1"]);
+  assert.equal(bench.launcher.drainMs, DRAIN_MS);
+  assert.deepEqual(bench.reconciler.workloads(), [
+    { workload: { uid: "u1", ...POD }, state: "Draining", deadline: bench.clock.now() + DRAIN_MS },
+  ]);
+  assert.deepEqual(bench.counted, { started: 1, stopped: 1, active: 0, pending: 0, draining: 1 });
+  assert.deepEqual([bench.isReady, netns.closeCount], [true, 0]);
+  assert.equal(bench.reconciler.netnsFd("u1"), undefined);
   gate.resolve();
   await settle();
-  assert.deepEqual(bench.launcher.calls, ["stop u1"]);
+  assert.deepEqual(bench.workloads, []);
+  assert.deepEqual([bench.counted.draining, netns.closeCount], [0, 1]);
 });
 
 test("a delete of an unknown pod is fine", async () => {
@@ -164,10 +176,12 @@ test("a delete of an unknown pod is fine", async () => {
   assert.deepEqual(bench.launcher.calls, []);
 });
 
-test("a pod added again waits until its old instance has stopped", async () => {
+test("a pod added again waits for its ports, not for its old connections", async () => {
   const bench = await syncedBench("u1");
   const gate = Promise.withResolvers<void>();
-  bench.launcher.stopGate = gate.promise;
+  const connections = Promise.withResolvers<void>();
+  bench.launcher.portsGate = gate.promise;
+  bench.launcher.stopGate = connections.promise;
   await bench.reconciler.del("u1");
   const again = bench.reconciler.add("u1", POD, new FakeNetns("ns-u1"));
   await settle();
@@ -175,6 +189,17 @@ test("a pod added again waits until its old instance has stopped", async () => {
   gate.resolve();
   await again;
   assert.deepEqual(bench.launcher.calls, ["stop u1", "start u1"]);
+  assert.deepEqual(bench.workloads, ["u1 Up"]);
+  assert.deepEqual([bench.counted.active, bench.counted.draining], [1, 1]);
+
+  await bench.reconciler.del("u1");
+  assert.equal(bench.counted.draining, 2);
+  assert.deepEqual(bench.workloads, ["u1 Draining"]);
+  await bench.reconciler.add("u1", POD, new FakeNetns("another"));
+  assert.deepEqual(bench.workloads, ["u1 Up"]);
+  connections.resolve();
+  await settle();
+  assert.deepEqual([bench.counted.active, bench.counted.draining], [1, 0]);
   assert.deepEqual(bench.workloads, ["u1 Up"]);
 });
 

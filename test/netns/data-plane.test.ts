@@ -86,10 +86,10 @@ describe("data threads", { skip: requireNetns("iptables", "ss") }, () => {
       const established = (): number => stage.log.match(/listener established/g)?.length ?? 0;
       await waitUntil(() => established() === 2 * 3 * THREAD_COUNT, "lines are missing");
       stage.dataPlane.setLogFilter("off");
-      await stage.dataPlane.stopWorkload("uid-client");
+      await stage.dataPlane.stopWorkload("uid-client", 0).ended;
       assert.doesNotMatch(stage.log, /shutdown complete/);
       stage.dataPlane.setLogFilter("info");
-      await stage.dataPlane.stopWorkload("uid-server");
+      await stage.dataPlane.stopWorkload("uid-server", 0).ended;
       // Lines come before the answer to the command that caused them.
       assert.equal(stage.log.match(/shutdown complete/g)?.length, 3 * THREAD_COUNT);
     } finally {

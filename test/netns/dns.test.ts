@@ -341,7 +341,8 @@ describe("DNS", { skip: requireNetns("dig", "dnsmasq", "unshare", "ss") }, () =>
   test("a pod that leaves has no server any more", async () => {
     const host = lab.host("nobody");
     await lab.node("node-a").agent.del("node-a-6");
-    assert.equal(lab.net.exec(host, "ss", "-Hlntu", "sport", "=", ":15053"), "");
+    const listening = (): string => lab.net.exec(host, "ss", "-Hlntu", "sport", "=", ":15053");
+    await waitUntil(() => listening() === "", "it still listens");
     const drained = "dns::server:dns_proxy{wl=default/nobody}\tdns server drained";
     await waitUntil(
       () => lab.node("node-a").lines.some((line) => line.includes(drained)),

@@ -1,7 +1,7 @@
 /**
  * The HTTP/2 conversations that were recorded from the original, played by a hand-written peer
  * against our daemon: as a client of 15008, as the server that our outbound dials, and while the
- * daemon drains. Frames, headers, resets, endings and log lines are compared.
+ * daemon or a pod drains. Frames, headers, resets, endings and log lines are compared.
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -292,8 +292,13 @@ describe("recorded frames of a drain", { skip: requireNetns("iptables", "ss") },
   const servers: LabServer[] = [];
 
   before(async () => {
-    lab = await startLab();
-    for (const name of ["server1", "server2", "client2"]) {
+    lab = await startLab({
+      // Like the original, which ends everything at once.
+      "node-b": { POD_TERMINATION_DEADLINE: "0" },
+      // Longer than any conversation.
+      "node-a": { POD_TERMINATION_DEADLINE: "10m" },
+    });
+    for (const name of ["server1", "server2", "client1", "client2"]) {
       servers.push(listenDoubling(lab.host(name), 8080));
     }
   });
@@ -306,6 +311,25 @@ describe("recorded frames of a drain", { skip: requireNetns("iptables", "ss") },
   test(`drain: ${deleted.what}`, async () => {
     const node = lab.node("node-b");
     await playDrain(lab, node, deleted, () => void node.agent.del("node-b-0"));
+  });
+
+  test("a deleted pod that drains says what a daemon does, and serves as long", async () => {
+    const node = lab.node("node-a");
+    const drain = insteadOfServer1(goesOn, "client1", "10.77.0.11");
+    const played = await playCall(
+      lab,
+      drain,
+      { beforeGoaway: () => void node.agent.del("node-a-0"), patienceMs: 30_000 },
+      "drain",
+    );
+    compare(drain, played);
+    const complete = (): string | undefined =>
+      node.lines.find((line) => line.includes("\taccess\tconnection complete"));
+    await waitUntil(() => complete() !== undefined, "no access line");
+    const { level, fields } = parsePlainLine(complete() ?? "");
+    assert.equal(level, "info");
+    const error = fields.find(([name]) => name === "error");
+    assert.equal(error, undefined);
   });
 
   test(`drain: ${goesOn.what}; ${stays.what}`, async () => {
@@ -601,15 +625,22 @@ function parseHello(record: Buffer): unknown {
   return { suites, compression, extensions };
 }
 
-function startLab(): Promise<MeshLab> {
-  const environment = { LOG_FORMAT: "plain", ZTUNNEL_WORKER_THREADS: "1" };
+/** @param environmentOf one node, beside what both have. */
+function startLab(
+  environmentOf: Readonly<Record<string, Readonly<Record<string, string>>>> = {},
+): Promise<MeshLab> {
+  const environment = (node: string): Record<string, string> => ({
+    LOG_FORMAT: "plain",
+    ZTUNNEL_WORKER_THREADS: "1",
+    ...environmentOf[node],
+  });
   const meshB = readFileSync(join(RECORDED, "local-b.yaml"), "utf8");
   return MeshLab.start({
     nodes: {
       "node-a": {
         ip: "10.77.0.2",
         mesh: readFileSync(join(RECORDED, "local-a.yaml"), "utf8"),
-        environment,
+        environment: environment("node-a"),
         pods: [
           { name: "client1", ip: "10.77.0.11" },
           { name: "client2", ip: "10.77.0.12" },
@@ -618,7 +649,7 @@ function startLab(): Promise<MeshLab> {
       "node-b": {
         ip: "10.77.0.3",
         mesh: meshB,
-        environment,
+        environment: environment("node-b"),
         pods: [
           { name: "server1", ip: "10.77.0.21" },
           { name: "server2", ip: "10.77.0.22" },
