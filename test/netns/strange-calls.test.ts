@@ -18,6 +18,8 @@ const GUARDED = "10.82.0.22";
 const OUTSIDE = "10.82.0.31";
 const NODE = "10.82.0.2";
 const VIP = "10.82.1.1";
+/** Another name of the trust domain, as while it moves from one to another. */
+const ALIAS = "old.example";
 
 type Outcome = "refused" | "cut" | "HTTP 400" | "HTTP 404";
 
@@ -70,21 +72,25 @@ describe("strange calls", { skip: requireNetns("iptables") }, () => {
     client.close();
   });
 
+  /** @returns the answer to a caller of another trust domain than the server's own. */
+  async function askFrom(trustDomain: string): Promise<number> {
+    const uri = `spiffe://${trustDomain}/ns/default/sa/outside`;
+    const name = { kind: "uri", uri } as const;
+    const client = await ConnectClient.dial(lab, "outside", SERVER, undefined, name);
+    try {
+      return await client.status(`${SERVER}:8080`);
+    } finally {
+      client.close();
+    }
+  }
+
+  test("a peer of a trust domain in TRUST_DOMAINS is let in", async () => {
+    assert.equal(await askFrom(ALIAS), 200);
+  });
+
   test("trust_domain_mismatch_rejected", async () => {
-    const uri = "spiffe://other.example/ns/default/sa/outside";
-    const calling = async (): Promise<void> => {
-      const client = await ConnectClient.dial(lab, "outside", SERVER, undefined, {
-        kind: "uri",
-        uri,
-      });
-      try {
-        await client.status(`${SERVER}:8080`);
-      } finally {
-        client.close();
-      }
-    };
     // Its own handshake is over when we look at it.
-    await assert.rejects(calling);
+    await assert.rejects(askFrom("other.example"));
     await waitUntil(
       () => /expected trustdomain|SanTrustDomainError/.test(String(errors().at(-1))),
       "no line names the trust domain",
@@ -172,7 +178,7 @@ function startLab(): Promise<MeshLab> {
       "node-a": { ip: NODE, environment, pods: [{ name: "client", ip: CLIENT }] },
       "node-b": {
         ip: "10.82.0.3",
-        environment,
+        environment: { ...environment, TRUST_DOMAINS: ALIAS },
         pods: [
           { name: "server", ip: SERVER },
           { name: "guarded", ip: GUARDED },
