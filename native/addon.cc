@@ -1,47 +1,47 @@
 // The export table.
 #include <fcntl.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 
 #include "functions.h"
-#include "napi_support.h"
 
+namespace ztunnel {
 namespace {
 
-constexpr ztunnel::Method kFunctions[] = {
-    {"socketInNamespace", ztunnel::SocketInNamespace},
-    {"openInNamespace", ztunnel::OpenInNamespace},
-    {"loadQueueMigration", ztunnel::LoadQueueMigration},
-    {"accept", ztunnel::Accept},
-    {"connect", ztunnel::Connect},
-    {"socketPair", ztunnel::SocketPair},
-    {"originalDestination", ztunnel::OriginalDestination},
-    {"localAddress", ztunnel::LocalAddress},
-    {"peerAddress", ztunnel::PeerAddress},
-    {"socketOption", ztunnel::SocketOption},
-    {"connectSeqpacket", ztunnel::ConnectSeqpacket},
-    {"listenSeqpacket", ztunnel::ListenSeqpacket},
-    {"receivePacket", ztunnel::ReceivePacket},
-    {"sendPacket", ztunnel::SendPacket},
-    {"watchReadable", ztunnel::WatchReadable},
-    {"releaseResidentMemory", ztunnel::ReleaseResidentMemory},
-    {"forbidMemoryDumps", ztunnel::ForbidMemoryDumps},
-    {"createReactor", ztunnel::CreateReactor},
-    {"makeTlsContext", ztunnel::MakeTlsContext},
-    {"tlsText", ztunnel::TlsText},
+constexpr Method kFunctions[] = {
+    {"socketIn", Call<SocketIn>},
+    {"openIn", Call<OpenIn>},
+    {"socketPair", Call<SocketPair>},
+    {"setOptions", Call<SetOptions>},
+    {"option", Call<Option>},
+    {"bind", Call<Bind>},
+    {"listen", Call<listen>},
+    {"connect", Call<Connect>},
+    {"accept", Call<Accept>},
+    {"socketName", Call<SocketName>},
+    {"peerName", Call<PeerName>},
+    {"sendPacket", Call<SendPacket>},
+    {"receivePacket", Call<ReceivePacket>},
+    {"watchReadable", WatchReadable},
+    {"loadQueueMigration", Call<LoadQueueMigration>},
+    {"releaseResidentMemory", Call<ReleaseResidentMemory>},
+    {"forbidMemoryDumps", Call<ForbidMemoryDumps>},
+    {"createReactor", CreateReactor},
+    {"makeTlsContext", MakeTlsContext},
+    {"tlsText", TlsText},
 };
-
-void DeleteEnvironment(napi_env, void* data, void*) {
-  delete static_cast<ztunnel::Environment*>(data);
-}
 
 }  // namespace
 
 NAPI_MODULE_INIT() {
   constexpr char kHome[] = "/proc/thread-self/ns/net";
-  auto* environment = new ztunnel::Environment{ztunnel::UniqueFd(open(kHome, O_RDONLY | O_CLOEXEC))};
-  napi_set_instance_data(env, environment, DeleteEnvironment, nullptr);
-  if (!environment->home.IsOpen()) return ztunnel::ThrowErrno(env, errno, "open", kHome);
-  ztunnel::AddMethods(env, exports, kFunctions);
+  auto* environment = new Environment{UniqueFd(open(kHome, O_RDONLY | O_CLOEXEC))};
+  auto is_gone = [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); };
+  napi_set_instance_data(env, environment, is_gone, nullptr);
+  if (!environment->home.IsOpen()) return ThrowErrno(env, errno, "open", kHome);
+  AddMethods(env, exports, kFunctions);
   return exports;
 }
+
+}  // namespace ztunnel

@@ -1,8 +1,11 @@
-// What the addon exports; src/net/native.ts and reactor.ts tell what each function takes and answers.
+// What the addon exports; src/net/system-calls.ts, native.ts and reactor.ts tell what each function takes and answers.
 #pragma once
 
 #include <node_api.h>
 
+#include <cerrno>
+
+#include "napi_support.h"
 #include "unique_fd.h"
 
 namespace ztunnel {
@@ -17,27 +20,28 @@ struct Environment {
   Reactor* waiting = nullptr;
 };
 
-napi_value SocketInNamespace(napi_env env, napi_callback_info info);
-napi_value OpenInNamespace(napi_env env, napi_callback_info info);
-napi_value LoadQueueMigration(napi_env env, napi_callback_info info);
-
-napi_value Accept(napi_env env, napi_callback_info info);
-napi_value Connect(napi_env env, napi_callback_info info);
-napi_value SocketPair(napi_env env, napi_callback_info info);
-napi_value OriginalDestination(napi_env env, napi_callback_info info);
-napi_value LocalAddress(napi_env env, napi_callback_info info);
-napi_value PeerAddress(napi_env env, napi_callback_info info);
-napi_value SocketOption(napi_env env, napi_callback_info info);
-
-napi_value ConnectSeqpacket(napi_env env, napi_callback_info info);
-napi_value ListenSeqpacket(napi_env env, napi_callback_info info);
-napi_value ReceivePacket(napi_env env, napi_callback_info info);
-napi_value SendPacket(napi_env env, napi_callback_info info);
+// These answer as system calls do, -1 with errno on failure.
+inline int FailWith(int error) {
+  errno = error;
+  return -1;
+}
+int SocketIn(napi_env env, int netns, int family, int type, int protocol);
+int OpenIn(napi_env env, int netns, Bytes path);
+int SocketPair(Bytes fds);
+int SetOptions(int fd, Bytes options);
+int Option(int fd, int level, int name, Bytes into);
+int Bind(int fd, Bytes address);
+int Connect(int fd, Bytes address);
+int Accept(int fd);
+int SocketName(int fd, Bytes into);
+int PeerName(int fd, Bytes into);
+int SendPacket(int fd, Bytes data, Bytes fds);
+int ReceivePacket(int fd, Bytes into, Bytes extras);
+int LoadQueueMigration();
+int ReleaseResidentMemory();
+int ForbidMemoryDumps();
 
 napi_value WatchReadable(napi_env env, napi_callback_info info);
-
-napi_value ReleaseResidentMemory(napi_env env, napi_callback_info info);
-napi_value ForbidMemoryDumps(napi_env env, napi_callback_info info);
 
 napi_value CreateReactor(napi_env env, napi_callback_info info);
 napi_value MakeTlsContext(napi_env env, napi_callback_info info);

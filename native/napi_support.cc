@@ -2,10 +2,14 @@
 
 #include <uv.h>
 
-#include <cerrno>
-#include <climits>
-
 namespace ztunnel {
+namespace {
+
+constexpr const char* kPlaces[kArgumentsMax] = {"the first argument",  "the second argument",
+                                                "the third argument",  "the fourth argument",
+                                                "the fifth argument",  "the sixth argument"};
+
+}  // namespace
 
 Arguments::Arguments(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, &count, values, &receiver, nullptr);
@@ -43,19 +47,6 @@ std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name) {
   return std::nullopt;
 }
 
-std::optional<std::string> ReadText(napi_env env, napi_value value, const char* name) {
-  if (TypeOf(env, value) == napi_undefined) return std::nullopt;
-  size_t length = 0;
-  if (napi_get_value_string_utf8(env, value, nullptr, 0, &length) == napi_ok) {
-    std::string text(length + 1, '\0');
-    napi_get_value_string_utf8(env, value, text.data(), text.size(), &length);
-    text.resize(length);
-    if (text.find('\0') == std::string::npos) return text;
-  }
-  ThrowType(env, name, "a string without null characters");
-  return std::nullopt;
-}
-
 std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
                                       int64_t max, int64_t min) {
   double number = 0;
@@ -75,9 +66,15 @@ std::optional<int> RequireFd(napi_env env, napi_value value, const char* name) {
 }
 
 std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name) {
-  std::optional<std::string> text = ReadText(env, value, name);
-  if (!text) ThrowType(env, name, "a string");
-  return text;
+  size_t length = 0;
+  if (napi_get_value_string_utf8(env, value, nullptr, 0, &length) == napi_ok) {
+    std::string text(length + 1, '\0');
+    napi_get_value_string_utf8(env, value, text.data(), text.size(), &length);
+    text.resize(length);
+    if (text.find('\0') == std::string::npos) return text;
+  }
+  ThrowType(env, name, "a string without null characters");
+  return std::nullopt;
 }
 
 std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* name) {
@@ -105,12 +102,6 @@ napi_value FromInteger(napi_env env, int64_t value) {
   return result;
 }
 
-napi_value FromFlag(napi_env env, bool value) {
-  napi_value result = nullptr;
-  napi_get_boolean(env, value, &result);
-  return result;
-}
-
 napi_value FromText(napi_env env, const std::string& text) {
   napi_value result = nullptr;
   napi_create_string_utf8(env, text.data(), text.size(), &result);
@@ -120,12 +111,6 @@ napi_value FromText(napi_env env, const std::string& text) {
 napi_value NewObject(napi_env env) {
   napi_value result = nullptr;
   napi_create_object(env, &result);
-  return result;
-}
-
-napi_value FromFd(napi_env env, UniqueFd fd) {
-  napi_value result = FromInteger(env, fd.Get());
-  if (result != nullptr) fd.Release();
   return result;
 }
 
@@ -164,13 +149,9 @@ void CallFromLoop(napi_env env, napi_ref function, uint32_t number) {
   napi_close_handle_scope(env, scope);
 }
 
-napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail,
-                      const char* capability) {
+napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail) {
   std::string text = std::string(uv_err_name(-error)) + ": " + uv_strerror(-error) + ", " + syscall;
   if (!detail.empty()) text += " " + detail;
-  if (capability != nullptr && (error == EPERM || error == EACCES)) {
-    text += std::string(" (needs ") + capability + ")";
-  }
   napi_value result = nullptr;
   napi_create_error(env, FromText(env, uv_err_name(-error)), FromText(env, text), &result);
   SetProperty(env, result, "errno", FromInteger(env, -error));
@@ -189,6 +170,17 @@ napi_value ThrowType(napi_env env, const std::string& name, const std::string& e
 napi_value ThrowText(napi_env env, const std::string& text) {
   napi_throw_error(env, nullptr, text.c_str());
   return nullptr;
+}
+
+void Take(napi_env env, const Arguments& arguments, size_t* next, int* into) {
+  const size_t at = (*next)++;
+  auto number = RequireInteger(env, arguments.values[at], kPlaces[at], INT_MAX, INT_MIN);
+  if (number) *into = static_cast<int>(*number);
+}
+
+void Take(napi_env env, const Arguments& arguments, size_t* next, Bytes* into) {
+  const size_t at = (*next)++;
+  *into = RequireBytes(env, arguments.values[at], kPlaces[at]).value_or(Bytes());
 }
 
 }  // namespace ztunnel

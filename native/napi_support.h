@@ -1,16 +1,17 @@
 // Reading arguments and answering with values and errors in Node's own shape.
 //
-// The readers throw a JavaScript TypeError on a value of the wrong kind and answer nullopt; they
-// also answer nullopt for `undefined`. So: read everything, then ask Pending() once.
+// The readers throw a JavaScript TypeError on a value of the wrong kind and answer nullopt. So: read
+// everything, then ask Pending() once.
 #pragma once
 
 #include <node_api.h>
 
+#include <cerrno>
+#include <climits>
 #include <cstdint>
 #include <optional>
 #include <string>
-
-#include "unique_fd.h"
+#include <tuple>
 
 namespace ztunnel {
 
@@ -36,12 +37,10 @@ bool Pending(napi_env env);
 napi_valuetype TypeOf(napi_env env, napi_value value);
 napi_value Property(napi_env env, napi_value object, const char* name);
 
+// Answers nullopt for `undefined`, without a TypeError.
 std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max,
                                    int64_t min = 0);
 std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name);
-std::optional<std::string> ReadText(napi_env env, napi_value value, const char* name);
-
-// As above, but `undefined` is a TypeError too.
 std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
                                       int64_t max, int64_t min = 0);
 std::optional<int> RequireFd(napi_env env, napi_value value, const char* name);
@@ -50,10 +49,8 @@ std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* na
 bool RequireObject(napi_env env, napi_value value, const char* name);
 
 napi_value FromInteger(napi_env env, int64_t value);
-napi_value FromFlag(napi_env env, bool value);
 napi_value FromText(napi_env env, const std::string& text);
 napi_value NewObject(napi_env env);
-napi_value FromFd(napi_env env, UniqueFd fd);
 void SetProperty(napi_env env, napi_value object, const char* name, napi_value value);
 
 // Ties something of ours to an object of JavaScript, under a tag that tells it from other objects;
@@ -80,11 +77,32 @@ void AddMethods(napi_env env, napi_value object, const Method (&methods)[N]) {
   }
 }
 
-// All throw and return nullptr, to be returned in turn. `detail` is what the call was about;
-// `capability` is named when the kernel refused for want of it.
-napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail = "",
-                      const char* capability = nullptr);
+// All throw and return nullptr, to be returned in turn. `detail` is what the call was about.
+napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail = "");
 napi_value ThrowType(napi_env env, const std::string& name, const std::string& expected);
 napi_value ThrowText(napi_env env, const std::string& text);
+
+// The next argument, as the parameter that it is for; the environment is none.
+inline void Take(napi_env env, const Arguments&, size_t*, napi_env* into) { *into = env; }
+void Take(napi_env env, const Arguments& arguments, size_t* next, int* into);
+void Take(napi_env env, const Arguments& arguments, size_t* next, Bytes* into);
+
+// A function of numbers and bytes that answers as a system call does, for JavaScript: errors are
+// negative there.
+template <auto kFunction, typename... T>
+napi_value Run(napi_env env, napi_callback_info info, int (*)(T...)) {
+  const Arguments arguments(env, info);
+  [[maybe_unused]] size_t next = 0;
+  std::tuple<T...> values;
+  std::apply([&](T&... value) { (Take(env, arguments, &next, &value), ...); }, values);
+  if (Pending(env)) return nullptr;
+  const int answer = std::apply(kFunction, values);
+  return FromInteger(env, answer == -1 ? -errno : answer);
+}
+
+template <auto kFunction>
+napi_value Call(napi_env env, napi_callback_info info) {
+  return Run<kFunction>(env, info, kFunction);
+}
 
 }  // namespace ztunnel

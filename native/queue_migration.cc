@@ -3,11 +3,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdint>
 
 #include "functions.h"
-#include "napi_support.h"
 
 namespace ztunnel {
 
@@ -17,7 +15,7 @@ constexpr uint32_t kSelectOrMigrate = 40;
 // Takes the place of the kernel's choice among the sockets of a port, and leaves the choice to the
 // kernel. What it is for is its type: where it is attached, a socket that is closed hands what it has
 // not accepted, and handshakes that are under way, to the others of its port (Linux 5.14).
-napi_value LoadQueueMigration(napi_env env, napi_callback_info) {
+int LoadQueueMigration() {
   bpf_insn program[] = {
       {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, SK_PASS},
       {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
@@ -29,10 +27,7 @@ napi_value LoadQueueMigration(napi_env env, napi_callback_info) {
   attributes.insn_cnt = sizeof(program) / sizeof(program[0]);
   attributes.license = reinterpret_cast<uintptr_t>("MIT");
   // Close-on-exec, as all descriptors of bpf() are.
-  UniqueFd fd(static_cast<int>(
-      syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes))));
-  if (!fd.IsOpen()) return ThrowErrno(env, errno, "bpf", "", "CAP_BPF or CAP_SYS_ADMIN");
-  return FromFd(env, std::move(fd));
+  return static_cast<int>(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes)));
 }
 
 }  // namespace ztunnel

@@ -1,7 +1,6 @@
 #include <uv.h>
 
 #include "functions.h"
-#include "napi_support.h"
 
 namespace ztunnel {
 namespace {
@@ -64,7 +63,7 @@ napi_value WatchReadable(napi_env env, napi_callback_info info) {
   int status = uv_poll_init(loop, &watch->poll, *fd);
   if (status != 0) {
     delete watch;
-    return ThrowErrno(env, -status, "uv_poll_init", "fd " + std::to_string(*fd));
+    return FromInteger(env, status);
   }
   napi_create_reference(env, arguments.values[1], 1, &watch->callback);
   napi_add_async_cleanup_hook(

@@ -29,10 +29,10 @@ int ForgetSegments(dl_phdr_info* file, size_t, void*) {
 
 }  // namespace
 
-napi_value ReleaseResidentMemory(napi_env, napi_callback_info) {
+int ReleaseResidentMemory() {
   malloc_trim(0);
   dl_iterate_phdr(ForgetSegments, nullptr);
-  return nullptr;
+  return 0;
 }
 
 }  // namespace ztunnel

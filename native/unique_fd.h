@@ -1,40 +1,28 @@
-// A descriptor that closes itself unless released.
+// A descriptor that closes itself.
 #pragma once
 
 #include <unistd.h>
+
+#include <utility>
 
 namespace ztunnel {
 
 class UniqueFd {
  public:
-  UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) {}
-  UniqueFd(const UniqueFd&) = delete;
-  UniqueFd& operator=(const UniqueFd&) = delete;
-  UniqueFd(UniqueFd&& other) : fd_(other.Release()) {}
+  explicit UniqueFd(int fd = -1) : fd_(fd) {}
   UniqueFd& operator=(UniqueFd&& other) {
-    Close();
-    fd_ = other.Release();
+    std::swap(fd_, other.fd_);
     return *this;
   }
-  ~UniqueFd() { Close(); }
+  ~UniqueFd() {
+    if (IsOpen()) close(fd_);
+  }
 
   int Get() const { return fd_; }
   bool IsOpen() const { return fd_ >= 0; }
 
-  // The caller owns the descriptor from now on.
-  int Release() {
-    int fd = fd_;
-    fd_ = -1;
-    return fd;
-  }
-
  private:
-  void Close() {
-    if (fd_ >= 0) close(fd_);
-  }
-
-  int fd_ = -1;
+  int fd_;
 };
 
 }  // namespace ztunnel

@@ -1,25 +1,23 @@
 /** Outgoing TCP connections, made inside a namespace and connected by the reactor. */
 import { closeSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
-import { ipFamily } from "../mesh/ip-address.ts";
-import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import type { BatchLoop, Watcher } from "./batch-loop.ts";
 import type { ConnectOptions } from "./engine.ts";
 import { EngineError, errnoOf, systemError, systemErrorText } from "./engine-error.ts";
-import { connectionOptions } from "./native-options.ts";
 import type { OpenThings } from "./open-things.ts";
 import { ODD_ATTEMPTS_MAX, type SourcePorts } from "./source-ports.ts";
+import type { UnconnectedSockets } from "./unconnected-sockets.ts";
 
 /** What the original's connects say when their time is over. */
 const TIMEOUT_TEXT = "deadline has elapsed";
 
 export interface BatchConnectDeps {
-  readonly native: Native;
   readonly clock: Clock;
   readonly loop: BatchLoop;
   readonly open: OpenThings;
+  readonly sockets: UnconnectedSockets;
   readonly sourcePorts: SourcePorts;
 }
 
@@ -119,9 +117,9 @@ export class BatchConnect implements Watcher {
   }
 
   #connect(sourcePort: number): number {
-    const { native, loop } = this.#deps;
+    const { sockets, loop } = this.#deps;
     const { ip, port } = this.#options.remote;
-    const fd = unconnectedSocket(native, this.#options, sourcePort);
+    const fd = sockets.make(this.#options, sourcePort);
     try {
       return loop.reactor.connect(fd, ip, port);
     } catch (error) {
@@ -144,27 +142,4 @@ export class BatchConnect implements Watcher {
 
 function isPortTaken(errno: string | undefined): boolean {
   return errno === "EADDRNOTAVAIL" || errno === "EADDRINUSE";
-}
-
-/** @param sourcePort with a spoofed source; 0 leaves the choice to the kernel. */
-function unconnectedSocket(native: Native, options: ConnectOptions, sourcePort: number): number {
-  const { netns, mark, source, remote } = options;
-  const { fd } = native.socketInNamespace({
-    ...(netns === undefined ? {} : { netnsFd: netns.fd }),
-    family: ipFamily(source ?? remote.ip) === 6 ? "ipv6" : "ipv4",
-    type: "stream",
-    ...(mark === undefined ? {} : { mark }),
-    ...connectionOptions(options.keepAlive),
-    ...(source === undefined
-      ? {}
-      : {
-          transparent: "required" as const,
-          // TIME_WAITs of the port to other destinations do not matter.
-          reuseAddress: true,
-          // Without it the kernel searches a free port among the TIME_WAITs of every bind.
-          ...(sourcePort === 0 ? { bindAddressNoPort: true } : {}),
-          bind: { ip: source, port: sourcePort },
-        }),
-  });
-  return fd;
 }

@@ -38,6 +38,7 @@ import { systemError } from "./engine-error.ts";
 import { destroyAll, type OpenThings } from "./open-things.ts";
 import { QuietRelays } from "./quiet-relays.ts";
 import { SourcePorts } from "./source-ports.ts";
+import { UnconnectedSockets } from "./unconnected-sockets.ts";
 
 /** Sizes of the reactor, each where its curve of cost against size gets flat. */
 const REACTOR_SIZES: ReactorOptions = {
@@ -82,6 +83,7 @@ export class BatchEngine implements Engine {
     readonly loop: BatchLoop;
     readonly contexts: BatchContexts;
     readonly open: OpenThings;
+    readonly sockets: UnconnectedSockets;
     readonly sourcePorts: SourcePorts;
     readonly unexpected: (error: unknown) => void;
     readonly queueMigrationFd: number | undefined;
@@ -106,6 +108,7 @@ export class BatchEngine implements Engine {
       loop,
       contexts,
       open: new Set(),
+      sockets: new UnconnectedSockets(native),
       sourcePorts,
       unexpected,
       queueMigrationFd,

@@ -7,14 +7,15 @@ import { getSystemErrorName } from "node:util";
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Native } from "../net/native.ts";
-import { ADDRESS_BYTES, OPERATION } from "../net/reactor.ts";
+import { OPERATION } from "../net/reactor.ts";
+import { decodeSockaddr, SOCKADDR_BYTES } from "../net/sockaddr.ts";
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { BatchLoop, Watcher } from "./batch-loop.ts";
 import { BatchSocket } from "./batch-socket.ts";
 import type { Listener, ListenOptions, SocketEnd } from "./engine.ts";
 import { EngineError, systemError, systemErrorText } from "./engine-error.ts";
-import { addressAt, connectionOptions, toSocketAddress } from "./native-options.ts";
+import { connectionOptions } from "./native-options.ts";
 import type { OpenThings } from "./open-things.ts";
 
 /** Out of descriptors, the queue would make the loop spin; one closes within this time or not. */
@@ -81,7 +82,7 @@ export class BatchListener implements Listener, Watcher {
       });
       this.#fd = socket.fd;
       this.transparent = socket.transparent;
-      this.address = toSocketAddress(deps.native.localAddress(socket.fd));
+      this.address = deps.native.localAddress(socket.fd);
     } catch (error) {
       throw systemError(error);
     }
@@ -120,11 +121,11 @@ export class BatchListener implements Listener, Watcher {
 
   accepted(connectionId: number, addresses: number): void {
     const { arena } = this.#deps.loop;
-    const peer = addressAt(arena, addresses);
+    const peer = decodeSockaddr(arena, addresses);
     invariant(peer !== undefined, "the kernel names the peer of what it accepts");
     const end = new BatchSocket(this.#deps, connectionId, {
       peer,
-      originalDestination: addressAt(arena, addresses + ADDRESS_BYTES),
+      originalDestination: decodeSockaddr(arena, addresses + SOCKADDR_BYTES),
     });
     try {
       this.#accepted(end);

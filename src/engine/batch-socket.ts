@@ -16,7 +16,6 @@ import type { SocketEnd } from "./engine.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
 import { FirstBytes } from "./first-bytes.ts";
 import { hasUnderWay, resetWhenStill } from "./late-reset.ts";
-import { toSocketAddress } from "./native-options.ts";
 import type { SideFailure } from "./side-failure.ts";
 
 export interface BatchSocketDeps {
@@ -60,7 +59,7 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
   /** Few ask, so the kernel is asked only then. */
   get local(): SocketAddress {
     const { native, loop } = this.#deps;
-    return toSocketAddress(native.localAddress(loop.reactor.fdOf(this.id)));
+    return native.localAddress(loop.reactor.fdOf(this.id));
   }
 
   get originalDestination(): SocketAddress {

@@ -5,7 +5,8 @@
  * @see spec data-path 11.1 for the transport.
  */
 import { closeSync } from "node:fs";
-import type { Native, NativePacket } from "../net/native.ts";
+import type { Native } from "../net/native.ts";
+import type { NativePacket } from "../net/seqpacket.ts";
 
 /** Both ends of ZDS read at most this much; a longer packet is an error there, not here. */
 const PACKET_BYTES_MAX = 1024;

@@ -5,9 +5,9 @@
  * @see spec data-path 11.3, 11.4.
  */
 import { closeSync } from "node:fs";
-import type { NativePacket } from "../net/native.ts";
 import { NetError } from "../net/net-error.ts";
 import { Netns } from "../net/netns.ts";
+import type { NativePacket } from "../net/seqpacket.ts";
 import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { WireError } from "../wire/wire-error.ts";

@@ -9,7 +9,7 @@ export type IpAddress = string & { readonly brand: "IpAddress" };
 
 /** @returns the canonical form, or `undefined` when the text is no IP address. */
 export function parseIpAddress(text: string): IpAddress | undefined {
-  if (isDottedQuad(text)) return text as IpAddress;
+  if (ipv4Number(text) !== undefined) return text as IpAddress;
   if (!text.includes(":") || text.includes("%") || !ipaddr.IPv6.isValid(text)) return undefined;
   return canonicalIpv6(ipaddr.IPv6.parse(text));
 }
@@ -41,28 +41,35 @@ export function isLoopback(ip: IpAddress): boolean {
   return ip === "::1" || ip.startsWith("127.");
 }
 
-function canonicalIpv6(address: ipaddr.IPv6): IpAddress {
-  const plain = address.isIPv4MappedAddress() ? address.toIPv4Address() : address;
-  return (
-    plain.kind() === "ipv4" ? plain.toString() : (plain as ipaddr.IPv6).toRFC5952String()
-  ) as IpAddress;
-}
-
-/** Four decimal numbers of 0 to 255 without leading zeros; anything looser is not an address. */
-function isDottedQuad(text: string): boolean {
-  if (text.length < 7 || text.length > 15) return false;
+/**
+ * An IPv4 address as one number, its first byte the highest.
+ *
+ * @returns `undefined` unless the text is four decimal numbers of 0 to 255 without leading zeros;
+ *   anything looser is not an address.
+ */
+export function ipv4Number(text: string): number | undefined {
+  if (text.length < 7 || text.length > 15) return undefined;
+  let address = 0;
   let parts = 1;
   let value = -1;
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
     if (c === 46) {
-      if (value < 0 || ++parts > 4) return false;
+      if (value < 0 || ++parts > 4) return undefined;
+      address = (address << 8) | value;
       value = -1;
     } else if (c >= 48 && c <= 57) {
-      if (value === 0) return false;
+      if (value === 0) return undefined;
       value = value < 0 ? c - 48 : value * 10 + c - 48;
-      if (value > 255) return false;
-    } else return false;
+      if (value > 255) return undefined;
+    } else return undefined;
   }
-  return parts === 4 && value >= 0;
+  return parts === 4 && value >= 0 ? ((address << 8) | value) >>> 0 : undefined;
+}
+
+function canonicalIpv6(address: ipaddr.IPv6): IpAddress {
+  const plain = address.isIPv4MappedAddress() ? address.toIPv4Address() : address;
+  return (
+    plain.kind() === "ipv4" ? plain.toString() : (plain as ipaddr.IPv6).toRFC5952String()
+  ) as IpAddress;
 }

@@ -3,7 +3,7 @@ import { closeSync, readSync } from "node:fs";
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
 import type { Clock } from "../runtime/clock.ts";
-import type { Native, NativeAddress } from "./native.ts";
+import type { Native } from "./native.ts";
 
 /** A proxy that can't go on with a connection closes it well before. */
 const SETTLED_MS = 2000;
@@ -19,7 +19,7 @@ export interface ProbeOutcome {
   /** From the first step to the last, milliseconds. */
   readonly tookMs: number;
   /** By which the access log knows it. */
-  readonly source: NativeAddress | undefined;
+  readonly source: SocketAddress | undefined;
 }
 
 /** Sends nothing and reads at most one byte. Never rejects for what the network does. */

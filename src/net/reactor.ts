@@ -26,7 +26,7 @@ export type { ReactorOptions } from "./reactor-memory.ts";
 export const EVENT = {
   /**
    * On a listener. a: id of the new connection, which is not read until it has credit; b: offset in
-   * the arena of two addresses of {@link ADDRESS_BYTES}, the peer's and the original destination's.
+   * the arena of two addresses of {@link SOCKADDR_BYTES}, the peer's and the original destination's.
    */
   ACCEPT: 1,
   /**
@@ -71,9 +71,6 @@ export const OPERATION = {
 /** Bytes in front of each plain read that are free for a frame header. */
 export const HEADROOM_BYTES = 16;
 
-/** A sockaddr_in or sockaddr_in6 as the kernel has it; zeros for no address. */
-export const ADDRESS_BYTES = 28;
-
 /**
  * Methods throw a TypeError for arguments of the wrong kind, ids that are dead and a reactor that is
  * closed; errors of the system have Node's shape (`code`, `errno`, `syscall`).
@@ -111,13 +108,12 @@ interface BareReactor extends Pick<Reactor, "fdOf" | "startTls" | "peerChain" | 
   take(fd: number, kind: number, errno: number): number;
 }
 
-const { createReactor: createBare, socketPair } = addon as {
+const { createReactor: createBare } = addon as {
   createReactor(
     memory: Uint8Array,
     sizes: Uint8Array,
     turn: (eventCount: number) => void,
   ): BareReactor;
-  socketPair(): readonly [number, number];
 };
 
 /** What a descriptor is when the reactor takes it. */
@@ -158,7 +154,7 @@ function connectErrno(fd: number, ip: string, port: number): number {
 
 /** Takes both ends or none. */
 function takePair(reactor: BareReactor & ReactorArrays): readonly [number, number] {
-  const [near, far] = socketPair();
+  const [near, far] = native.socketPair();
   let nearId = 0;
   try {
     nearId = reactor.take(near, KIND.OPEN, 0);

@@ -7,7 +7,8 @@ import type { Relay, RelayOutcome, SocketEnd, TunnelRequest } from "../../src/en
 import type { EngineError } from "../../src/engine/engine-error.ts";
 import { formatSocketAddress } from "../../src/mesh/socket-address.ts";
 import { native } from "../../src/net/native.ts";
-import { ADDRESS_BYTES, createReactor, EVENT } from "../../src/net/reactor.ts";
+import { createReactor, EVENT } from "../../src/net/reactor.ts";
+import { SOCKADDR_BYTES } from "../../src/net/sockaddr.ts";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
 import {
   connectOptions,
@@ -239,7 +240,7 @@ describe("BatchEngine", () => {
         const { events, arena } = reactor;
         for (let at = 0; at < eventCount * 4; at += 4) {
           if (events[at] !== EVENT.ACCEPT || asked.at(-1) !== true) continue;
-          arena.set([2, 0, 0, 80, 10, 78, 0, 1], (events[at + 3] as number) + ADDRESS_BYTES);
+          arena.set([2, 0, 0, 80, 10, 78, 0, 1], (events[at + 3] as number) + SOCKADDR_BYTES);
         }
         turn(eventCount);
       });

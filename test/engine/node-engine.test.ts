@@ -85,9 +85,9 @@ describe("NodeEngine", () => {
     const asked: number[] = [];
     const redirected: Native = {
       ...native,
-      originalDestination(fd) {
+      socketOption(fd) {
         asked.push(fd);
-        return { ip: "10.78.0.1", port: 80 };
+        return Uint8Array.of(2, 0, 0, 80, 10, 78, 0, 1);
       },
     };
     const engine = new NodeEngine({ native: redirected, clock: new FakeClock() });

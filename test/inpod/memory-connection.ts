@@ -1,7 +1,7 @@
 /** A ZDS connection in memory: the test plays the node agent, packet by packet. */
 import { openSync } from "node:fs";
 import type { ZdsConnection } from "../../src/inpod/zds-connection.ts";
-import type { NativePacket } from "../../src/net/native.ts";
+import type { NativePacket } from "../../src/net/seqpacket.ts";
 
 export class MemoryConnection implements ZdsConnection {
   /** What the proxy sent and nobody has taken yet. */

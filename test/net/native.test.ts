@@ -10,7 +10,6 @@ import {
   readFileSync,
   rmSync,
 } from "node:fs";
-import { createRequire } from "node:module";
 import { connect as connectTcp, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,6 +18,7 @@ import { Worker } from "node:worker_threads";
 import { native } from "../../src/net/native.ts";
 import { acceptConnection } from "../support/accept-connection.ts";
 import { LeakCheck } from "../support/leak-check.ts";
+import { originalDestination } from "../support/original-destination.ts";
 
 const LOOPBACK = { family: "ipv4", type: "stream", bind: { ip: "127.0.0.1", port: 0 } } as const;
 /** Values of linux/fcntl.h as /proc shows them. */
@@ -32,17 +32,9 @@ before(() => {
 after(() => rmSync(folder, { recursive: true }));
 
 describe("arguments of the wrong kind", () => {
-  const anything = native as unknown as Record<string, (...args: unknown[]) => unknown>;
   const socket = (more: object) => () =>
-    anything["socketInNamespace"]?.({ family: "ipv4", type: "stream", ...more });
+    native.socketInNamespace({ family: "ipv4", type: "stream", ...more });
   const cases: [name: string, call: () => unknown, message: string][] = [
-    ["no options", () => anything["socketInNamespace"]?.(), "options must be an object"],
-    [
-      "an unknown family",
-      socket({ family: "ipx" }),
-      'family must be "ipv4", "ipv6", "packet" or "netlink"',
-    ],
-    ["no type", socket({ type: undefined }), 'type must be "stream", "dgram" or "raw"'],
     [
       "a mark that is text",
       socket({ mark: "1337" }),
@@ -67,42 +59,45 @@ describe("arguments of the wrong kind", () => {
       "bind.port must be an integer from 0 to 65535",
     ],
     [
+      "an address that is a name",
+      socket({ bind: { ip: "localhost", port: 0 } }),
+      "bind.ip must be an IP address",
+    ],
+    [
       "an address of the other family",
       socket({ bind: { ip: "::1", port: 0 } }),
       "bind.ip must be an address of the socket's family",
     ],
-    ["a netns that is text", socket({ netnsFd: "3" }), "netnsFd must be an integer from 0 to"],
-    ["no descriptor", () => anything["localAddress"]?.(), "fd must be an integer from 0 to"],
-    ["a broken descriptor", () => native.localAddress(1.5), "fd must be an integer from 0 to"],
-    ["no path", () => anything["connectSeqpacket"]?.(), "path must be a string"],
+    [
+      "a netns that is text",
+      socket({ netnsFd: "3" }),
+      "netnsFd must be an integer from 0 to 2147483647",
+    ],
+    [
+      "a netns that stands for the own one",
+      socket({ netnsFd: -1 }),
+      "netnsFd must be an integer from 0 to 2147483647",
+    ],
+    [
+      "a file in a netns that is none",
+      () => native.openInNamespace("/dev/null", 0.5),
+      "netnsFd must be an integer from 0 to 2147483647",
+    ],
     [
       "a path with a null character",
       () => native.connectSeqpacket("a\0b"),
       "path must be a string without null characters",
     ],
-    ["no file", () => anything["openInNamespace"]?.(), "path must be a string"],
     [
-      "a file in a netns that is text",
-      () => anything["openInNamespace"]?.("/dev/null", "3"),
-      "netnsFd must be an integer from 0 to",
+      "a file with a null character",
+      () => native.openInNamespace("/dev/null\0b"),
+      "path must be a string without null characters",
     ],
-    ["data that is text", () => anything["sendPacket"]?.(0, "text"), "data must be a Uint8Array"],
-    [
-      "five descriptors on a packet",
-      () => native.sendPacket(0, new Uint8Array(1), 0, 0, 0, 0, 0),
-      "passFds must be at most 4 descriptors",
-    ],
-    ["no callback", () => anything["watchReadable"]?.(0), "readable must be a function"],
   ];
   for (const [name, call, message] of cases) {
     test(`${name} is a TypeError that names it and opens nothing`, async () => {
       const leaks = new LeakCheck();
-      assert.throws(call, (error: NodeJS.ErrnoException) => {
-        assert.ok(error instanceof TypeError);
-        assert.equal(error.code, "ERR_INVALID_ARG_TYPE");
-        assert.ok(error.message.startsWith(message), error.message);
-        return true;
-      });
+      assert.throws(call, { name: "TypeError", message });
       await leaks.assertNone();
     });
   }
@@ -220,16 +215,16 @@ test("what was never redirected has no original destination of another place", a
   const accepted = acceptConnection(fd);
   assert.ok(accepted);
   // Where the machine tracks connections, the kernel answers with the address that was dialled.
-  const original = native.originalDestination(accepted.fd);
+  const original = originalDestination(native, accepted.fd);
   if (original !== undefined) assert.deepEqual(original, accepted.local);
   client.destroy();
   closeSync(accepted.fd);
   closeSync(fd);
 
   const udp = native.socketInNamespace({ ...LOOPBACK, type: "dgram" });
-  assert.equal(native.originalDestination(udp.fd), undefined);
+  assert.equal(originalDestination(native, udp.fd), undefined);
   closeSync(udp.fd);
-  assert.throws(() => native.originalDestination(udp.fd), { code: "EBADF" });
+  assert.throws(() => originalDestination(native, udp.fd), { code: "EBADF" });
 });
 
 test("options of a listener are inherited by what it accepts", async () => {
@@ -427,23 +422,26 @@ describe("watchReadable", () => {
 });
 
 describe("in a worker thread", () => {
-  const addon = createRequire(import.meta.url).resolve("../../native/build/ztunnel.node");
-  const prelude = `
-    const native = require(${JSON.stringify(addon)});
-    const { workerData, parentPort } = require("node:worker_threads");
-  `;
+  /** @param script has `native`, `workerData` and `parentPort`. */
+  const workerOn = (fd: number, script: string): Worker => {
+    const url = JSON.stringify(import.meta.resolve("../../src/net/native.ts"));
+    return new Worker(
+      `const { workerData, parentPort } = require("node:worker_threads");
+      import(${url}).then(({ native }) => { ${script} });`,
+      { eval: true, workerData: fd },
+    );
+  };
 
   test("packets are echoed by a watch of that thread", async () => {
     const [left, right] = seqpacketPair();
-    const worker = new Worker(
-      `${prelude}
-      const watch = native.watchReadable(workerData, () => {
+    const worker = workerOn(
+      right,
+      `const watch = native.watchReadable(workerData, () => {
         const { data } = native.receivePacket(workerData, 1024);
         if (data.length === 0) return watch.close();
         native.sendPacket(workerData, data);
       });
       parentPort.postMessage("watching");`,
-      { eval: true, workerData: right },
     );
     await new Promise((resolve) => worker.once("message", resolve));
     for (let i = 0; i < 100; i++) {
@@ -459,9 +457,9 @@ describe("in a worker thread", () => {
   test("a watch that is still open ends with its thread", async () => {
     const leaks = new LeakCheck();
     const [left, right] = seqpacketPair();
-    const worker = new Worker(
-      `${prelude} native.watchReadable(workerData, () => {}); parentPort.postMessage("watching");`,
-      { eval: true, workerData: right },
+    const worker = workerOn(
+      right,
+      'native.watchReadable(workerData, () => {}); parentPort.postMessage("watching");',
     );
     await new Promise((resolve) => worker.once("message", resolve));
     await worker.terminate();
@@ -473,9 +471,9 @@ describe("in a worker thread", () => {
   test("an error thrown by the callback is the thread's uncaught exception", async () => {
     const [left, right] = seqpacketPair();
     native.sendPacket(left, Uint8Array.of(1));
-    const worker = new Worker(
-      `${prelude} native.watchReadable(workerData, () => { throw new RangeError("mine"); });`,
-      { eval: true, workerData: right },
+    const worker = workerOn(
+      right,
+      'native.watchReadable(workerData, () => { throw new RangeError("mine"); });',
     );
     const error = await new Promise((resolve) => worker.once("error", resolve));
     assert.equal(String(error), "RangeError: mine");

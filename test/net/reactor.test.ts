@@ -5,10 +5,9 @@ import { performance } from "node:perf_hooks";
 import { after, afterEach, beforeEach, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
-import { addressAt } from "../../src/engine/native-options.ts";
+import { addon } from "../../src/net/addon.ts";
 import { native } from "../../src/net/native.ts";
 import {
-  ADDRESS_BYTES,
   createReactor,
   EVENT,
   HEADROOM_BYTES,
@@ -16,6 +15,7 @@ import {
   type ReactorOptions,
 } from "../../src/net/reactor.ts";
 import { reactorMemory } from "../../src/net/reactor-memory.ts";
+import { decodeSockaddr, SOCKADDR_BYTES } from "../../src/net/sockaddr.ts";
 import { readTcpInfo, TCP_CLOSE_WAIT, type TcpInfo } from "../../src/net/tcp-info.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
@@ -45,8 +45,8 @@ describe("connections", () => {
       const accepted = await lab.expect(listener.id, "ACCEPT");
       const far = accepted.a;
       const { port } = native.localAddress(lab.reactor.fdOf(near));
-      assert.deepEqual(addressAt(accepted.bytes, 0), { ip, port });
-      assert.equal(addressAt(accepted.bytes, ADDRESS_BYTES), undefined);
+      assert.deepEqual(decodeSockaddr(accepted.bytes), { ip, port });
+      assert.equal(decodeSockaddr(accepted.bytes, SOCKADDR_BYTES), undefined);
       lab.allow(near);
       lab.allow(far);
       lab.write(near, "ping");
@@ -611,10 +611,7 @@ describe("what JavaScript passes is checked:", () => {
     ["that is none", undefined, tinySizes(0), /^memory must be a Uint8Array/],
   ] as const) {
     test(`memory ${name} is refused by the addon itself`, () => {
-      const { createReactor: bare } = native as unknown as Record<
-        string,
-        (...args: unknown[]) => unknown
-      >;
+      const { createReactor: bare } = addon as Record<string, (...args: unknown[]) => unknown>;
       assert.throws(() => bare?.(memory, sizes, () => {}), { name: "TypeError", message });
     });
   }

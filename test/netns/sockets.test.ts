@@ -1,19 +1,25 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { closeSync, readFileSync, readlinkSync, readSync } from "node:fs";
-import { createRequire } from "node:module";
 import { Socket } from "node:net";
 import { after, afterEach, before, describe, test } from "node:test";
-import { type NativeAddress, type NativeSocketOptions, native } from "../../src/net/native.ts";
+import { type NativeSocketOptions, native } from "../../src/net/native.ts";
 import { Netns } from "../../src/net/netns.ts";
 import { checkSharedModePrivileges } from "../../src/net/privileges.ts";
 import { type AcceptedConnection, acceptConnection } from "../support/accept-connection.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import { originalDestination } from "../support/original-destination.ts";
 
 const MARK = 1337;
 const FOREIGN = { ipv4: "192.0.2.7", ipv6: "2001:db8::7" };
 const SERVICE = { ipv4: "203.0.113.5", ipv6: "2001:db8:1::5" };
+
+/** A peer to connect to. */
+interface HostPort {
+  readonly ip: string;
+  readonly port: number;
+}
 
 describe("sockets in namespaces", {
   skip: requireNetns("iptables", "ip6tables"),
@@ -70,24 +76,19 @@ describe("sockets in namespaces", {
       ...more,
     }).fd;
   /** Takes the descriptor. */
-  const connected = (fd: number, to: NativeAddress): Promise<Socket> =>
+  const connected = (fd: number, to: HostPort): Promise<Socket> =>
     new Promise((resolve, reject) => {
       const socket = new Socket({ fd, allowHalfOpen: true });
       cleanups.push(() => socket.destroy());
       socket.once("connect", () => resolve(socket)).once("error", reject);
       socket.connect(to.port, to.ip);
     });
-  const connect = async (
-    to: NativeAddress,
-    options: Partial<NativeSocketOptions>,
-  ): Promise<Socket> => {
+  const connect = async (to: HostPort, options: Partial<NativeSocketOptions>): Promise<Socket> => {
     const family = to.ip.includes(":") ? "ipv6" : "ipv4";
     return connected(native.socketInNamespace({ family, type: "stream", ...options }).fd, to);
   };
-  const fromClient = (
-    to: NativeAddress,
-    more: Partial<NativeSocketOptions> = {},
-  ): Promise<Socket> => connect(to, { netnsFd: inClient.fd, ...more });
+  const fromClient = (to: HostPort, more: Partial<NativeSocketOptions> = {}): Promise<Socket> =>
+    connect(to, { netnsFd: inClient.fd, ...more });
   const accept = (listener: number): Promise<AcceptedConnection> =>
     new Promise((resolve, reject) => {
       const watch = native.watchReadable(listener, () => {
@@ -130,7 +131,7 @@ describe("sockets in namespaces", {
       assert.deepEqual(accepted.local, to);
       assert.equal(accepted.peer.ip, client[family]);
       // Nothing redirects here, so the kernel knows no other destination.
-      const original = native.originalDestination(accepted.fd);
+      const original = originalDestination(native, accepted.fd);
       if (original !== undefined) assert.deepEqual(original, to);
     }
     assert.equal(readlinkSync("/proc/thread-self/ns/net"), home);
@@ -180,7 +181,7 @@ describe("sockets in namespaces", {
       await fromClient({ ip: SERVICE[family], port: 80 });
       const accepted = await accept(listener);
       assert.equal(accepted.local.ip, server[family]);
-      assert.deepEqual(native.originalDestination(accepted.fd), { ip: SERVICE[family], port: 80 });
+      assert.deepEqual(originalDestination(native, accepted.fd), { ip: SERVICE[family], port: 80 });
     });
   }
 
@@ -274,8 +275,9 @@ describe("sockets in namespaces", {
       ['transparent: "try"', "transparent false"],
     ];
     const script = `
-      const native = require(${JSON.stringify(createRequire(import.meta.url).resolve("../../native/build/ztunnel.node"))});
-      const own = require("node:fs").openSync("/proc/self/ns/net", "r");
+      import { openSync } from "node:fs";
+      import { native } from ${JSON.stringify(import.meta.resolve("../../src/net/native.ts"))};
+      const own = openSync("/proc/self/ns/net", "r");
       process.seteuid(65534);
       for (const more of [${refused.map(([options]) => `{ ${options} }`).join(", ")}]) {
         try {
@@ -283,7 +285,8 @@ describe("sockets in namespaces", {
           console.log("transparent", made.transparent);
         } catch (error) { console.log(error.message); }
       }`;
-    const lines = execFileSync(process.execPath, ["-e", script], { encoding: "utf8" }).split("\n");
+    const parameters = ["--input-type=module", "-e", script];
+    const lines = execFileSync(process.execPath, parameters, { encoding: "utf8" }).split("\n");
     for (const [i, [, message]] of refused.entries()) {
       assert.match(lines[i] ?? "", new RegExp(`^${message}$`));
     }

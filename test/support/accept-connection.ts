@@ -1,12 +1,13 @@
 /** Accepting with both addresses, for peers of the daemon that are written by hand. */
 import { closeSync } from "node:fs";
-import { type NativeAddress, native } from "../../src/net/native.ts";
+import type { SocketAddress } from "../../src/mesh/socket-address.ts";
+import { native } from "../../src/net/native.ts";
 
 export interface AcceptedConnection {
   /** The caller's. */
   readonly fd: number;
-  readonly peer: NativeAddress;
-  readonly local: NativeAddress;
+  readonly peer: SocketAddress;
+  readonly local: SocketAddress;
 }
 
 /** @returns `undefined` when no connection waits; one that was reset while it waited is none. */

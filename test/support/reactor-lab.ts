@@ -6,7 +6,6 @@
 import assert from "node:assert/strict";
 import { native } from "../../src/net/native.ts";
 import {
-  ADDRESS_BYTES,
   createReactor,
   EVENT,
   OPERATION,
@@ -14,6 +13,7 @@ import {
   type ReactorOptions,
 } from "../../src/net/reactor.ts";
 import { failureOf, type ReactorFailure } from "../../src/net/reactor-failure.ts";
+import { SOCKADDR_BYTES } from "../../src/net/sockaddr.ts";
 
 export type EventName = keyof typeof EVENT;
 export type OperationName = keyof typeof OPERATION;
@@ -183,7 +183,7 @@ export class ReactorLab {
       const kind = NAMES.get(number);
       assert(kind !== undefined, `event kind ${number}`);
       const [start, length] =
-        kind === "DATA" ? [a, b] : kind === "ACCEPT" ? [b, 2 * ADDRESS_BYTES] : [0, 0];
+        kind === "DATA" ? [a, b] : kind === "ACCEPT" ? [b, 2 * SOCKADDR_BYTES] : [0, 0];
       const bytes = arena.slice(start, start + length);
       const failure = kind === "ERROR" ? failureOf(a, b) : undefined;
       const event: SeenEvent = { kind, id, a, b, bytes, failure, text: textOf(failure) };

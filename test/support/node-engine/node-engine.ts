@@ -16,9 +16,9 @@ import type {
   TunnelOptions,
 } from "../../../src/engine/engine.ts";
 import { EngineError, systemErrorText } from "../../../src/engine/engine-error.ts";
-import { toSocketAddress } from "../../../src/engine/native-options.ts";
 import { destroyAll } from "../../../src/engine/open-things.ts";
 import { SourcePorts } from "../../../src/engine/source-ports.ts";
+import { parseIpAddress } from "../../../src/mesh/ip-address.ts";
 import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
 import type { Native } from "../../../src/net/native.ts";
 import type { Clock } from "../../../src/runtime/clock.ts";
@@ -123,8 +123,8 @@ function sideOf(end: End): RelaySide {
 
 /** @throws EngineError when the peer left in the moment of the connect. */
 function localAddress(socket: Socket): SocketAddress {
-  const { localAddress: ip, localPort: port } = socket;
-  if (ip !== undefined && port !== undefined) return toSocketAddress({ ip, port });
+  const ip = parseIpAddress(socket.localAddress ?? "");
+  if (ip !== undefined && socket.localPort !== undefined) return { ip, port: socket.localPort };
   socket.destroy();
   throw new EngineError("system", systemErrorText("ENOTCONN"), { errno: "ENOTCONN" });
 }

@@ -7,12 +7,13 @@
 import { closeSync } from "node:fs";
 import type { Listener, ListenOptions, SocketEnd } from "../../../src/engine/engine.ts";
 import { type EngineError, errnoOf, systemError } from "../../../src/engine/engine-error.ts";
-import { connectionOptions, toSocketAddress } from "../../../src/engine/native-options.ts";
+import { connectionOptions } from "../../../src/engine/native-options.ts";
 import type { OpenThings } from "../../../src/engine/open-things.ts";
 import { ipFamily } from "../../../src/mesh/ip-address.ts";
 import type { SocketAddress } from "../../../src/mesh/socket-address.ts";
 import type { Native, NativeWatch } from "../../../src/net/native.ts";
 import type { Clock, Timer } from "../../../src/runtime/clock.ts";
+import { originalDestination } from "../original-destination.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import { NodeSocketEnd } from "./node-socket-end.ts";
 
@@ -63,7 +64,7 @@ export class NodeListener implements Listener {
       });
       this.#fd = socket.fd;
       this.transparent = socket.transparent;
-      this.address = toSocketAddress(deps.native.localAddress(socket.fd));
+      this.address = deps.native.localAddress(socket.fd);
     } catch (error) {
       throw systemError(error);
     }
@@ -110,14 +111,14 @@ export class NodeListener implements Listener {
     const fd = native.accept(this.#fd);
     if (fd === undefined) return undefined;
     try {
-      const local = toSocketAddress(native.localAddress(fd));
+      const local = native.localAddress(fd);
       const original = this.#options.originalDestination
-        ? native.originalDestination(fd)
+        ? originalDestination(native, fd)
         : undefined;
       return NodeSocketEnd.ofDescriptor(fd, pool, {
         local,
-        peer: toSocketAddress(native.peerAddress(fd)),
-        originalDestination: original === undefined ? local : toSocketAddress(original),
+        peer: native.peerAddress(fd),
+        originalDestination: original ?? local,
       });
     } catch (error) {
       closeSync(fd);
