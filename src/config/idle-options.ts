@@ -52,7 +52,7 @@ const IDLE_OPTIONS: readonly IdleOptions[] = [
     reason: "the node agent tells the workloads without PROXY_MODE=dedicated",
   },
   {
-    names: ["INPOD_UDS"],
+    names: ["INPOD_UDS", "POD_TERMINATION_DEADLINE"],
     isIdle: ({ mode }) => mode.kind === "dedicated",
     reason: "with PROXY_MODE=dedicated there is no node agent",
   },

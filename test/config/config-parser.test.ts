@@ -509,10 +509,11 @@ const idle: readonly (readonly [
   [
     {
       ...{ PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop/cart-1/cart" },
-      ...{ INPOD_UDS: "/z.sock", TRUST_DOMAIN: "prod.example" },
+      ...{ INPOD_UDS: "/z.sock", POD_TERMINATION_DEADLINE: "0", TRUST_DOMAIN: "prod.example" },
     },
     [
       "INPOD_UDS has no effect: with PROXY_MODE=dedicated there is no node agent",
+      "POD_TERMINATION_DEADLINE has no effect: with PROXY_MODE=dedicated there is no node agent",
       "TRUST_DOMAIN has no effect: it is that of the daemon's own pod, which needs POD_NAME, POD_NAMESPACE, SERVICE_ACCOUNT and PROXY_MODE=shared",
     ],
   ],
