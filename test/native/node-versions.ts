@@ -3,21 +3,13 @@
  * names from npm, loads the addon there, opens a tunnel, and prints the rows that differ.
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { testCa, testIdentity } from "../support/test-ca.ts";
+import { fetchNode, type TrialOutcome, writeCertificate } from "../support/tunnel-trial.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
-const PACKAGE = `node-linux-${process.arch}`;
 const ROW = /^\| (\d+\.\d+\.\d+) \|.*$/gm;
-
-/** What `handshake.mjs` prints. */
-interface Outcome {
-  readonly openssl: string;
-  readonly mesh: string;
-  readonly postQuantum: string;
-}
 
 const scratch = mkdtempSync(join(tmpdir(), "ztunnel-nodes-"));
 try {
@@ -27,10 +19,10 @@ try {
   const ours = process.version.slice(1);
   if (!versions.includes(ours)) problems.push(`no row of the Node that runs everything, ${ours}`);
 
-  const certificate = join(scratch, "certificate.json");
-  writeFileSync(certificate, await certificateJson());
+  const certificate = await writeCertificate(scratch);
   for (const [row, version = ""] of rows) {
-    const actual = rowOf(version, run(fetchNode(version), certificate));
+    const node = fetchNode(scratch, version, process.arch);
+    const actual = rowOf(version, run(node, certificate));
     process.stdout.write(`${actual}\n`);
     if (actual !== row) problems.push(`native/README.md says ${row}`);
   }
@@ -40,30 +32,12 @@ try {
   rmSync(scratch, { recursive: true });
 }
 
-/** @returns the path of the binary. */
-function fetchNode(version: string): string {
-  const folder = join(scratch, version);
-  mkdirSync(folder);
-  const flags = ["--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
-  execFileSync("npm", ["install", ...flags, "--prefix", folder, `${PACKAGE}@${version}`]);
-  return join(folder, "node_modules", PACKAGE, "bin/node");
-}
-
-function run(node: string, certificate: string): Outcome {
+function run(node: string, certificate: string): TrialOutcome {
   const script = join(import.meta.dirname, "handshake.mjs");
   return JSON.parse(execFileSync(node, [script, certificate], { encoding: "utf8" }));
 }
 
-function rowOf(version: string, { openssl, mesh, postQuantum }: Outcome): string {
+function rowOf(version: string, { openssl, mesh, postQuantum }: TrialOutcome): string {
   const offers = postQuantum === "yes" ? "yes" : "no";
   return `| ${version} | ${openssl} | ${mesh} | ${offers} |`;
-}
-
-async function certificateJson(): Promise<string> {
-  const certificate = await (await testCa()).certificate(testIdentity("anyone"));
-  return JSON.stringify({
-    chainPem: certificate.chainPem.join("\n"),
-    keyPem: certificate.privateKeyPem,
-    rootsPem: certificate.rootsPem.join("\n"),
-  });
 }
