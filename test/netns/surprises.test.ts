@@ -277,16 +277,17 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
     }
   });
 
-  test("same: a pod that dials its own address is not captured", { timeout }, async () => {
+  test("same: a pod that dials its own address is not captured", { timeout }, async (t) => {
     const echo = listenEcho(lab.host("client"), APP_PORT);
+    t.after(() => echo.close());
     const count = lab.node("node-a").lines.length;
     const socket = await connectFrom(lab.host("client"), ADDRESS.client, APP_PORT);
     await pingPong(socket);
     assert.deepEqual(echo.peers, [`${ADDRESS.client}:${socket.localPort}`]);
     socket.destroy();
-    echo.close();
     // A line of another connection comes, so that one of this would have.
     const pairs = new PairMaker(lab, PATHS.passthrough);
+    t.after(() => pairs.close());
     (await pairs.make()).client.resetAndDestroy();
     const lines = (): string[] => lab.node("node-a").lines.slice(count);
     await waitUntil(() => lines().some((line) => line.includes(ADDRESS.outside)), "no line");
@@ -294,7 +295,6 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
       lines().filter((line) => line.includes(`dst.addr":"${ADDRESS.client}`)),
       [],
     );
-    pairs.close();
   });
 
   for (const [streams, tunnels, left] of [
@@ -304,7 +304,7 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
   ] as const) {
     test(`same: ${streams} connections at once ride on ${tunnels} tunnels, ${left} stay`, {
       timeout,
-    }, async () => {
+    }, async (t) => {
       // The pod that no other test calls from.
       const from = lab.host("friend");
       const count = (): number =>
@@ -313,6 +313,7 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
           .split("\n")
           .filter((line) => line !== "").length;
       const echo = listenEcho(lab.host("server"), APP_PORT);
+      t.after(() => echo.close());
       const sockets = await Promise.all(
         Array.from({ length: streams }, async () => {
           const socket = await connectFrom(from, ADDRESS.server, APP_PORT);
@@ -343,10 +344,11 @@ describe("surprises of the original", { skip: requireNetns("iptables", "ss") }, 
   // Readiness of a node is not to depend on one pod: everything else on it would be out of service.
   test("same: a pod that can't be started is refused and retried, and the node stays ready", {
     timeout,
-  }, async () => {
+  }, async (t) => {
     const node = lab.node("node-a");
     const host = lab.addHost("late", "10.66.0.61");
     const squatter = listenOn(host, 15006, (socket) => socket.destroy());
+    t.after(() => squatter.close());
     const late = { uid: "late", name: "late", namespace: "default", serviceAccount: "late" };
     await assert.rejects(node.agent.add(late, node.openNetns(host)), {
       message:

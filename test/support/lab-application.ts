@@ -1,4 +1,7 @@
-/** Applications that live in a lab host's namespace while their code runs in the test process. */
+/**
+ * Applications that live in a lab host's namespace while their code runs in the test process. They end
+ * with the lab at the latest.
+ */
 import { closeSync, openSync } from "node:fs";
 import { isIPv6, Socket } from "node:net";
 import { native } from "../../src/net/native.ts";
@@ -18,7 +21,9 @@ export function socketOf(host: LabHost, family: "ipv4" | "ipv6" = "ipv4"): Socke
   const netnsFd = openSync(host.path, "r");
   try {
     const { fd } = native.socketInNamespace({ netnsFd, family, type: "stream" });
-    return new Socket({ fd, allowHalfOpen: true });
+    const socket = new Socket({ fd, allowHalfOpen: true });
+    host.applications.add(socket);
+    return socket.once("close", () => host.applications.delete(socket));
   } finally {
     closeSync(netnsFd);
   }
@@ -86,16 +91,17 @@ export function listenOn(
       connected(socket, peer);
     }
   });
-  return {
-    peers,
-    close() {
-      if (isClosed) return;
-      isClosed = true;
-      watch.close();
-      closeSync(fd);
-      for (const socket of sockets) socket.destroy();
-    },
+  const close = (): void => {
+    if (isClosed) return;
+    isClosed = true;
+    host.applications.delete(application);
+    watch.close();
+    closeSync(fd);
+    for (const socket of sockets) socket.destroy();
   };
+  const application = { destroy: close };
+  host.applications.add(application);
+  return { peers, close };
 }
 
 /** Answers every chunk twice and passes a half-close back: the server of the recorded situations. */

@@ -26,6 +26,11 @@ export interface LabHost {
   /** Address without prefix length. */
   readonly ipv4: string;
   readonly ipv6: string | undefined;
+  /**
+   * What the test itself has open in hosts of the lab. Ends with the lab: a test that fails before it
+   * has cleaned up must not keep its process alive.
+   */
+  readonly applications: Set<{ destroy(): void }>;
 }
 
 /** Bridge and hosts; removes itself when the process exits or gets SIGINT or SIGTERM. */
@@ -35,6 +40,7 @@ export class NetnsLab {
   readonly #netnsNames = new Set<string>();
   /** Key is the process, value its namespace. */
   readonly #processes = new Map<ChildProcess, string>();
+  readonly #applications: LabHost["applications"] = new Set();
   #portCount = 0;
   #closed = false;
 
@@ -68,6 +74,7 @@ export class NetnsLab {
       path: `${NETNS_FOLDER}/${netns}`,
       ipv4: withoutPrefixLength(options.ipv4),
       ipv6: options.ipv6 === undefined ? undefined : withoutPrefixLength(options.ipv6),
+      applications: this.#applications,
     };
   }
 
@@ -100,6 +107,7 @@ export class NetnsLab {
     process.off("exit", this.#exited);
     process.off("SIGINT", this.#interrupted);
     process.off("SIGTERM", this.#interrupted);
+    for (const application of this.#applications) application.destroy();
     for (const child of this.#processes.keys()) child.kill("SIGKILL");
     for (const name of this.#netnsNames) deleteNetns(name);
   }
