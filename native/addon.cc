@@ -29,6 +29,7 @@ constexpr Method kFunctions[] = {
     {"forbidMemoryDumps", Call<ForbidMemoryDumps>},
     {"createReactor", CreateReactor},
     {"makeTlsContext", MakeTlsContext},
+    {"configureTls", ConfigureTls},
     {"tlsText", TlsText},
 };
 

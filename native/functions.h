@@ -16,9 +16,15 @@ class Reactor;
 struct Environment {
   // The namespace of the environment's thread.
   UniqueFd home;
-  // The reactor that this thread waits in.
-  Reactor* waiting = nullptr;
+  // What this thread waits in, if anything.
+  Reactor* reactor = nullptr;
 };
+
+inline Environment* EnvironmentOf(napi_env env) {
+  void* environment = nullptr;
+  napi_get_instance_data(env, &environment);
+  return static_cast<Environment*>(environment);
+}
 
 // These answer as system calls do, -1 with errno on failure.
 inline int FailWith(int error) {
@@ -45,6 +51,7 @@ napi_value WatchReadable(napi_env env, napi_callback_info info);
 
 napi_value CreateReactor(napi_env env, napi_callback_info info);
 napi_value MakeTlsContext(napi_env env, napi_callback_info info);
+napi_value ConfigureTls(napi_env env, napi_callback_info info);
 napi_value TlsText(napi_env env, napi_callback_info info);
 
 }  // namespace ztunnel

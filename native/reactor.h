@@ -33,82 +33,75 @@ struct ReactorSizes {
 
 class Reactor {
  public:
-  // Returns nullptr with an exception on failure.
-  static Reactor* Make(napi_env env, const ReactorSizes& sizes, const Bytes& memory,
-                       napi_value turn);
-  // Closes everything; goes when libuv and JavaScript's object have let go of it.
+  // Joins the loop of this thread, which has no other. Returns an errno, 0 when all is well.
+  int Open(napi_env env, const ReactorSizes& sizes, const Bytes& memory, napi_value turn);
+  // Closes everything; deletes itself when libuv has let go of it.
   void Close();
-  bool IsClosed() const { return closed_; }
-  // To be called once by each who holds it: JavaScript's object and libuv.
-  void Release();
 
-  // Takes a descriptor; a connect that has failed is told as any failure. Returns the new id, or 0 with
-  // errno; the descriptor is the reactor's on success only.
-  int32_t Take(int fd, unsigned kind, int failure);
+  // Takes a descriptor. Returns the new id, or 0 with errno; the descriptor is the reactor's on
+  // success only.
+  int32_t Take(int fd, unsigned kind);
   Connection* Find(int32_t id) const;
   // Returns false when OpenSSL refuses; its errors tell why.
   bool StartTls(Connection* connection, SSL_CTX* context, bool server);
   void Perform(uint32_t operation_count);
-  // To be called when JavaScript called, not the loop: failures are told in the next batch.
-  void WakeUp();
 
   const ReactorSizes& Sizes() const { return sizes_; }
 
  private:
-  // Descriptors of one batch.
-  static constexpr int kReadyMax = 256;
-  // Of slots that wait for something, each once, also when its connection has changed.
-  enum List {
+  // Of slots that wait for something, first come first served, each once, also when its connection has
+  // changed.
+  enum ListName {
     kFree,
-    // Tunnels with something staged or encrypted.
-    kDirty,
-    // Failures, and connects that were answered at once: told at the end of the batch.
-    kUntold,
-    // What these are waited for is decided when JavaScript has answered, which often makes it nothing.
-    kUnsettled,
+    // Tunnels with something staged.
+    kStaged,
+    // With events or a failure to tell, by what they read last.
+    kShort,
+    kLong,
     kLists,
+  };
+  struct List {
+    uint16_t last, length;
   };
   struct Slot {
     Connection* connection;
     uint16_t generation;
-    // The next of each list: 0 when the slot is not in it, itself when it is the last.
+    // The next of each list, after the last the first; 0 when the slot is not in it.
     uint16_t next[kLists];
   };
 
   // reactor.cc
-  int Prepare(napi_env env, const ReactorSizes& sizes, const Bytes& memory, napi_value turn);
-  int JoinLoop();
-  void LetGo(uv_handle_t* handle);
-  void DropReferences();
+  static void LetGo(uv_handle_t* prepare);
 
   // reactor_loop.cc
   void RunBatches();
   // Returns whether libuv has events, too.
   bool RunBatch(int timeout_ms);
-  void Dispatch(const epoll_event& ready);
+  void Dispatch(uint16_t slot);
   // Tells JavaScript now when the arena or the list of events lacks room. May close any connection.
   void Reserve(size_t arena_bytes);
   // The arena is in use up to there; what comes next begins at a multiple of 16.
   void Occupy(size_t end) { arena_used_ = std::min((end + 15) & ~size_t{15}, sizes_.arena_bytes); }
   void Emit(Event kind, int32_t id, int64_t a = 0, int64_t b = 0);
   void Deliver();
-  void TellUntold();
 
   // reactor_connection.cc
-  void Add(List list, uint16_t slot);
+  void Add(ListName name, uint16_t slot);
   // Answers 0 when the list is empty.
-  uint16_t TakeFrom(List list);
-  bool HasRoom() const { return first_[kFree] != 0 || slots_used_ < sizes_.connections_max; }
+  uint16_t TakeFrom(ListName name);
+  bool HasRoom() const {
+    return lists_[kFree].length > 0 || slots_used_ < sizes_.connections_max;
+  }
   Connection* Add(int fd, unsigned flags);
   bool WantsRead(const Connection& connection) const;
-  void UpdateInterest(Connection* connection);
-  bool Watch(Connection* connection, uint32_t interest);
-  void LeaveSet(Connection* connection);
+  // In the next batch, when something is there.
+  void ReadSoon(Connection* connection);
   void Fail(Connection* connection, int failure, int detail = 0);
   void Close(Connection* connection);
   void Forget(Connection* connection);
   void Send(Connection* connection, iovec* pieces, size_t piece_count);
-  void FlushQueue(Connection* connection);
+  void Enqueue(Connection* connection, const void* bytes, size_t count);
+  void Flush(Connection* connection);
   void FinishEnding(Connection* connection);
   void TellPending(const Connection& connection) {
     pending_[connection.Slot()] = static_cast<int32_t>(connection.queue.Size());
@@ -118,7 +111,6 @@ class Reactor {
   void Accept(Connection* listener);
   // An error of the socket, or the end of connecting it.
   void AskSocket(Connection* connection);
-  void Open(Connection* connection);
   // The most that the next read may take.
   size_t ReadBytes(const Connection& connection) const;
   void Read(Connection* connection);
@@ -138,28 +130,18 @@ class Reactor {
   bool WriteTunnel(Connection* connection, const uint8_t* bytes, size_t count);
   void Encrypt(Connection* connection, const uint8_t* bytes, size_t count);
   void EndTunnel(Connection* connection, int alert);
-  // Encrypts what is staged and sends what is encrypted.
-  void FlushTunnel(Connection* connection);
-  void FlushStage(Connection* connection);
-  void FlushCipher();
-  void FlushDirty();
+  void EncryptStage(Connection* connection);
   void FailTls(Connection* connection);
 
   napi_env env_ = nullptr;
   napi_ref turn_ = nullptr;
   napi_ref memory_ = nullptr;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
-  Environment* environment_ = nullptr;
   uv_loop_t* loop_ = nullptr;
   // Runs the batches, before libuv would wait.
   uv_prepare_t prepare_ = {};
-  // While active, nobody waits.
+  // While active, libuv does not wait.
   uv_idle_t idle_ = {};
-  // Lets libuv wait for the set of a thread's further reactors.
-  uv_poll_t poll_ = {};
-  int open_handles_ = 0;
-  // By one of the two who hold it.
-  bool is_released_ = false;
   UniqueFd epoll_;
 
   ReactorSizes sizes_ = {};
@@ -174,22 +156,17 @@ class Reactor {
   size_t read_bytes_max_ = 0;
   size_t arena_used_ = 0;
   uint32_t event_count_ = 0;
-  bool in_batch_ = false;
   bool closed_ = false;
 
   Block<Slot> slots_;
   uint32_t slots_used_ = 0;
-  uint16_t first_[kLists] = {};
+  List lists_[kLists] = {};
 
   Owned<BIO_METHOD, BIO_meth_free> bio_method_;
   // Ciphertext just received, read by OpenSSL within the same call.
   Block<uint8_t> received_;
   size_t received_start_ = 0;
   size_t received_end_ = 0;
-  // Ciphertext about to be sent, and whose it is.
-  Block<uint8_t> encrypted_;
-  size_t encrypted_bytes_ = 0;
-  Connection* sender_ = nullptr;
 };
 
 }  // namespace ztunnel

@@ -9,6 +9,8 @@
 
 namespace ztunnel {
 
+constexpr int kSendFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
+
 Connection* Reactor::Find(int32_t id) const {
   const auto slot = static_cast<uint16_t>(id);
   if (slot > slots_used_) return nullptr;
@@ -16,45 +18,54 @@ Connection* Reactor::Find(int32_t id) const {
   return connection != nullptr && connection->id == id ? connection : nullptr;
 }
 
-void Reactor::Add(List list, uint16_t slot) {
-  uint16_t& next = slots_[slot].next[list];
+void Reactor::Add(ListName name, uint16_t slot) {
+  uint16_t& next = slots_[slot].next[name];
   if (next != 0) return;
-  next = first_[list] == 0 ? slot : first_[list];
-  first_[list] = slot;
+  List& list = lists_[name];
+  next = list.length++ == 0 ? slot : std::exchange(slots_[list.last].next[name], slot);
+  list.last = slot;
 }
 
-uint16_t Reactor::TakeFrom(List list) {
-  const uint16_t slot = first_[list];
-  const uint16_t next = std::exchange(slots_[slot].next[list], uint16_t{0});
-  first_[list] = next == slot ? 0 : next;
+uint16_t Reactor::TakeFrom(ListName name) {
+  List& list = lists_[name];
+  if (list.length == 0) return 0;
+  --list.length;
+  uint16_t& first = slots_[list.last].next[name];
+  const uint16_t slot = first;
+  first = slots_[slot].next[name];
+  slots_[slot].next[name] = 0;
   return slot;
 }
 
 // Takes the descriptor on success; otherwise returns nullptr with errno.
 Connection* Reactor::Add(int fd, unsigned flags) {
-  if (!HasRoom()) {
-    errno = EMFILE;
-    return nullptr;
-  }
-  auto* connection = new (std::nothrow) Connection;
-  if (connection == nullptr) {
-    errno = ENOMEM;
-    return nullptr;
-  }
+  errno = EMFILE;
+  auto* connection = HasRoom() ? new (std::nothrow) Connection : nullptr;
+  if (connection == nullptr) return nullptr;
   uint16_t slot = TakeFrom(kFree);
   if (slot == 0) slot = static_cast<uint16_t>(++slots_used_);
   slots_[slot].connection = connection;
   connection->reactor = this;
   connection->fd = fd;
   connection->flags = static_cast<uint16_t>(flags);
+  connection->ready = connection->Is(Connection::kConnecting) ? 0 : kWritable;
   connection->id = (slots_[slot].generation & kGenerationMask) << kSlotBits | slot;
   pending_[slot] = 0;
   credit_[slot] = 0;
-  return connection;
+  // Once for all: a change is told once, and `ready` remembers it.
+  epoll_event event = {};
+  event.events = kReadable | kWritable | EPOLLET;
+  event.data.u64 = static_cast<uint64_t>(connection->id);
+  if (epoll_ctl(epoll_.Get(), EPOLL_CTL_ADD, fd, &event) == 0) return connection;
+  const int error = errno;
+  Forget(connection);
+  errno = error;
+  return nullptr;
 }
 
 bool Reactor::WantsRead(const Connection& connection) const {
-  if (connection.Is(Connection::kConnecting | Connection::kPaused | Connection::kAtEnd |
+  if ((connection.ready & kReadable) == 0 ||
+      connection.Is(Connection::kConnecting | Connection::kPaused | Connection::kAtEnd |
                     Connection::kFailed)) {
     return false;
   }
@@ -62,33 +73,9 @@ bool Reactor::WantsRead(const Connection& connection) const {
          credit_[connection.Slot()] > 0;
 }
 
-void Reactor::UpdateInterest(Connection* connection) {
-  if (connection->Is(Connection::kFailed)) return;
-  uint32_t wanted = WantsRead(*connection) ? static_cast<uint32_t>(EPOLLIN) : 0u;
-  if (connection->Is(Connection::kConnecting) || connection->queue.Size() > 0) wanted |= EPOLLOUT;
-  // One that is not read yet joins when it is; one that hung up leaves.
-  if (wanted == 0 && (!connection->Is(Connection::kInSet) || connection->Is(Connection::kHungUp))) {
-    return LeaveSet(connection);
-  }
-  if (connection->Is(Connection::kInSet) && wanted == connection->interest) return;
-  if (!Watch(connection, wanted)) Fail(connection, errno);
-}
-
-// Returns false with errno.
-bool Reactor::Watch(Connection* connection, uint32_t interest) {
-  epoll_event event = {};
-  event.events = connection->interest = interest;
-  event.data.u64 = static_cast<uint64_t>(connection->id);
-  const int how = connection->Is(Connection::kInSet) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-  if (epoll_ctl(epoll_.Get(), how, connection->fd, &event) != 0) return false;
-  connection->flags |= Connection::kInSet;
-  return true;
-}
-
-void Reactor::LeaveSet(Connection* connection) {
-  if (!connection->Is(Connection::kInSet)) return;
-  epoll_ctl(epoll_.Get(), EPOLL_CTL_DEL, connection->fd, nullptr);
-  connection->Clear(Connection::kInSet);
+void Reactor::ReadSoon(Connection* connection) {
+  if ((connection->ready & kReadable) == 0) return;
+  Add(connection->is_long ? kLong : kShort, connection->Slot());
 }
 
 void Reactor::Fail(Connection* connection, int failure, int detail) {
@@ -98,16 +85,11 @@ void Reactor::Fail(Connection* connection, int failure, int detail) {
   connection->failure_detail = detail;
   connection->queue.Clear();
   TellPending(*connection);
-  LeaveSet(connection);
-  Add(kUntold, connection->Slot());
+  Add(kShort, connection->Slot());
 }
 
 // Frees everything but the descriptor.
 void Reactor::Forget(Connection* connection) {
-  if (sender_ == connection) {
-    sender_ = nullptr;
-    encrypted_bytes_ = 0;
-  }
   const uint16_t slot = connection->Slot();
   slots_[slot].connection = nullptr;
   ++slots_[slot].generation;
@@ -123,41 +105,46 @@ void Reactor::Close(Connection* connection) {
 
 // Gives bytes to the kernel; what it does not take waits behind what is waiting. Uses up the pieces.
 void Reactor::Send(Connection* connection, iovec* pieces, size_t piece_count) {
-  ByteQueue& queue = connection->queue;
   size_t sent = 0;
-  if (queue.Size() == 0 && !connection->Is(Connection::kConnecting)) {
+  if (connection->queue.Size() == 0 && (connection->ready & kWritable) != 0) {
     msghdr message = {};
     message.msg_iov = pieces;
     message.msg_iovlen = piece_count;
-    constexpr int kHow = MSG_NOSIGNAL | MSG_DONTWAIT;
     const ssize_t taken = piece_count == 1
-                              ? send(connection->fd, pieces->iov_base, pieces->iov_len, kHow)
-                              : sendmsg(connection->fd, &message, kHow);
-    if (taken < 0 && errno != EAGAIN && errno != EINTR) return Fail(connection, errno);
+                              ? send(connection->fd, pieces->iov_base, pieces->iov_len, kSendFlags)
+                              : sendmsg(connection->fd, &message, kSendFlags);
+    if (taken < 0 && errno != EAGAIN) return Fail(connection, errno);
     sent = static_cast<size_t>(std::max(taken, ssize_t{0}));
   }
   for (const iovec* piece = pieces; piece < pieces + piece_count; ++piece) {
-    const size_t skipped = std::min(sent, piece->iov_len), left = piece->iov_len - skipped;
+    const size_t skipped = std::min(sent, piece->iov_len);
     sent -= skipped;
-    if (left == 0) continue;
-    if (left > sizes_.queue_bytes_max - queue.Size()) return Fail(connection, ENOBUFS);
-    if (!queue.Append(static_cast<uint8_t*>(piece->iov_base) + skipped, left)) {
-      return Fail(connection, ENOMEM);
-    }
+    if (skipped == piece->iov_len) continue;
+    connection->ready &= ~kWritable;
+    Enqueue(connection, static_cast<uint8_t*>(piece->iov_base) + skipped, piece->iov_len - skipped);
   }
   TellPending(*connection);
 }
 
-void Reactor::FlushQueue(Connection* connection) {
-  ssize_t sent = send(connection->fd, connection->queue.Data(), connection->queue.Size(),
-                      MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent < 0) {
-    if (errno != EAGAIN && errno != EINTR) Fail(connection, errno);
-    return;
+void Reactor::Enqueue(Connection* connection, const void* bytes, size_t count) {
+  ByteQueue& queue = connection->queue;
+  if (connection->Is(Connection::kFailed) && connection->failure > 0) return;
+  if (count > sizes_.queue_bytes_max - queue.Size()) return Fail(connection, ENOBUFS);
+  if (!queue.Append(static_cast<const uint8_t*>(bytes), count)) Fail(connection, ENOMEM);
+}
+
+// Encrypts what is staged and sends what waits.
+void Reactor::Flush(Connection* connection) {
+  EncryptStage(connection);
+  ByteQueue& queue = connection->queue;
+  if (queue.Size() > 0 && (connection->ready & kWritable) != 0) {
+    const ssize_t sent = send(connection->fd, queue.Data(), queue.Size(), kSendFlags);
+    if (sent < 0 && errno != EAGAIN) return Fail(connection, errno);
+    queue.Consume(static_cast<size_t>(std::max(sent, ssize_t{0})));
+    if (queue.Size() > 0) connection->ready &= ~kWritable;
+    FinishEnding(connection);
   }
-  connection->queue.Consume(static_cast<size_t>(sent));
   TellPending(*connection);
-  FinishEnding(connection);
 }
 
 void Reactor::FinishEnding(Connection* connection) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -13,11 +14,11 @@
 namespace ztunnel {
 
 enum Event { kAccept = 1, kOpen, kData, kEof, kError, kDrain };
-enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert, kAbandon };
+enum Operation { kWrite = 1, kEnd, kClose, kReset, kResume, kAlert };
 
 constexpr size_t kHeadroomBytes = 16;
 // Who reads less is answered before those who read this much or more.
-constexpr ssize_t kBulkReadBytes = 8 << 10;
+constexpr ssize_t kLongReadBytes = 8 << 10;
 // Of the peer, then of the original destination, where ACCEPT points to: as the kernel has them.
 constexpr socklen_t kAddressBytes = sizeof(sockaddr_in6);
 // Longest plaintext of a TLS record.
@@ -27,6 +28,11 @@ constexpr size_t kCipherRecordBytes = kRecordBytes + 2048 + 5;
 // Bits of an id: generation above, slot below; ids are positive.
 constexpr int kSlotBits = 16;
 constexpr uint16_t kGenerationMask = 0x7fff;
+
+// Of epoll. Where the end, an error or urgent bytes are behind, a read that was short has not emptied it.
+constexpr uint32_t kBehind = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
+constexpr uint32_t kReadable = EPOLLIN | kBehind;
+constexpr uint32_t kWritable = EPOLLOUT;
 
 class Reactor;
 
@@ -41,17 +47,14 @@ struct Connection {
     // A tunnel whose handshake is not done.
     kHandshake = 8,
     // A listener that ran out of something.
-    kPaused = 32,
+    kPaused = 16,
     // The peer sends no more.
-    kAtEnd = 64,
+    kAtEnd = 32,
     // We write no more.
-    kEnding = 128,
-    // EPOLLHUP was seen: the set would report it for ever.
-    kHungUp = 512,
-    kFailed = 1024,
-    kInSet = 2048,
-    // The peer had answered when connect() returned; OPEN is about to be told.
-    kAnswered = 4096,
+    kEnding = 64,
+    kFailed = 128,
+    // JavaScript knows that it failed.
+    kTold = 256,
   };
   bool Is(unsigned any) const { return (flags & any) != 0; }
   void Clear(Flag flag) { flags &= static_cast<uint16_t>(~flag); }
@@ -62,8 +65,9 @@ struct Connection {
   int fd = -1;
   uint16_t flags = 0;
   // Its last read was long.
-  bool is_bulk = false;
-  uint32_t interest = 0;
+  bool is_long = false;
+  // Of epoll: what may be done, until a system call shows that it may not.
+  uint32_t ready = 0;
   ByteQueue queue;
 
   // Tunnels: small writes of this batch, which share a record, and bytes under the current key.

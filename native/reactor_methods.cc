@@ -3,14 +3,13 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <new>
 
 #include "reactor.h"
 
 namespace ztunnel {
 namespace {
 
-// Tells our objects from those of others.
-constexpr napi_type_tag kReactorTag = {0x7a74756e6e656c52, 0x656163746f724f62};
 // What the arena must hold beside a read: headroom, alignment, a record that came in pieces.
 constexpr size_t kArenaSpareBytes = 32 << 10;
 constexpr size_t kEventsMin = 16;
@@ -33,14 +32,12 @@ struct Call {
   Connection* connection;
 };
 
-// Answers with an exception when the reactor is closed or the id is nobody's.
+// Answers with an exception when there is no reactor or the id is nobody's.
 template <napi_value (*kMethod)(const Call&), bool kTakesId>
 napi_value Run(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
-  auto* reactor = static_cast<Reactor*>(Unwrap(env, arguments.receiver, kReactorTag));
-  if (reactor == nullptr || reactor->IsClosed()) {
-    return ThrowType(env, "the reactor", "one that is not closed");
-  }
+  Reactor* reactor = EnvironmentOf(env)->reactor;
+  if (reactor == nullptr) return ThrowText(env, "this thread has no reactor");
   Connection* connection = nullptr;
   if (kTakesId) {
     auto id = ReadInteger(env, arguments.values[0], "id", INT_MAX);
@@ -49,18 +46,14 @@ napi_value Run(napi_env env, napi_callback_info info) {
       return ThrowType(env, "id", "that of a connection that is not closed");
     }
   }
-  napi_value result = kMethod({env, arguments.values, *reactor, connection});
-  reactor->WakeUp();
-  return result;
+  return kMethod({env, arguments.values, *reactor, connection});
 }
 
 napi_value Take(const Call& call) {
   std::optional<int> fd = RequireFd(call.env, call.values[0], "fd");
   auto kind = RequireInteger(call.env, call.values[1], "kind", Connection::kKinds);
-  auto failure = RequireInteger(call.env, call.values[2], "errno", INT_MAX);
-  if (!fd || !kind || !failure) return nullptr;
-  const int32_t id =
-      call.reactor.Take(*fd, static_cast<unsigned>(*kind), static_cast<int>(*failure));
+  if (!fd || !kind) return nullptr;
+  const int32_t id = call.reactor.Take(*fd, static_cast<unsigned>(*kind));
   if (id == 0) return ThrowErrno(call.env, errno, "epoll_ctl", "fd " + std::to_string(*fd));
   return FromInteger(call.env, id);
 }
@@ -104,9 +97,8 @@ napi_value Flush(const Call& call) {
   return nullptr;
 }
 
-napi_value CloseReactor(napi_env env, napi_callback_info info) {
-  void* reactor = Unwrap(env, Arguments(env, info).receiver, kReactorTag);
-  if (reactor != nullptr) static_cast<Reactor*>(reactor)->Close();
+napi_value Close(const Call& call) {
+  call.reactor.Close();
   return nullptr;
 }
 
@@ -116,7 +108,7 @@ constexpr Method kMethods[] = {
     {"startTls", Run<StartTls, true>},
     {"peerChain", Run<PeerChain, true>},
     {"flush", Run<Flush, false>},
-    {"close", CloseReactor},
+    {"close", Run<Close, false>},
 };
 
 }  // namespace
@@ -136,12 +128,16 @@ napi_value CreateReactor(napi_env env, napi_callback_info info) {
   if (TypeOf(env, arguments.values[2]) != napi_function) {
     return ThrowType(env, "turn", "a function");
   }
-  Reactor* reactor = Reactor::Make(env, sizes, *memory, arguments.values[2]);
-  if (reactor == nullptr) return nullptr;
+  if (EnvironmentOf(env)->reactor != nullptr) return ThrowText(env, "this thread has a reactor");
+  auto* reactor = new (std::nothrow) Reactor;
+  const int error =
+      reactor == nullptr ? ENOMEM : reactor->Open(env, sizes, *memory, arguments.values[2]);
+  if (error != 0) {
+    delete reactor;
+    return ThrowErrno(env, error, "createReactor");
+  }
   napi_value result = NewObject(env);
   AddMethods(env, result, kMethods);
-  auto is_gone = [](napi_env, void* data, void*) { static_cast<Reactor*>(data)->Release(); };
-  Wrap(env, result, kReactorTag, reactor, is_gone);
   return result;
 }
 

@@ -1,6 +1,4 @@
 // What JavaScript asks for. Everything it says is checked: ids, kinds, ranges.
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "reactor.h"
@@ -27,7 +25,10 @@ void Reactor::Perform(uint32_t operation_count) {
     if (connection == nullptr || !PerformOne(connection, operation)) ++pending_[0];
     ++index;
   }
-  FlushDirty();
+  while (lists_[kStaged].length > 0) {
+    Connection* connection = slots_[TakeFrom(kStaged)].connection;
+    if (connection != nullptr) Flush(connection);
+  }
 }
 
 // Returns false when the operation makes no sense at this moment.
@@ -44,16 +45,6 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       connection->flags |= Connection::kEnding;
       FinishEnding(connection);
       return true;
-    case kAbandon: {
-      int unacknowledged = 0;
-      if (ioctl(connection->fd, SIOCOUTQ, &unacknowledged) != 0) unacknowledged = 0;
-      // Our FIN counts as one; what we have queued ourselves is dropped either way.
-      if (unacknowledged > 1 && connection->queue.Size() == 0) {
-        Close(connection);
-        return true;
-      }
-      [[fallthrough]];
-    }
     case kReset: {
       const linger now = {1, 0};
       setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
@@ -66,7 +57,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       [[fallthrough]];
     case kClose:
       if (connection->ssl != nullptr) {
-        FlushTunnel(connection);
+        Flush(connection);
         // What the peer sent meanwhile must not turn our last words into an RST.
         recv(connection->fd, nullptr, sizes_.cipher_read_bytes, MSG_TRUNC | MSG_DONTWAIT);
       }
@@ -74,7 +65,7 @@ bool Reactor::PerformOne(Connection* connection, const int32_t* operation) {
       return true;
     case kResume:
       connection->Clear(Connection::kPaused);
-      UpdateInterest(connection);
+      ReadSoon(connection);
       return true;
     default:
       return false;
@@ -101,7 +92,6 @@ uint32_t Reactor::WritePlain(Connection* connection, uint32_t first, uint32_t op
   }
   if (total == 0) return index;
   Send(connection, pieces, piece_count);
-  UpdateInterest(connection);
   return index;
 }
 

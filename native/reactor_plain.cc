@@ -1,7 +1,5 @@
 // Sockets: taken or accepted, connected, read.
-#include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,33 +25,9 @@ void AskOriginalDestination(int fd, uint8_t* into) {
 
 }  // namespace
 
-int32_t Reactor::Take(int fd, unsigned kind, int failure) {
-  if (!HasRoom()) errno = EMFILE;
-  const int status = HasRoom() ? fcntl(fd, F_GETFL) : -1;
-  if (status < 0) return 0;
-  if ((status & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, status | O_NONBLOCK) != 0) return 0;
-  // A peer on this machine has answered within connect().
-  const bool connecting = (kind & Connection::kConnecting) != 0;
-  pollfd answer = {fd, POLLOUT, 0};
-  const bool answered =
-      connecting && failure == 0 && poll(&answer, 1, 0) == 1 && answer.revents == POLLOUT;
-  Connection* connection = Add(fd, kind);
-  if (connection == nullptr) return 0;
-  // Now, not when it is first read: it tells whether the descriptor is a socket, and ours only once.
-  const EPOLL_EVENTS first = connecting && !answered ? EPOLLOUT : EPOLLIN;
-  if (!Watch(connection, kind == 0 ? 0 : static_cast<uint32_t>(first))) {
-    const int error = errno;
-    Forget(connection);
-    errno = error;
-    return 0;
-  }
-  const int32_t id = connection->id;
-  if (failure != 0) Fail(connection, failure);
-  if (answered) {
-    connection->flags |= Connection::kAnswered;
-    Add(kUntold, connection->Slot());
-  }
-  return id;
+int32_t Reactor::Take(int fd, unsigned kind) {
+  const Connection* connection = Add(fd, kind);
+  return connection == nullptr ? 0 : connection->id;
 }
 
 void Reactor::Accept(Connection* listener) {
@@ -72,14 +46,15 @@ void Reactor::Accept(Connection* listener) {
       fd = accept4(listener->fd, reinterpret_cast<sockaddr*>(addresses), &length,
                    SOCK_NONBLOCK | SOCK_CLOEXEC);
     }
-    if (fd < 0 && errno == EAGAIN) return;
+    if (fd < 0 && errno == EAGAIN) {
+      listener->ready = 0;
+      return;
+    }
     Connection* accepted = fd < 0 ? nullptr : Add(fd, 0);
     if (accepted == nullptr) {
       const int error = errno;
       if (fd >= 0) close(fd);
-      // Level-triggered, it would be told without end.
       listener->flags |= Connection::kPaused;
-      UpdateInterest(listener);
       Emit(kError, id, error);
       return;
     }
@@ -89,19 +64,16 @@ void Reactor::Accept(Connection* listener) {
     Emit(kAccept, id, accepted->id, static_cast<int64_t>(arena_used_));
     Occupy(arena_used_ + 2 * kAddressBytes);
   }
+  ReadSoon(listener);
 }
 
 void Reactor::AskSocket(Connection* connection) {
-  // Told at the end of this batch.
-  if (connection->Is(Connection::kAnswered)) return;
   int error = 0;
   socklen_t length = sizeof(error);
   if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
-  if (error == 0 && connection->Is(Connection::kConnecting)) return Open(connection);
-  Fail(connection, error == 0 ? ECONNRESET : error);
-}
-
-void Reactor::Open(Connection* connection) {
+  if (error != 0 || !connection->Is(Connection::kConnecting)) {
+    return Fail(connection, error == 0 ? ECONNRESET : error);
+  }
   connection->Clear(Connection::kConnecting);
   if (connection->ssl == nullptr) {
     Emit(kOpen, connection->id);
@@ -109,7 +81,6 @@ void Reactor::Open(Connection* connection) {
     Handshake(connection);
   }
   FinishEnding(connection);
-  Add(kUnsettled, connection->Slot());
 }
 
 size_t Reactor::ReadBytes(const Connection& connection) const {
@@ -128,19 +99,23 @@ void Reactor::Read(Connection* connection) {
   if (connection == nullptr || !WantsRead(*connection)) return;
   const bool is_tunnel = connection->ssl != nullptr;
   const size_t offset = arena_used_ + kHeadroomBytes;
-  const ssize_t count = recv(connection->fd, is_tunnel ? received_.get() : arena_ + offset,
-                             std::min(reserved, ReadBytes(*connection)), MSG_DONTWAIT);
-  if (count > 0) {
-    connection->is_bulk = count >= kBulkReadBytes;
-    if (is_tunnel) return ReceiveCipher(connection, static_cast<size_t>(count));
-    Emit(kData, id, static_cast<int64_t>(offset), count);
-    Occupy(offset + static_cast<size_t>(count));
-  } else if (count == 0) {
+  const size_t asked = std::min(reserved, ReadBytes(*connection));
+  const ssize_t count = recv(connection->fd, is_tunnel ? received_.get() : arena_ + offset, asked,
+                             MSG_DONTWAIT);
+  if (count < 0 && errno != EAGAIN) return Fail(connection, errno);
+  if (count == 0) {
     connection->flags |= Connection::kAtEnd;
-    Emit(kEof, id);
-  } else if (errno != EAGAIN && errno != EINTR) {
-    Fail(connection, errno);
+    return Emit(kEof, id);
   }
+  if (count < 0 || (static_cast<size_t>(count) < asked && (connection->ready & kBehind) == 0)) {
+    connection->ready &= ~kReadable;
+  }
+  if (count < 0) return;
+  connection->is_long = count >= kLongReadBytes;
+  ReadSoon(connection);
+  if (is_tunnel) return ReceiveCipher(connection, static_cast<size_t>(count));
+  Emit(kData, id, static_cast<int64_t>(offset), count);
+  Occupy(offset + static_cast<size_t>(count));
 }
 
 }  // namespace ztunnel

@@ -1,7 +1,7 @@
 // Tunnels: OpenSSL between the socket and the arena; here from handshake to plaintext.
 //
-// OpenSSL reads ciphertext from what was just received and writes it to what is about to be sent;
-// both buffers belong to the thread, so an idle tunnel has none. It never waits: what is not there
+// OpenSSL reads ciphertext from what was just received, in a buffer of the thread, and writes it to the
+// queue of the connection; an idle tunnel has none. It never waits: what is not there
 // yet is asked for again, and whatever it writes is taken.
 #include <cstring>
 #include <utility>
@@ -40,7 +40,7 @@ bool Reactor::StartTls(Connection* connection, SSL_CTX* context, bool server) {
   connection->ssl = std::move(ssl);
   connection->flags |= Connection::kHandshake;
   if (!server && !connection->Is(Connection::kConnecting)) Handshake(connection);
-  UpdateInterest(connection);
+  ReadSoon(connection);
   return true;
 }
 
@@ -54,7 +54,7 @@ void Reactor::Handshake(Connection* connection) {
   } else if (SSL_get_error(connection->ssl.get(), result) != SSL_ERROR_WANT_READ) {
     FailTls(connection);
   }
-  FlushTunnel(connection);
+  Flush(connection);
 }
 
 // Goes on with what was just received.
@@ -66,7 +66,7 @@ void Reactor::ReceiveCipher(Connection* connection, size_t count) {
   // Nothing is left for anybody else.
   received_start_ = received_end_;
   // Alerts, an answer to a key update.
-  FlushTunnel(connection);
+  Flush(connection);
 }
 
 void Reactor::Decrypt(Connection* connection) {
@@ -103,7 +103,7 @@ void Reactor::Decrypt(Connection* connection) {
 void Reactor::FailTls(Connection* connection) {
   const auto error = static_cast<int>(ERR_peek_error());
   ERR_clear_error();
-  if (sender_ == connection) FlushCipher();
+  Flush(connection);
   Fail(connection, -1 - static_cast<int>(SSL_get_verify_result(connection->ssl.get())), error);
 }
 

@@ -14,7 +14,7 @@ bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t c
   if (connection->Is(Connection::kHandshake | Connection::kEnding | Connection::kFailed)) {
     return false;
   }
-  Add(kDirty, connection->Slot());
+  Add(kStaged, connection->Slot());
   while (count > 0) {
     Block<uint8_t>& stage = connection->stage;
     const bool is_long = count >= kStagedMax && stage == nullptr;
@@ -30,7 +30,7 @@ bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t c
     connection->staged_bytes += taken;
     bytes += taken;
     count -= taken;
-    if (connection->staged_bytes == kRecordBytes) FlushStage(connection);
+    if (connection->staged_bytes == kRecordBytes) EncryptStage(connection);
   }
   return true;
 }
@@ -49,7 +49,7 @@ void Reactor::Encrypt(Connection* connection, const uint8_t* bytes, size_t count
 }
 
 void Reactor::EndTunnel(Connection* connection, int alert) {
-  FlushStage(connection);
+  EncryptStage(connection);
   ERR_clear_error();
   if (alert != SSL_AD_CLOSE_NOTIFY && &ssl3_send_alert != nullptr) {
     ssl3_send_alert(connection->ssl.get(), SSL3_AL_FATAL, alert);
@@ -57,52 +57,26 @@ void Reactor::EndTunnel(Connection* connection, int alert) {
     // An unfinished handshake has no close_notify to send.
     SSL_shutdown(connection->ssl.get());
   }
-  FlushTunnel(connection);
+  Flush(connection);
 }
 
-void Reactor::FlushDirty() {
-  while (first_[kDirty] != 0) {
-    Connection* connection = slots_[TakeFrom(kDirty)].connection;
-    if (connection == nullptr) continue;
-    FlushTunnel(connection);
-    UpdateInterest(connection);
-  }
-}
-
-void Reactor::FlushTunnel(Connection* connection) {
-  FlushStage(connection);
-  if (sender_ == connection) FlushCipher();
-}
-
-void Reactor::FlushStage(Connection* connection) {
+void Reactor::EncryptStage(Connection* connection) {
   if (connection->stage == nullptr) return;
   const Block<uint8_t> stage = std::move(connection->stage);
   Encrypt(connection, stage.get(), std::exchange(connection->staged_bytes, 0));
 }
 
-void Reactor::FlushCipher() {
-  Connection* connection = std::exchange(sender_, nullptr);
-  iovec piece = {encrypted_.get(), std::exchange(encrypted_bytes_, 0)};
-  // An errno: the socket is broken.
-  if (connection == nullptr || piece.iov_len == 0 || connection->failure > 0) return;
-  Send(connection, &piece, 1);
-}
-
-// A record goes out whole; what a send takes stays in the cache of the processor. OpenSSL comes again
-// with what is not taken.
+// A record goes into the queue whole; what a send takes stays in the cache of the processor.
 int Reactor::WriteCipher(BIO* bio, const char* bytes, int count) {
   auto* connection = static_cast<Connection*>(BIO_get_data(bio));
   Reactor* reactor = connection->reactor;
+  const auto length = static_cast<size_t>(std::max(count, 0));
   BIO_clear_retry_flags(bio);
-  const size_t most = std::max(reactor->sizes_.cipher_send_bytes, kCipherRecordBytes);
-  const size_t taken = std::min(static_cast<size_t>(std::max(count, 0)), most);
-  if (reactor->sender_ != connection || reactor->encrypted_bytes_ + taken > most) {
-    reactor->FlushCipher();
-    reactor->sender_ = connection;
+  if (connection->queue.Size() + length > reactor->sizes_.cipher_send_bytes) {
+    reactor->Flush(connection);
   }
-  memcpy(reactor->encrypted_.get() + reactor->encrypted_bytes_, bytes, taken);
-  reactor->encrypted_bytes_ += taken;
-  return static_cast<int>(taken);
+  reactor->Enqueue(connection, bytes, length);
+  return count;
 }
 
 }  // namespace ztunnel

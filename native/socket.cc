@@ -21,13 +21,11 @@ constexpr int kQuiet = SOCK_NONBLOCK | SOCK_CLOEXEC;
 // What `make` opens in the namespace, if one is given.
 template <typename Make>
 int InNamespace(napi_env env, int netns, Make make) {
-  Environment* environment = nullptr;
-  napi_get_instance_data(env, reinterpret_cast<void**>(&environment));
   if (netns >= 0 && setns(netns, CLONE_NEWNET) != 0) return FailWith(errno + kNotEntered);
   const int fd = make();
   const int error = errno;
   // A thread that can't return must not run JavaScript.
-  if (netns >= 0 && setns(environment->home.Get(), CLONE_NEWNET) != 0) {
+  if (netns >= 0 && setns(EnvironmentOf(env)->home.Get(), CLONE_NEWNET) != 0) {
     fprintf(stderr, "ztunnel: can't return to the home network namespace: %s\n", strerror(errno));
     abort();
   }

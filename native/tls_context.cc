@@ -5,14 +5,6 @@
 namespace ztunnel {
 namespace {
 
-using Configuration = Owned<SSL_CONF_CTX, SSL_CONF_CTX_free>;
-using Context = Owned<SSL_CTX, SSL_CTX_free>;
-
-// Commands of SSL_CONF_cmd() that JavaScript gives the values of.
-constexpr const char* kSettings[] = {"MinProtocol", "Ciphersuites", "CipherString", "Groups"};
-// No compressed certificates (RFC 8879), in either direction: Brotli takes twice the time of all the
-// rest of a handshake to save a hundred bytes. Bits of OpenSSL 3.2, without a meaning before.
-constexpr uint64_t kNoCertificateCompression = uint64_t{1} << 32 | uint64_t{1} << 33;
 // The only protocol, in the form of RFC 7301.
 constexpr unsigned char kAlpn[] = {2, 'h', '2'};
 
@@ -23,27 +15,7 @@ int ChooseAlpn(SSL*, const unsigned char** chosen, unsigned char* chosen_bytes,
   return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-// Of DER texts one after the other. Returns false, mostly with OpenSSL's errors, at the first that is
-// broken or that `use` refuses.
-template <typename Use>
-bool UseEach(const Bytes& ders, Use use) {
-  const uint8_t* at = ders.data;
-  const uint8_t* const end = at + ders.length;
-  while (at < end) {
-    const Owned<X509, X509_free> certificate(d2i_X509(nullptr, &at, end - at));
-    if (certificate == nullptr || !use(certificate.get())) return false;
-  }
-  return true;
-}
-
-// Leaf first.
-bool UseChain(SSL_CTX* context, const Bytes& chain) {
-  return UseEach(chain, [context](X509* certificate) {
-    return SSL_CTX_get0_certificate(context) == nullptr
-               ? SSL_CTX_use_certificate(context, certificate) == 1
-               : SSL_CTX_add1_chain_cert(context, certificate) == 1;
-  });
-}
+// Each of these returns false, mostly with OpenSSL's errors, for what is broken or does not fit.
 
 bool UseKey(SSL_CTX* context, const Bytes& der) {
   const uint8_t* at = der.data;
@@ -53,30 +25,30 @@ bool UseKey(SSL_CTX* context, const Bytes& der) {
          SSL_CTX_check_private_key(context) == 1;
 }
 
-// Also names them to clients, as a hint which certificate to show.
-bool TrustRoots(SSL_CTX* context, const Bytes& roots) {
-  X509_STORE* store = SSL_CTX_get_cert_store(context);
-  // What we are given as a root is one, also when somebody else signed it.
-  X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-  return UseEach(roots, [context, store](X509* root) {
-    return X509_STORE_add_cert(store, root) == 1 && SSL_CTX_add_client_CA(context, root) == 1;
-  });
+// Of our chain, leaf first, or whom to trust; those are also named to clients, as a hint which
+// certificate to show.
+bool UseCertificate(SSL_CTX* context, const Bytes& der, bool is_root) {
+  const uint8_t* at = der.data;
+  const Owned<X509, X509_free> owned(d2i_X509(nullptr, &at, static_cast<long>(der.length)));
+  X509* certificate = owned.get();
+  if (certificate == nullptr) return false;
+  if (is_root) {
+    return X509_STORE_add_cert(SSL_CTX_get_cert_store(context), certificate) == 1 &&
+           SSL_CTX_add_client_CA(context, certificate) == 1;
+  }
+  return SSL_CTX_get0_certificate(context) == nullptr
+             ? SSL_CTX_use_certificate(context, certificate) == 1
+             : SSL_CTX_add1_chain_cert(context, certificate) == 1;
 }
 
-// What does not depend on anybody. Returns false with OpenSSL's errors.
-bool Prepare(SSL_CTX* context, SSL_CONF_CTX* configuration) {
-  if (context == nullptr || configuration == nullptr) return false;
-  SSL_CONF_CTX_set_flags(configuration,
+bool UseSetting(SSL_CTX* context, const std::string& command, const Bytes& value) {
+  const Owned<SSL_CONF_CTX, SSL_CONF_CTX_free> configuration(SSL_CONF_CTX_new());
+  if (configuration == nullptr) return false;
+  SSL_CONF_CTX_set_flags(configuration.get(),
                          SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_CLIENT | SSL_CONF_FLAG_SERVER);
-  SSL_CONF_CTX_set_ssl_ctx(configuration, context);
-  SSL_CTX_set_options(context,
-                      SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | kNoCertificateCompression);
-  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-  SSL_CTX_set_alpn_select_cb(context, ChooseAlpn, nullptr);
-  return SSL_CTX_set_num_tickets(context, 0) == 1 &&
-         SSL_CTX_set_alpn_protos(context, kAlpn, sizeof(kAlpn)) == 0;
+  SSL_CONF_CTX_set_ssl_ctx(configuration.get(), context);
+  const std::string text(value.data, value.data + value.length);
+  return SSL_CONF_cmd(configuration.get(), command.c_str(), text.c_str()) > 0;
 }
 
 }  // namespace
@@ -87,32 +59,38 @@ std::string TakeOpenSslError() {
   return reason == nullptr ? "unknown TLS failure" : reason;
 }
 
-napi_value MakeTlsContext(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  napi_value settings = arguments.values[0];
-  std::optional<Bytes> chain = RequireBytes(env, arguments.values[1], "chain");
-  std::optional<Bytes> key = RequireBytes(env, arguments.values[2], "key");
-  std::optional<Bytes> roots = RequireBytes(env, arguments.values[3], "roots");
-  if (!chain || !key || !roots || !RequireObject(env, settings, "settings")) return nullptr;
-  const auto refuse = [env](const std::string& what) {
-    return ThrowText(env, what + ": " + TakeOpenSslError());
-  };
+// What does not depend on anybody; the rest is configured.
+napi_value MakeTlsContext(napi_env env, napi_callback_info) {
   ERR_clear_error();
-  Context context(SSL_CTX_new(TLS_method()));
-  const Configuration configuration(SSL_CONF_CTX_new());
-  if (!Prepare(context.get(), configuration.get())) return refuse("TLS");
-  for (const char* name : kSettings) {
-    std::optional<std::string> value = RequireText(env, Property(env, settings, name), name);
-    if (!value) return nullptr;
-    if (SSL_CONF_cmd(configuration.get(), name, value->c_str()) <= 0) return refuse(name);
+  Owned<SSL_CTX, SSL_CTX_free> context(SSL_CTX_new(TLS_method()));
+  if (context == nullptr || SSL_CTX_set_num_tickets(context.get(), 0) != 1 ||
+      SSL_CTX_set_alpn_protos(context.get(), kAlpn, sizeof(kAlpn)) != 0) {
+    return ThrowText(env, "TLS: " + TakeOpenSslError());
   }
-  if (!UseChain(context.get(), *chain)) return refuse("chain");
-  if (!UseKey(context.get(), *key)) return refuse("key");
-  if (!TrustRoots(context.get(), *roots)) return refuse("roots");
+  SSL_CTX_set_alpn_select_cb(context.get(), ChooseAlpn, nullptr);
+  SSL_CTX_set_mode(context.get(), SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+  // What we are given as a root is one, also when somebody else signed it.
+  X509_STORE_set_flags(SSL_CTX_get_cert_store(context.get()), X509_V_FLAG_PARTIAL_CHAIN);
   napi_value result = NewObject(env);
   auto is_gone = [](napi_env, void* data, void*) { SSL_CTX_free(static_cast<SSL_CTX*>(data)); };
   Wrap(env, result, kTlsContextTag, context.release(), is_gone);
   return result;
+}
+
+napi_value ConfigureTls(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  auto* context = static_cast<SSL_CTX*>(Unwrap(env, arguments.values[0], kTlsContextTag));
+  if (context == nullptr) return ThrowType(env, "context", "a TLS context");
+  std::optional<std::string> name = RequireText(env, arguments.values[1], "name");
+  std::optional<Bytes> value = RequireBytes(env, arguments.values[2], "value");
+  if (!name || !value) return nullptr;
+  ERR_clear_error();
+  const bool is_root = *name == "root";
+  const bool is_used = *name == "key"                ? UseKey(context, *value)
+                       : is_root || *name == "chain" ? UseCertificate(context, *value, is_root)
+                                                     : UseSetting(context, *name, *value);
+  return is_used ? nullptr : ThrowText(env, *name + ": " + TakeOpenSslError());
 }
 
 // A positive number is one of OpenSSL's errors; -1 and below stand for its X509_V numbers from 0 on.

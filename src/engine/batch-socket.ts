@@ -15,7 +15,7 @@ import type { BatchEnd, BatchFlow } from "./batch-relay.ts";
 import type { SocketEnd } from "./engine.ts";
 import { EngineError, systemErrorText } from "./engine-error.ts";
 import { FirstBytes } from "./first-bytes.ts";
-import { hasUnderWay, resetWhenStill } from "./late-reset.ts";
+import { hasUnderWay, hasUnsent, resetWhenStill } from "./late-reset.ts";
 import type { SideFailure } from "./side-failure.ts";
 
 export interface BatchSocketDeps {
@@ -177,18 +177,19 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
 
   reset(): void {
     if (this.#isGone) return;
-    if (!hasUnderWay(this.#deps, this.id)) {
-      this.#leave(OPERATION.RESET);
-      return;
-    }
-    this.#isGone = true;
-    this.#failFirst(undefined);
-    this.#deps.loop.credit[this.#slot] = 0;
-    resetWhenStill(this.#deps, this.id);
+    if (hasUnderWay(this.#deps, this.id)) this.#resetWhenStill(OPERATION.RESET);
+    else this.#leave(OPERATION.RESET);
   }
 
   giveUp(): void {
-    this.#leave(OPERATION.ABANDON);
+    if (this.#isGone) return;
+    // What is listed was given to it as well.
+    this.#deps.loop.flush();
+    if (this.backlogBytes > 0) this.#leave(OPERATION.RESET);
+    // The kernel goes on delivering, and answers whatever comes with a reset.
+    else if (hasUnsent(this.#deps, this.id)) this.#leave(OPERATION.CLOSE);
+    else if (hasUnderWay(this.#deps, this.id)) this.#resetWhenStill(OPERATION.CLOSE);
+    else this.#leave(OPERATION.RESET);
   }
 
   read(offset: number, length: number): void {
@@ -266,6 +267,13 @@ export class BatchSocket implements SocketEnd, BatchEnd, Watcher {
     if (this.#awaitsFlush) return;
     this.#awaitsFlush = true;
     this.#deps.loop.flushedSoon(this);
+  }
+
+  #resetWhenStill(atLast: number): void {
+    this.#isGone = true;
+    this.#failFirst(undefined);
+    this.#deps.loop.credit[this.#slot] = 0;
+    resetWhenStill(this.#deps, this.id, atLast);
   }
 
   #leave(kind: number): void {

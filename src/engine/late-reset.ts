@@ -5,13 +5,13 @@
  */
 import type { Native } from "../net/native.ts";
 import { OPERATION } from "../net/reactor.ts";
-import { readTcpInfo } from "../net/tcp-info.ts";
+import { readTcpInfo, type TcpInfo } from "../net/tcp-info.ts";
 import type { BatchLoop, Watcher } from "./batch-loop.ts";
 
 /** On one machine what is under way arrives sooner than this. */
 const LOOK_MS = 2;
 
-/** Then it is reset in any case, some 200 ms later: a peer that far away has to take its chance. */
+/** It is over in any case after so many, some 200 ms: a peer that far away has to take its chance. */
 const LOOKS_MAX = 100;
 
 export interface LateResetDeps {
@@ -22,11 +22,13 @@ export interface LateResetDeps {
 class LateReset implements Watcher {
   readonly id: number;
   readonly #deps: LateResetDeps;
+  readonly #atLast: number;
   #looks = 0;
 
-  constructor(deps: LateResetDeps, id: number) {
+  constructor(deps: LateResetDeps, id: number, atLast: number) {
     this.#deps = deps;
     this.id = id;
+    this.#atLast = atLast;
     this.#wait();
   }
 
@@ -55,8 +57,9 @@ class LateReset implements Watcher {
       const { loop } = this.#deps;
       if (loop.isClosed || !loop.isWatchedBy(this)) return;
       this.#looks++;
-      if (this.#looks < LOOKS_MAX && hasUnderWay(this.#deps, this.id)) this.#wait();
-      else this.#leave();
+      if (!hasUnderWay(this.#deps, this.id)) this.#leave();
+      else if (this.#looks < LOOKS_MAX) this.#wait();
+      else loop.close(this, this.#atLast);
     });
   }
 
@@ -65,17 +68,35 @@ class LateReset implements Watcher {
   }
 }
 
-/** Takes the connection. */
-export function resetWhenStill(deps: LateResetDeps, id: number): void {
-  deps.loop.watch(new LateReset(deps, id));
+/**
+ * Takes the connection.
+ *
+ * @param atLast the operation for one that is not still after all this time.
+ */
+export function resetWhenStill(deps: LateResetDeps, id: number, atLast: number): void {
+  deps.loop.watch(new LateReset(deps, id, atLast));
 }
 
 /** Whether the peer has not acknowledged all that was sent to it. */
-export function hasUnderWay({ native, loop }: LateResetDeps, id: number): boolean {
+export function hasUnderWay(deps: LateResetDeps, id: number): boolean {
+  return infoOf(deps, id).unackedSegments > 0;
+}
+
+/** Whether something written waits in the kernel for the peer to take more. */
+export function hasUnsent(deps: LateResetDeps, id: number): boolean {
+  return infoOf(deps, id).unsentBytes > 0;
+}
+
+function infoOf({ native, loop }: LateResetDeps, id: number): typeof NOTHING {
   try {
-    return readTcpInfo(native, loop.reactor.fdOf(id)).unackedSegments > 0;
+    return readTcpInfo(native, loop.reactor.fdOf(id));
   } catch {
     // Not TCP, or just closed.
-    return false;
+    return NOTHING;
   }
 }
+
+const NOTHING: Pick<TcpInfo, "unackedSegments" | "unsentBytes"> = {
+  unackedSegments: 0,
+  unsentBytes: 0,
+};

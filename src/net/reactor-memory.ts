@@ -22,7 +22,10 @@ export interface ReactorOptions {
   readonly cipherSendBytes: number;
   /** Most connections that one listener gives in a turn. */
   readonly acceptsPerTurn: number;
-  /** What one connection may hold beyond the kernel's buffer; more is ERROR `ENOBUFS`. */
+  /**
+   * What one connection may hold beyond the kernel's buffer, a tunnel also while it gathers a send; more
+   * is ERROR `ENOBUFS`. At least `cipherSendBytes` and 32 KiB.
+   */
   readonly queueBytesMax: number;
   /**
    * Bytes that a tunnel encrypts with one key before it moves to the next (RFC 8446 section 4.6.3);
@@ -82,7 +85,7 @@ const RANGES: Readonly<Record<keyof ReactorOptions, readonly [number, number]>> 
   cipherReadBytes: [1024, 2 ** 29],
   cipherSendBytes: [1, 2 ** 29],
   acceptsPerTurn: [1, 2 ** 31 - 1],
-  queueBytesMax: [1, 2 ** 31 - 1],
+  queueBytesMax: [32 * 1024, 2 ** 31 - 1],
   rekeyBytes: [1, 2 ** 40],
 };
 
@@ -145,9 +148,12 @@ function check(options: ReactorOptions): void {
     if (Number.isInteger(value) && value >= least && value <= most) continue;
     throw new TypeError(`${name} must be an integer from ${least} to ${most}`);
   }
-  const { arenaBytes, plainReadBytes, cipherReadBytes } = options;
+  const { arenaBytes, plainReadBytes, cipherReadBytes, cipherSendBytes, queueBytesMax } = options;
   if (Math.max(plainReadBytes, cipherReadBytes) + ARENA_SPARE_BYTES > arenaBytes) {
     throw new TypeError("arenaBytes must be 32 KiB more than plainReadBytes and cipherReadBytes");
+  }
+  if (cipherSendBytes > queueBytesMax) {
+    throw new TypeError("cipherSendBytes must be at most queueBytesMax");
   }
 }
 

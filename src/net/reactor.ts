@@ -1,7 +1,7 @@
 /**
  * The typed face of the reactor in native/: sockets and TLS in batches.
  *
- * One reactor per data thread, on that thread's event loop. It gathers what happened into
+ * One reactor per thread, on that thread's event loop. It gathers what happened into
  * {@link Reactor.events}, calls `turn` once, and performs what `turn` left in
  * {@link Reactor.operations}. All bytes lie in {@link Reactor.arena}. Nothing here decides anything.
  *
@@ -61,11 +61,6 @@ export const OPERATION = {
   RESUME: 5,
   /** a: number of a TLS alert (RFC 8446 section 6), sent as fatal before the connection is closed. */
   ALERT: 6,
-  /**
-   * As RESET when the peer has acknowledged all that was written, else as CLOSE: then the kernel
-   * still delivers it and answers RST to whatever comes.
-   */
-  ABANDON: 7,
 } as const;
 
 /** Bytes in front of each plain read that are free for a frame header. */
@@ -85,7 +80,7 @@ export interface Reactor extends ReactorArrays {
   /**
    * Takes an unconnected socket and connects it: OPEN or ERROR follows.
    *
-   * @param ip of the socket's family, or ERROR `EAFNOSUPPORT` follows.
+   * @throws an error of the system when it fails at once; the descriptor stays the caller's.
    */
   connect(fd: number, ip: string, port: number): number;
   /** Makes two connections to each other, which are open. @throws an error of the system. */
@@ -102,10 +97,9 @@ export interface Reactor extends ReactorArrays {
   close(): void;
 }
 
-/** A reactor as the addon makes it; its arrays are not on it yet. */
+/** A reactor as the addon makes it, one per thread. */
 interface BareReactor extends Pick<Reactor, "fdOf" | "startTls" | "peerChain" | "flush" | "close"> {
-  /** @param errno why its connect failed at once, or 0. */
-  take(fd: number, kind: number, errno: number): number;
+  take(fd: number, kind: number): number;
 }
 
 const { createReactor: createBare } = addon as {
@@ -120,56 +114,62 @@ const { createReactor: createBare } = addon as {
 const KIND = { OPEN: 0, LISTENER: 1, CONNECTING: 2, REDIRECTED_LISTENER: 5 } as const;
 
 /**
- * Makes a reactor on this thread's event loop.
+ * Makes the reactor of this thread, on its event loop.
  *
  * @param turn is told how many events there are. An error that escapes it is fatal to the thread like
  *   any uncaught one.
  * @throws TypeError naming the option that is out of its range.
+ * @throws Error when the thread has one that is not closed.
  */
 export function createReactor(
   options: ReactorOptions,
   turn: (eventCount: number) => void,
 ): Reactor {
   const { bytes, sizes, arrays } = reactorMemory(options);
-  const reactor = Object.assign(createBare(bytes, sizes, turn), arrays);
-  return Object.assign(reactor, {
-    listen: (fd: number, redirected = false) =>
-      reactor.take(fd, redirected ? KIND.REDIRECTED_LISTENER : KIND.LISTENER, 0),
-    connect: (fd: number, ip: string, port: number) =>
-      reactor.take(fd, KIND.CONNECTING, connectErrno(fd, ip, port)),
-    pair: () => takePair(reactor),
-  });
-}
-
-/** @returns 0 when the connect is under way, or done. */
-function connectErrno(fd: number, ip: string, port: number): number {
-  try {
-    native.connect(fd, ip, port);
-    return 0;
-  } catch (error) {
-    if (error instanceof Error && "errno" in error) return -Number(error.errno);
-    throw error;
-  }
+  const reactor = createBare(bytes, sizes, turn);
+  let isClosed = false;
+  // The thread may have another one since.
+  const open = (): BareReactor => {
+    if (isClosed) throw new TypeError("the reactor must be one that is not closed");
+    return reactor;
+  };
+  return {
+    ...arrays,
+    listen: (fd, redirected = false) =>
+      open().take(fd, redirected ? KIND.REDIRECTED_LISTENER : KIND.LISTENER),
+    connect: (fd, ip, port) => {
+      native.connect(fd, ip, port);
+      return open().take(fd, KIND.CONNECTING);
+    },
+    pair: () => takePair(open(), arrays),
+    fdOf: (id) => open().fdOf(id),
+    startTls: (id, context, server) => open().startTls(id, context, server),
+    peerChain: (id) => open().peerChain(id),
+    flush: (operationCount) => open().flush(operationCount),
+    close: () => {
+      if (!isClosed) reactor.close();
+      isClosed = true;
+    },
+  };
 }
 
 /** Takes both ends or none. */
-function takePair(reactor: BareReactor & ReactorArrays): readonly [number, number] {
+function takePair(reactor: BareReactor, arrays: ReactorArrays): readonly [number, number] {
   const [near, far] = native.socketPair();
   let nearId = 0;
   try {
-    nearId = reactor.take(near, KIND.OPEN, 0);
-    return [nearId, reactor.take(far, KIND.OPEN, 0)];
+    nearId = reactor.take(near, KIND.OPEN);
+    return [nearId, reactor.take(far, KIND.OPEN)];
   } catch (error) {
     closeSync(far);
     if (nearId === 0) closeSync(near);
-    else closeAlone(reactor, nearId);
+    else closeAlone(reactor, arrays, nearId);
     throw error;
   }
 }
 
 /** Closes a connection of which nobody knows, past what is listed. */
-function closeAlone(reactor: BareReactor & ReactorArrays, id: number): void {
-  const { operations } = reactor;
+function closeAlone(reactor: BareReactor, { operations }: ReactorArrays, id: number): void {
   const listed = operations.slice(0, ENTRY_LENGTH);
   operations.set([OPERATION.CLOSE, id, 0, 0]);
   reactor.flush(1);

@@ -9,6 +9,8 @@ export interface TcpInfo {
   /** Under way now. */
   readonly unackedSegments: number;
   readonly receivedBytes: number;
+  /** Written, but not under way yet. */
+  readonly unsentBytes: number;
 }
 
 /** {@link TcpInfo.state}: the peer has ended its direction, we have not. */
@@ -30,5 +32,6 @@ export function readTcpInfo(native: Pick<Native, "socketOption">, fd: number): T
     state: view.getUint8(0),
     unackedSegments: view.getUint32(24, IS_LITTLE_ENDIAN),
     receivedBytes: Number(view.getBigUint64(128, IS_LITTLE_ENDIAN)),
+    unsentBytes: view.getUint32(144, IS_LITTLE_ENDIAN),
   };
 }

@@ -82,41 +82,6 @@ describe("the loop of a reactor's thread", () => {
     }
     assert(usedUs < 50_000, `${usedUs} µs of 100 ms`);
   });
-
-  test("serves several reactors, whichever goes first", async () => {
-    const others = [new ReactorLab(), new ReactorLab()];
-    for (const first of [lab, ...others]) {
-      for (const other of others) {
-        const listener = other.listen();
-        const near = first.connect(listener.port);
-        await first.expect(near, "OPEN");
-        const far = (await other.expect(listener.id, "ACCEPT")).a;
-        other.allow(far);
-        first.write(near, "across");
-        assert.equal((await other.read(far, 6)).toString(), "across");
-      }
-      first.close();
-      others.splice(0, others.length, ...others.filter((one) => one !== first));
-      others.push(new ReactorLab());
-    }
-    for (const other of others) other.close();
-  });
-
-  test("tells of a failure that another reactor's turn caused", async () => {
-    const other = new ReactorLab();
-    const { near, far } = await lab.pair(lab.listen());
-    lab.allow(far);
-    const failed = new Promise((resolve) => {
-      lab.during = (event) => {
-        if (event.kind !== "DATA") return;
-        // Fails at once: TCP has no broadcast.
-        resolve(other.expect(other.connect(1, "255.255.255.255"), "ERROR"));
-      };
-    });
-    lab.write(near, "x");
-    await failed;
-    other.close();
-  });
 });
 
 test("a thread ends when its reactor is closed and nothing else is left", async () => {

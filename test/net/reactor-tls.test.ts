@@ -159,6 +159,7 @@ describe("a tunnel", () => {
   });
 
   test("moves to new keys while bytes flow", async () => {
+    lab.close();
     const eager = new ReactorLab({ rekeyBytes: 50_000 });
     try {
       const context = (certificate: WorkloadCertificate): TlsContext =>
