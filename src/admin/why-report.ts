@@ -89,7 +89,10 @@ export async function reportWhy(
   const query: ForecastQuery = {
     ...options,
     ...{ outliers, affinity, source, target: address },
-    isCaptured: (one) => one.protocol === "HBONE" || enrolmentOf(one) !== undefined,
+    isCaptured(one) {
+      const state = enrolmentOf(one)?.state;
+      return one.protocol === "HBONE" || state === "Up" || state === "Pending";
+    },
   };
   const forecast = forecastConnection(mesh, query, random);
   const connect = question.connect ? await probe(deps, enrolment, address, question.source) : null;

@@ -177,10 +177,10 @@ test("who is outside the mesh meets a service's endpoint by the network", async 
 });
 
 test("a pod that is enrolled here is captured, whatever the mesh says that it speaks", async () => {
-  const enrolled = (name: string): WhyDeps => ({
+  const enrolled = (name: string, state: "Up" | "Draining" = "Up"): WhyDeps => ({
     ...deps,
     workloads: () => [
-      { workload: { uid: name, name, namespace: "default", serviceAccount: name }, state: "Up" },
+      { workload: { uid: name, name, namespace: "default", serviceAccount: name }, state },
     ],
   });
   const from = await ask("default/plain", "10.96.0.1:80", enrolled("plain"));
@@ -193,6 +193,10 @@ test("a pod that is enrolled here is captured, whatever the mesh says that it sp
   const to = await ask("default/client", "default/plain:80", enrolled("plain"));
   assert.deepEqual([to.route.kind, to.judgement?.identity], ["tcp", null]);
   assert.equal(to.judgement?.workload, "default/plain");
+  const taken = await ask("default/client", "default/plain:80", enrolled("plain", "Draining"));
+  assert.equal(taken.judgement, undefined);
+  const left = await ask("default/client", "10.96.0.1:80", enrolled("client", "Draining"));
+  assert.match(formatWhy(left), /^source +taken back from this daemon, which carries /m);
   const unjudged = await ask("default/client", "default/plain:80");
   assert.equal(unjudged.judgement, undefined);
   assert.match(formatWhy(unjudged), /^policies +nobody judges: the destination has no proxy/m);

@@ -304,6 +304,8 @@ test("draining answers what waits, then nobody listens", async (t) => {
   late.resolve();
   await asked;
   await drained;
+  // Nothing is left to drain.
+  await stage.dns.drain(60_000);
   assert.deepEqual(
     stage.log.of("ztunnel::dns::server").map(({ message, spans }) => [message, ...spans]),
     [
