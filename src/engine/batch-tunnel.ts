@@ -16,6 +16,7 @@ import { type BatchLoop, slotOf, type Watcher } from "./batch-loop.ts";
 import { BatchStream, type StreamTunnel } from "./batch-stream.ts";
 import type { TlsOptions, TunnelSettings } from "./engine.ts";
 import { EngineError } from "./engine-error.ts";
+import { alertFor, CERTIFICATE_REVOKED, CERTIFICATE_UNKNOWN } from "./handshake-alert.ts";
 import {
   handshakeTimeout,
   leftBeforePreface,
@@ -24,8 +25,9 @@ import {
   tlsFailure,
 } from "./handshake-error.ts";
 import type { OpenThings } from "./open-things.ts";
+import { PingWatch } from "./ping-watch.ts";
 import type { SideFailure } from "./side-failure.ts";
-import { CONNECT_ERROR, streamReset } from "./stream-reset.ts";
+import { resetFailure, streamReset } from "./stream-reset.ts";
 
 /** A peer that takes nothing any more can't hold a tunnel open that this process has ended. */
 const GOODBYE_MS_MAX = 1000;
@@ -35,15 +37,6 @@ const QUEUED_BYTES_MAX = 512 * 1024;
 
 /** One full TLS record: what is left of a window is not read in smaller pieces. */
 const SHARE_BYTES_MIN = 16 * 1024;
-
-/** RFC 8446 section 6.2. */
-const ALERT_CERTIFICATE_REVOKED = 44;
-
-/** RFC 8446 section 6.2, as the original answers a peer of the wrong identity. */
-const ALERT_CERTIFICATE_UNKNOWN = 46;
-
-/** RFC 8446 section 6.2, as the original answers bytes that are no TLS. */
-const ALERT_DECODE_ERROR = 50;
 
 const VANISHED_TEXT =
   "peer closed connection without sending TLS close_notify: " +
@@ -95,7 +88,8 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   /** Who wrote in this turn. */
   readonly #writers: BatchStream[] = [];
   #connection: Http2Connection<BatchStream> | undefined;
-  #timer: Timer | undefined;
+  #pings: PingWatch | undefined;
+  #goodbyeTimer: Timer | undefined;
   #phase: "handshake" | "running" | "goodbye" | "gone" = "handshake";
   #error: EngineError | undefined;
   #lostStreams = 0;
@@ -193,15 +187,13 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     const { tls } = this.#options;
     const chainDer = this.loop.reactor.peerChain(this.id);
     if (tls.isRevoked?.(chainDer)) {
-      this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_REVOKED);
-      this.#done(revokedPeer(this.#options.role));
+      this.#refuse(CERTIFICATE_REVOKED, revokedPeer(this.#options.role));
       return;
     }
     const leafDer = firstDer(chainDer);
     const refusal = tls.verifyPeer({ leafDer });
     if (refusal !== undefined) {
-      this.loop.close(this, OPERATION.ALERT, ALERT_CERTIFICATE_UNKNOWN);
-      this.#done(new EngineError("peer-identity", refusal));
+      this.#refuse(CERTIFICATE_UNKNOWN, new EngineError("peer-identity", refusal));
       return;
     }
     const { role, settings } = this.#options;
@@ -217,7 +209,14 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     );
     this.#connection.start();
     if (this.#isClosing) this.#connection.drain();
-    this.#pingLater();
+    this.#pings = new PingWatch(
+      {
+        clock: this.#deps.clock,
+        ping: () => this.connection.ping(),
+        unanswered: () => this.#unanswered(),
+      },
+      settings,
+    );
     this.#listener.secured(leafDer);
   }
 
@@ -244,10 +243,9 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     const { role } = this.#options;
     if (this.#phase === "handshake") {
       const error = tlsFailure(failure, role);
-      if (failure.kind === "protocol" && NO_TLS.has(failure.reason)) {
-        this.loop.close(this, OPERATION.ALERT, ALERT_DECODE_ERROR);
-        this.#done(error);
-      } else this.#leave(error);
+      const alert = alertFor(failure);
+      if (alert === undefined) this.#leave(error);
+      else this.#refuse(alert, error);
       return;
     }
     if (this.#phase === "running") {
@@ -308,7 +306,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       windowOpened: (stream) => stream.owner?.reopened(),
       windowsOpened: () => this.#reopenStreams(),
       settled: () => this.#onSettled(),
-      ponged: () => this.#onPonged(),
+      ponged: () => this.#pings?.answered(),
       goneAway: (_lastStreamId, code) => {
         this.#hadGoaway ||= code === ErrorCode.noError;
       },
@@ -338,11 +336,6 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.#listener.settled();
   }
 
-  #onPonged(): void {
-    this.#timer?.cancel();
-    this.#pingLater();
-  }
-
   #onFinished(failure: Http2Failure | undefined): void {
     if (failure !== undefined) this.#error ??= new EngineError("protocol", failure.message);
     this.#loseStreams();
@@ -353,9 +346,11 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #sayGoodbye(): void {
     this.#phase = "goodbye";
     this.#handshakeTimer.cancel();
-    this.#timer?.cancel();
+    this.#pings?.stop();
     this.loop.push(OPERATION.END, this.id, 0, 0);
-    this.#timer = this.#deps.clock.after(GOODBYE_MS_MAX, () => this.#leave(this.#outcome()));
+    this.#goodbyeTimer = this.#deps.clock.after(GOODBYE_MS_MAX, () => {
+      this.#leave(this.#outcome());
+    });
   }
 
   #loseStreams(): void {
@@ -383,6 +378,12 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     return this.closedError();
   }
 
+  /** Leaves with a word of why. */
+  #refuse(alert: number, error: EngineError): void {
+    this.loop.close(this, OPERATION.ALERT, alert);
+    this.#done(error);
+  }
+
   #leave(error: EngineError | undefined): void {
     if (this.#phase === "gone") return;
     this.loop.close(this, OPERATION.CLOSE);
@@ -392,18 +393,10 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #done(error: EngineError | undefined): void {
     this.#phase = "gone";
     this.#handshakeTimer.cancel();
-    this.#timer?.cancel();
+    this.#pings?.stop();
+    this.#goodbyeTimer?.cancel();
     this.#deps.open.delete(this.#entry);
     this.loop.later(() => this.#listener.gone(error));
-  }
-
-  #pingLater(): void {
-    this.#timer = this.#deps.clock.after(this.#options.settings.pingIntervalMs, () => {
-      this.connection.ping();
-      this.#timer = this.#deps.clock.after(this.#options.settings.pingTimeoutMs, () =>
-        this.#unanswered(),
-      );
-    });
   }
 
   #unanswered(): void {
@@ -421,24 +414,4 @@ function firstDer(chain: Uint8Array): Uint8Array {
   const start = 2 + (first & 0x7f);
   const length = chain.subarray(2, start).reduce((sum, byte) => sum * 256 + byte, 0);
   return chain.subarray(0, start + length);
-}
-
-/** The reasons of OpenSSL for first bytes that are another protocol's. */
-const NO_TLS: ReadonlySet<string> = new Set([
-  "wrong version number",
-  "http request",
-  "https proxy request",
-]);
-
-/** Codes of RST_STREAM with which a peer leaves without complaint. @see spec data-path 6 */
-const ORDERLY_CODES: ReadonlySet<number> = new Set([
-  ErrorCode.noError,
-  ErrorCode.cancel,
-  ErrorCode.streamClosed,
-]);
-
-/** An application's reset stays one: CONNECT_ERROR, and whatever else is no orderly end. */
-function resetFailure(code: number): SideFailure | undefined {
-  if (ORDERLY_CODES.has(code)) return undefined;
-  return { kind: "reset", error: code === CONNECT_ERROR ? undefined : streamReset(code) };
 }

@@ -1,8 +1,14 @@
-/** Reset codes of HTTP/2 in words. */
+/** Reset codes of HTTP/2: in words, and what they mean for the other side of a relay. */
+import { ErrorCode } from "../http2/error-code.ts";
 import { EngineError } from "./engine-error.ts";
+import type { SideFailure } from "./side-failure.ts";
 
-/** An application's connection was reset behind the tunnel. RFC 9113 section 8.5. */
-export const CONNECT_ERROR = 0xa;
+/** Codes of RST_STREAM with which a peer leaves without complaint. @see spec data-path 6 */
+const ORDERLY_CODES: ReadonlySet<number> = new Set([
+  ErrorCode.noError,
+  ErrorCode.cancel,
+  ErrorCode.streamClosed,
+]);
 
 /** RFC 9113 section 7 in the words that operators of the mesh know from the original's logs. */
 const REASONS: Readonly<Record<number, string>> = {
@@ -26,4 +32,10 @@ const REASONS: Readonly<Record<number, string>> = {
 export function streamReset(http2Code: number): EngineError {
   const reason = REASONS[http2Code] ?? "unknown reason";
   return new EngineError("stream-reset", `stream error received: ${reason}`, { http2Code });
+}
+
+/** An application's reset (CONNECT_ERROR) stays one, and so does whatever else is no orderly end. */
+export function resetFailure(code: number): SideFailure | undefined {
+  if (ORDERLY_CODES.has(code)) return undefined;
+  return { kind: "reset", error: code === ErrorCode.connectError ? undefined : streamReset(code) };
 }

@@ -10,7 +10,8 @@ import { constants, type Http2Stream } from "node:http2";
 import type { End } from "../../../src/engine/engine.ts";
 import type { EngineError } from "../../../src/engine/engine-error.ts";
 import type { SideFailure } from "../../../src/engine/side-failure.ts";
-import { CONNECT_ERROR, streamReset } from "../../../src/engine/stream-reset.ts";
+import { streamReset } from "../../../src/engine/stream-reset.ts";
+import { ErrorCode } from "../../../src/http2/error-code.ts";
 import { invariant } from "../../../src/runtime/invariant.ts";
 import { afterTurn } from "../turn.ts";
 import type { BufferPool } from "./buffer-pool.ts";
@@ -134,7 +135,7 @@ export class NodeStreamEnd implements End, RelaySide {
   reset(): void {
     // Node half-closes before it resets, and the peer would take that for an end in order.
     this.#stream._final = (done) => done();
-    this.#leave(CONNECT_ERROR);
+    this.#leave(ErrorCode.connectError);
   }
 
   #hold(): void {
@@ -202,7 +203,10 @@ export class NodeStreamEnd implements End, RelaySide {
     if (fate?.kind === "stopped") return fate;
     if (fate?.kind === "lost") return { kind: "reset", error: fate.error };
     if (fate === undefined && !ORDERLY_CODES.has(rstCode)) {
-      return { kind: "reset", error: rstCode === CONNECT_ERROR ? undefined : streamReset(rstCode) };
+      return {
+        kind: "reset",
+        error: rstCode === ErrorCode.connectError ? undefined : streamReset(rstCode),
+      };
     }
     // Unread bytes are lost when Node tears the stream down: never call that an end.
     const isCutShort = !this.#hasEnded && readableLength > 0;
