@@ -56,6 +56,8 @@ const PREFETCH_AFTER_MS = 250;
 export interface App {
   /** Begins to stop because of a signal. Idempotent. */
   shutDown(signal: string): void;
+  /** Settles when what was logged has been written. */
+  flushLog(): Promise<void>;
   /** The exit code, when everything has ended. Never rejects. */
   readonly ended: Promise<number>;
 }

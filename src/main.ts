@@ -50,12 +50,13 @@ async function runProxy(): Promise<void> {
   const threads = startDataThreads(config.dataThreadCount);
   const { startApp } = await import("./app.ts");
   const app = await startApp(config, threads);
-  let stopping = false;
+  let askedCount = 0;
   const stop = (signal: NodeJS.Signals): void => {
-    // Whoever asks twice does not want to wait for connections to end.
-    if (stopping) process.exit(0);
-    stopping = true;
-    app.shutDown(signal);
+    askedCount++;
+    if (askedCount === 1) app.shutDown(signal);
+    // Whoever asks again does not want to wait for connections to end, and then not even for a reader of the log.
+    else if (askedCount === 2) void app.flushLog().then(() => process.exit(0));
+    else process.exit(0);
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);

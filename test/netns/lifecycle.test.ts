@@ -161,10 +161,14 @@ describe("going down", { skip, concurrency: false }, () => {
       await talk(await pairs.make());
       const node = lab.node("node-b");
       const ended = terminated(node);
-      await delay(300);
+      // At once, as from npm, which passes on what its whole group got already.
       node.process.kill("SIGINT");
       const { tookMs } = await ended;
       assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
+      await waitUntil(
+        () => node.lines.some((line) => /received signal SIG(TERM|INT)/.test(line)),
+        "what was logged is lost",
+      );
     }),
   );
 });
