@@ -4,6 +4,7 @@
 #include <node_api.h>
 
 #include <cerrno>
+#include <map>
 
 #include "napi_support.h"
 #include "unique_fd.h"
@@ -11,6 +12,7 @@
 namespace ztunnel {
 
 class Reactor;
+struct Watch;
 
 // State of one JavaScript environment: the main thread or one worker.
 struct Environment {
@@ -18,6 +20,8 @@ struct Environment {
   UniqueFd home;
   // What this thread waits in, if anything.
   Reactor* reactor = nullptr;
+  // By the descriptors that they watch.
+  std::map<int, Watch*> watches = {};
 };
 
 inline Environment* EnvironmentOf(napi_env env) {
@@ -43,11 +47,11 @@ int SocketName(int fd, Bytes into);
 int PeerName(int fd, Bytes into);
 int SendPacket(int fd, Bytes data, Bytes fds);
 int ReceivePacket(int fd, Bytes into, Bytes extras);
+int WatchReadable(napi_env env, int fd, napi_value readable);
+int EndWatch(napi_env env, int fd);
 int LoadQueueMigration();
 int ReleaseResidentMemory();
 int ForbidMemoryDumps();
-
-napi_value WatchReadable(napi_env env, napi_callback_info info);
 
 napi_value CreateReactor(napi_env env, napi_callback_info info);
 napi_value MakeTlsContext(napi_env env, napi_callback_info info);

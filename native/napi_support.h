@@ -84,6 +84,9 @@ napi_value ThrowText(napi_env env, const std::string& text);
 
 // The next argument, as the parameter that it is for; the environment is none.
 inline void Take(napi_env env, const Arguments&, size_t*, napi_env* into) { *into = env; }
+inline void Take(napi_env, const Arguments& arguments, size_t* next, napi_value* into) {
+  *into = arguments.values[(*next)++];
+}
 void Take(napi_env env, const Arguments& arguments, size_t* next, int* into);
 void Take(napi_env env, const Arguments& arguments, size_t* next, Bytes* into);
 

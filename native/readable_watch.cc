@@ -3,7 +3,6 @@
 #include "functions.h"
 
 namespace ztunnel {
-namespace {
 
 // Lives until libuv has let go of the handle; closed by JavaScript or with its environment.
 struct Watch {
@@ -13,12 +12,11 @@ struct Watch {
   napi_async_cleanup_hook_handle cleanup = nullptr;
 };
 
-// Tells our objects from those of others when close() is called on something else.
-constexpr napi_type_tag kWatchTag = {0x7a74756e6e656c57, 0x6174636852656164};
+namespace {
 
 void Stop(Watch* watch) {
   auto* handle = reinterpret_cast<uv_handle_t*>(&watch->poll);
-  // The environment may end between close() and libuv's answer.
+  // The environment may end between the end of a watch and libuv's answer.
   if (uv_is_closing(handle)) return;
   napi_delete_reference(watch->env, watch->callback);
   uv_close(handle, [](uv_handle_t* closed) {
@@ -31,50 +29,40 @@ void Stop(Watch* watch) {
 // An error of the poll is reported as readable: the read that follows tells what it is.
 void Readable(uv_poll_t* poll, int, int) {
   const auto* watch = static_cast<Watch*>(poll->data);
-  // The callback may close the watch, so it is not touched any more.
+  // The callback may end the watch, so it is not touched any more.
   CallFromLoop(watch->env, watch->callback, 0);
 }
 
-napi_value CloseWatch(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  void* watch = Unwrap(env, arguments.receiver, kWatchTag);
-  if (watch == nullptr) return nullptr;
-  napi_remove_wrap(env, arguments.receiver, nullptr);
-  Stop(static_cast<Watch*>(watch));
-  return nullptr;
-}
-
-constexpr Method kMethods[] = {{"close", CloseWatch}};
-
 }  // namespace
 
-napi_value WatchReadable(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  std::optional<int> fd = RequireFd(env, arguments.values[0], "fd");
-  if (!fd) return nullptr;
-  if (TypeOf(env, arguments.values[1]) != napi_function) {
-    return ThrowType(env, "readable", "a function");
-  }
+int WatchReadable(napi_env env, int fd, napi_value readable) {
+  if (TypeOf(env, readable) != napi_function) return FailWith(EINVAL);
   uv_loop_t* loop = nullptr;
   napi_get_uv_event_loop(env, &loop);
   auto* watch = new Watch;
-  watch->poll.data = watch;
-  watch->env = env;
-  int status = uv_poll_init(loop, &watch->poll, *fd);
+  const int status = uv_poll_init(loop, &watch->poll, fd);
   if (status != 0) {
     delete watch;
-    return FromInteger(env, status);
+    return FailWith(-status);
   }
-  napi_create_reference(env, arguments.values[1], 1, &watch->callback);
+  watch->poll.data = watch;
+  watch->env = env;
+  napi_create_reference(env, readable, 1, &watch->callback);
   napi_add_async_cleanup_hook(
       env, [](napi_async_cleanup_hook_handle, void* data) { Stop(static_cast<Watch*>(data)); },
       watch, &watch->cleanup);
   uv_poll_start(&watch->poll, UV_READABLE, Readable);
+  EnvironmentOf(env)->watches[fd] = watch;
+  return 0;
+}
 
-  napi_value result = NewObject(env);
-  Wrap(env, result, kWatchTag, watch);
-  AddMethods(env, result, kMethods);
-  return result;
+int EndWatch(napi_env env, int fd) {
+  auto& watches = EnvironmentOf(env)->watches;
+  const auto watch = watches.find(fd);
+  if (watch == watches.end()) return FailWith(ENOENT);
+  Stop(watch->second);
+  watches.erase(watch);
+  return 0;
 }
 
 }  // namespace ztunnel

@@ -168,9 +168,16 @@ export const native: Native = {
   receivePacket,
   sendPacket,
   watchReadable(fd, readable) {
-    const watch = systemCalls.watchReadable(fd, readable);
-    if (typeof watch !== "number") return watch;
-    throw systemCallError(watch, { syscall: "uv_poll_init", detail: `fd ${fd}` });
+    const answer = systemCalls.watchReadable(fd, readable);
+    if (answer < 0) throw systemCallError(answer, { syscall: "uv_poll_init", detail: `fd ${fd}` });
+    let isOpen = true;
+    return {
+      close() {
+        // The number may be another watch's by now.
+        if (isOpen) systemCalls.endWatch(fd);
+        isOpen = false;
+      },
+    };
   },
   releaseResidentMemory() {
     systemCalls.releaseResidentMemory();

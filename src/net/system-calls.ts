@@ -38,8 +38,10 @@ export interface SystemCalls {
    * @returns the length; of what is longer than `into` the rest is gone.
    */
   receivePacket(fd: number, into: Uint8Array, extras: Uint8Array): number;
-  /** @returns an errno, or what ends it. */
-  watchReadable(fd: number, readable: () => void): number | { close(): void };
+  /** At most one for a descriptor. */
+  watchReadable(fd: number, readable: () => void): number;
+  /** To be called while the descriptor is open. */
+  endWatch(fd: number): number;
   loadQueueMigration(): number;
   releaseResidentMemory(): number;
   forbidMemoryDumps(): number;

@@ -410,12 +410,19 @@ describe("watchReadable", () => {
     assert.throws(() => native.watchReadable(file, () => {}), { code: "EBADF" });
   });
 
-  test("close does nothing on somebody else's object", () => {
+  test("close does nothing to a later watch of the same descriptor", async () => {
     const [left, right] = seqpacketPair();
-    const watch = native.watchReadable(right, () => {});
-    watch.close.call({ close: () => {} });
-    watch.close.call(undefined as never);
-    watch.close();
+    const first = native.watchReadable(right, () => {});
+    first.close();
+    const calls = new Promise<void>((resolve) => {
+      const second = native.watchReadable(right, () => {
+        second.close();
+        resolve();
+      });
+    });
+    first.close();
+    native.sendPacket(left, Uint8Array.of(1));
+    await calls;
     closeSync(left);
     closeSync(right);
   });
