@@ -6,6 +6,7 @@
  *
  * @see spec control-plane 6.7.
  */
+
 import { readFileSync } from "node:fs";
 import type { GatewayAddress } from "../mesh/gateway-address.ts";
 import { LOAD_BALANCING_SCOPES } from "../mesh/load-balancing-scope.ts";
@@ -23,6 +24,7 @@ import type {
   PortMap,
   Workload,
 } from "../mesh/workload.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { readPolicy } from "./local-mesh-policy.ts";
 import {
   optionalText,
@@ -69,7 +71,7 @@ export function readLocalMeshText(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    throw new LocalMeshError([`cannot read ${path}: ${(error as Error).message}`], error);
+    throw new LocalMeshError([`can't read ${path}: ${errorText(error)}`], error);
   }
 }
 

@@ -260,7 +260,7 @@ export class OperatorServers {
     try {
       return mesh.readFile();
     } catch (error) {
-      logger.root.write("error", `the mesh file can't be dumped: ${(error as Error).message}`);
+      logger.root.write("error", `the mesh file can't be dumped: ${errorText(error)}`);
       return [];
     }
   }

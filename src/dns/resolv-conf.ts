@@ -1,5 +1,7 @@
 /** The resolvers of the machine, or of the daemon's pod, as its resolv.conf names them now. */
+
 import { readFileSync } from "node:fs";
+import { errorText } from "../runtime/error-text.ts";
 import { parseResolverRules, parseSearchRules, type ResolverRules } from "../wire/resolver-file.ts";
 import { DnsError } from "./dns-error.ts";
 
@@ -14,7 +16,7 @@ export function readResolvConf(path: string): ResolvConf {
   try {
     text = readFileSync(path, "utf8");
   } catch (cause) {
-    throw new DnsError("resolvers", `can't read ${path}: ${(cause as Error).message}`, cause);
+    throw new DnsError("resolvers", `can't read ${path}: ${errorText(cause)}`, cause);
   }
   const rules = parseResolverRules(text);
   if (rules.resolvers.length === 0) throw new DnsError("resolvers", `no nameserver in ${path}`);

@@ -4,8 +4,10 @@
  * What the apiserver would fill in when the object is applied is filled in where it is read:
  * a namespace here, the rest beside each kind.
  */
+
 import { type Document, isDocument, isNode, LineCounter, parseAllDocuments } from "yaml";
 import { yamlProblem } from "../config/yaml-problem.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { type FieldPath, isRecord, KubernetesFields } from "./kubernetes-fields.ts";
 
 /** One object. */
@@ -49,7 +51,7 @@ export function readKubernetesDocuments(text: string): KubernetesDocuments {
       readObject(document.toJS() as unknown, [], placeOf, documents, mistakes);
     } catch (failure) {
       // Aliases that refer to nothing, or to each other more often than anybody writes.
-      mistakes.push(`${placeOf([])}: ${(failure as Error).message}`);
+      mistakes.push(`${placeOf([])}: ${errorText(failure)}`);
     }
   }
   return { documents, mistakes };

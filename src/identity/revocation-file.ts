@@ -4,7 +4,9 @@
  *
  * @see spec control-plane 5.10.
  */
+
 import type { Clock } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import { FileWatch } from "../runtime/file-watch.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { parseRevocationLists, type RevocationList } from "../tls/revocation-list.ts";
@@ -34,7 +36,7 @@ export async function watchRevocationFile(
       lists = parseRevocationLists(content);
     } catch (error) {
       const consequence = hasLists ? "keeping the former ones" : "nobody is revoked";
-      log.write("warn", `${path}: ${(error as Error).message}; ${consequence}`);
+      log.write("warn", `${path}: ${errorText(error)}; ${consequence}`);
       return;
     }
     hasLists = true;

@@ -4,8 +4,10 @@
  *
  * @see spec data-path 2.7.
  */
+
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { Workload } from "../mesh/workload.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { ResolvedRoute, UnresolvedRoute } from "./outbound-route.ts";
@@ -41,7 +43,7 @@ export async function resolveRoute(
       : route.at(ip);
   } catch (error) {
     log.write("warn", "dns lookup failed", [
-      ["err", (error as Error).message],
+      ["err", errorText(error)],
       ["hostname", { bare: hostname }],
     ]);
     return refuse(unknownHostError(workload), `looking up ${hostname} failed`);

@@ -4,6 +4,7 @@
  *
  * @see spec data-path 4
  */
+
 import type {
   End,
   PeerChain,
@@ -20,6 +21,7 @@ import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.
 import type { Workload } from "../mesh/workload.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { Timer } from "../runtime/clock.ts";
+import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { expectTrustDomain, peerIdentities } from "../tls/spiffe-verifier.ts";
 import { parseBaggage } from "../wire/baggage.ts";
@@ -114,9 +116,7 @@ export class Inbound {
     try {
       certificate = await this.#deps.certificateFor(local.identity(workload));
     } catch (error) {
-      return tunnel.refuse(
-        new ProxyError("identity", `signing error: ${(error as Error).message}`, error),
-      );
+      return tunnel.refuse(new ProxyError("identity", `signing error: ${errorText(error)}`, error));
     }
     tunnel.open(this.#deps.engine, end, this.#tlsWith(certificate));
     if (this.#drain !== undefined) tunnel.drain(this.#drain);

@@ -15,7 +15,7 @@ export async function makeFolder(folder: string, mode = 0o777): Promise<void> {
   try {
     await make(folder, mode);
   } catch (error) {
-    throw new Error(`cannot make the folder ${folder}: ${errorText(error)}`, { cause: error });
+    throw new Error(`can't make the folder ${folder}: ${errorText(error)}`, { cause: error });
   }
 }
 

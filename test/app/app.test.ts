@@ -138,17 +138,17 @@ const MISTAKES: readonly Mistake[] = [
   {
     title: "a mesh file that is not there",
     args: ["embedded-mesh", "--file", "nowhere.yaml"],
-    says: ["cannot read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'"],
+    says: ["can't read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'"],
   },
   {
     title: "a state folder that can't be made",
     args: ["embedded-mesh", "--file", "empty.yaml", "--state-dir", "/proc/x/y"],
-    says: ["cannot make the folder /proc/x/y: ENOENT: no such file or directory, mkdir '/proc/x'"],
+    says: ["can't make the folder /proc/x/y: ENOENT: no such file or directory, mkdir '/proc/x'"],
   },
   {
     title: "a socket whose folder can't be made",
     args: ["node-agent", "--uds", "/proc/x/z.sock"],
-    says: ["cannot make the folder /proc/x: ENOENT: no such file or directory, mkdir '/proc/x'"],
+    says: ["can't make the folder /proc/x: ENOENT: no such file or directory, mkdir '/proc/x'"],
   },
   {
     title: "an agent that does not run",

@@ -37,7 +37,7 @@ test("where none can be made, it says so and ends", async () => {
   ];
   for (const [folder, code, at] of cases) {
     await assert.rejects(makeFolder(folder), {
-      message: `cannot make the folder ${folder}: ${code}, mkdir '${at}'`,
+      message: `can't make the folder ${folder}: ${code}, mkdir '${at}'`,
     });
   }
 });
