@@ -12,8 +12,8 @@ import { ECHO_PORT, PodsStage } from "./pods-stage.ts";
 
 const CONNECTION_COUNT = isQuick() ? 2000 : 10_000;
 const POD_COUNT = 4;
-/** Idle means: a thread has been quiet long enough to look after its memory, which it does every 5 s. */
-const SETTLE_MS = 15_000;
+/** Idle means: a thread has rested long enough to be collected, 15 s at most. */
+const SETTLE_MS = 20_000;
 /** From the end of each burst to the look at what is left. */
 const REST_MS = isQuick() ? [5000, 5000, 5000] : [60_000, 10_000, 60_000];
 

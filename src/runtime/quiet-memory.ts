@@ -1,32 +1,35 @@
 /**
  * Gives memory back after a busy time. V8 collects when something is allocated: a thread that has
  * become quiet would keep what a burst left for as long as nothing happens.
+ *
+ * A collection costs more than its milliseconds: V8 forgets the shapes of objects of which none lives,
+ * and with them all code that it had made fast for them. So a thread has to rest first, longer than
+ * between two bursts.
  */
 import type { Clock } from "./clock.ts";
 
-/** Long enough that a pause between two bursts is none. */
+/** How often a thread is looked at. */
 const LOOK_EVERY_MS = 5000;
 /** Below this share of a core nobody notices the collection. */
 const QUIET_SHARE_MAX = 0.02;
 /** From this share on there was a burst, which may leave something. */
 const BUSY_SHARE_MIN = 0.05;
-/** Allocated between two looks; from this on the thread has something to do. */
-const BUSY_BYTES_MIN = 512 * 1024;
 /**
- * A collection costs more than its milliseconds: V8 compiles anew what had become fast. While a quiet
- * thread has something to do the pause between two doubles up to this many looks, five minutes; a burst
- * ends it.
+ * Allocated between two looks; from this on the thread has something to do. V8 counts up to 0.7 MB for
+ * being asked.
  */
-const PAUSE_LOOKS_MAX = 60;
-/** What was allocated since the last collection; less is not worth the milliseconds. */
-const ALLOCATED_BYTES_MIN = 4 * 1024 * 1024;
-/** The same for the first collection after there was something to do. */
-const ALLOCATED_AFTER_BYTES_MIN = 256 * 1024;
+const WORK_BYTES_MIN = 1.5 * 1024 * 1024;
+/** So many looks without work in a row are a rest. */
+const REST_LOOKS = 2;
+/** Allocated by work since the last collection; less is not worth it. */
+const GARBAGE_BYTES_MIN = 4 * 1024 * 1024;
 /**
- * After the first another follows, whatever was allocated: tunnels and what the C heap holds for them go
- * some seconds after the last connection.
+ * A thread that rests is collected once more, whatever it did meanwhile: tunnels and what the C heap
+ * holds for them go some seconds after the last connection.
  */
 const LAST_AFTER_LOOKS = 6;
+/** A quiet thread that always has a little to do is collected after pauses, each twice as long. */
+const PAUSE_LOOKS = { first: 6, longest: 60 } as const;
 
 /** One thread's memory. */
 export interface QuietMemoryDeps {
@@ -34,8 +37,8 @@ export interface QuietMemoryDeps {
   /** CPU time of the thread since its start, milliseconds. */
   readonly cpuMs: () => number;
   /**
-   * Allocated since the thread's start. The size of the heap would not do: one that was collected
-   * while connections were idle has the same size when they are gone.
+   * Allocated since the thread's start; asked once a look. The size of the heap would not do: one that
+   * was collected while connections were idle has the same size when they are gone.
    */
   readonly allocatedBytes: () => number;
   /** Collects everything; takes a few milliseconds for each megabyte that lives. */
@@ -44,20 +47,22 @@ export interface QuietMemoryDeps {
 
 export class QuietMemory {
   readonly #deps: QuietMemoryDeps;
-  #cpuMs: number;
   /** At the last look. */
-  #allocatedBytes = 0;
-  /** At the last collection. */
-  #collectedBytes = 0;
-  /** Of the two after there was something to do. */
-  #collectionsLeft = 0;
-  #pauseLooks = 0;
-  #looksSinceCollection = 0;
+  #cpuMs: number;
+  #allocatedBytes: number;
+  /** What work has allocated since the last collection. */
+  #garbageBytes = 0;
+  #restLooks = 0;
+  /** Quiet ones in a row, since the last collection at most. */
+  #quietLooks = 0;
+  #pauseLooks: number = PAUSE_LOOKS.first;
+  #awaitsLast = false;
 
   /** Looks after the memory as long as the thread lives; does not keep it running. */
   constructor(deps: QuietMemoryDeps) {
     this.#deps = deps;
     this.#cpuMs = deps.cpuMs();
+    this.#allocatedBytes = deps.allocatedBytes();
     this.#lookLater();
   }
 
@@ -69,32 +74,41 @@ export class QuietMemory {
   }
 
   #look(): void {
-    const { cpuMs, allocatedBytes } = this.#deps;
-    const share = (cpuMs() - this.#cpuMs) / LOOK_EVERY_MS;
-    const hasWork = allocatedBytes() - this.#allocatedBytes >= BUSY_BYTES_MIN;
-    this.#looksSinceCollection++;
-    if (share >= BUSY_SHARE_MIN) this.#pauseLooks = 0;
-    if (hasWork) this.#collectionsLeft = 2;
-    if (share < QUIET_SHARE_MAX) this.#collectIfWorthIt(hasWork);
-    this.#cpuMs = cpuMs();
-    this.#allocatedBytes = allocatedBytes();
+    const cpuMs = this.#deps.cpuMs();
+    const allocatedBytes = this.#deps.allocatedBytes();
+    const share = (cpuMs - this.#cpuMs) / LOOK_EVERY_MS;
+    const workBytes = allocatedBytes - this.#allocatedBytes;
+    this.#cpuMs = cpuMs;
+    this.#allocatedBytes = allocatedBytes;
+
+    const hasWork = workBytes >= WORK_BYTES_MIN;
+    const isQuiet = share < QUIET_SHARE_MAX;
+    if (hasWork) this.#garbageBytes += workBytes;
+    if (share >= BUSY_SHARE_MIN) this.#pauseLooks = PAUSE_LOOKS.first;
+    this.#quietLooks = isQuiet ? this.#quietLooks + 1 : 0;
+    this.#restLooks = isQuiet && !hasWork ? this.#restLooks + 1 : 0;
+
+    if (this.#restLooks >= REST_LOOKS) this.#collectAtRest();
+    else if (this.#quietLooks >= this.#pauseLooks && this.#hasGarbage) {
+      this.#pauseLooks = Math.min(2 * this.#pauseLooks, PAUSE_LOOKS.longest);
+      this.#collect("once more");
+    }
   }
 
-  #collectIfWorthIt(hasWork: boolean): void {
-    const { collect, allocatedBytes } = this.#deps;
-    if (!this.#isWorthIt(hasWork, allocatedBytes() - this.#collectedBytes)) return;
-    collect();
-    this.#collectedBytes = allocatedBytes();
-    this.#looksSinceCollection = 0;
-    if (hasWork) this.#pauseLooks = Math.min(2 * this.#pauseLooks || 1, PAUSE_LOOKS_MAX);
-    else if (this.#collectionsLeft > 0) this.#collectionsLeft--;
+  get #hasGarbage(): boolean {
+    return this.#garbageBytes >= GARBAGE_BYTES_MIN;
   }
 
-  #isWorthIt(hasWork: boolean, allocatedBytes: number): boolean {
-    if (hasWork && this.#looksSinceCollection < this.#pauseLooks) return false;
-    if (allocatedBytes >= ALLOCATED_BYTES_MIN) return true;
-    if (hasWork || this.#collectionsLeft === 0) return false;
-    if (this.#looksSinceCollection >= LAST_AFTER_LOOKS) return true;
-    return this.#collectionsLeft === 2 && allocatedBytes >= ALLOCATED_AFTER_BYTES_MIN;
+  #collectAtRest(): void {
+    const isLast = this.#awaitsLast && this.#quietLooks >= LAST_AFTER_LOOKS;
+    if (!this.#hasGarbage && !isLast) return;
+    this.#collect(this.#hasGarbage ? "once more" : "for good");
+  }
+
+  #collect(until: "once more" | "for good"): void {
+    this.#deps.collect();
+    this.#awaitsLast = until === "once more";
+    this.#garbageBytes = 0;
+    this.#quietLooks = 0;
   }
 }

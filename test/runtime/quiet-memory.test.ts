@@ -29,9 +29,10 @@ class Thread {
   }
 }
 
-test("what a burst left is collected when the thread has become quiet, and 30 s later", async () => {
+test("what a burst left is collected when the thread has rested, and 30 s later", async () => {
   const thread = new Thread();
   await thread.work(5000, 60 * MB);
+  await thread.work(50, 0);
   assert.equal(thread.collections, 0);
   await thread.work(50, 0);
   assert.equal(thread.collections, 1);
@@ -41,54 +42,62 @@ test("what a burst left is collected when the thread has become quiet, and 30 s 
   assert.equal(thread.collections, 2);
 });
 
-test("what ends after a quiet time is collected, too", async () => {
+test("pauses between bursts are no rest", async () => {
   const thread = new Thread();
-  await thread.work(50, 10 * MB);
-  assert.equal(thread.collections, 1);
-  await thread.work(500, 5 * MB);
-  await thread.work(50, 0);
-  assert.equal(thread.collections, 2);
+  for (let burst = 0; burst < 20; burst++) {
+    await thread.work(400, 10 * MB);
+    await thread.work(5, 4096);
+  }
+  assert.equal(thread.collections, 0);
 });
 
-test("what ends just after a collection is collected once more", async () => {
+test("moving bytes without making anything is no rest", async () => {
+  const thread = new Thread();
+  await thread.work(5000, 60 * MB);
+  for (let look = 0; look < 20; look++) await thread.work(2000, 4096);
+  assert.equal(thread.collections, 0);
+});
+
+test("what ends just after a collection is collected, too", async () => {
   const thread = new Thread();
   await thread.work(50, 10 * MB);
-  await thread.work(50, MB);
+  for (let look = 0; look < 2; look++) await thread.work(50, 0);
   assert.equal(thread.collections, 1);
-  await thread.work(50, 0);
+  await thread.work(500, 5 * MB);
+  for (let look = 0; look < 2; look++) await thread.work(50, 0);
   assert.equal(thread.collections, 2);
 });
 
 test("a thread that always has a little to do is collected more and more rarely", async () => {
   const thread = new Thread();
   const collectedAt: number[] = [];
-  for (let look = 1; look <= 160; look++) {
+  for (let look = 1; look <= 230; look++) {
     const before = thread.collections;
     await thread.work(50, 5 * MB);
     if (thread.collections > before) collectedAt.push(look);
   }
-  assert.deepEqual(collectedAt, [1, 2, 4, 8, 16, 32, 64, 124]);
+  assert.deepEqual(collectedAt, [6, 18, 42, 90, 150, 210]);
 });
 
 test("a burst ends the long pause", async () => {
   const thread = new Thread();
-  for (let look = 1; look <= 64; look++) await thread.work(50, 5 * MB);
-  assert.equal(thread.collections, 7);
+  for (let look = 1; look <= 90; look++) await thread.work(50, 5 * MB);
+  assert.equal(thread.collections, 4);
   await thread.work(1000, 20 * MB);
-  await thread.work(50, 0);
-  assert.equal(thread.collections, 8);
+  for (let look = 1; look <= 6; look++) await thread.work(50, 5 * MB);
+  assert.equal(thread.collections, 5);
 });
 
-test("what light work of minutes left is collected as soon as it ends", async () => {
+test("what light work of minutes left is collected when it ends", async () => {
   const thread = new Thread();
-  for (let look = 1; look <= 40; look++) await thread.work(50, 5 * MB);
-  assert.equal(thread.collections, 6);
-  await thread.work(1, 4096);
-  assert.equal(thread.collections, 7);
+  for (let look = 1; look <= 44; look++) await thread.work(50, 5 * MB);
+  assert.equal(thread.collections, 3);
+  for (let look = 0; look < 2; look++) await thread.work(1, 4096);
+  assert.equal(thread.collections, 4);
 });
 
-test("a quiet thread that allocates nothing is left alone", async () => {
+test("a quiet thread that does next to nothing is left alone", async () => {
   const thread = new Thread();
-  for (let look = 1; look <= 64; look++) await thread.work(50, 4096);
+  for (let look = 1; look <= 64; look++) await thread.work(50, MB);
   assert.equal(thread.collections, 0);
 });
