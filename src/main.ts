@@ -4,10 +4,14 @@
  * process. Each command loads its own code, so the daemon never carries the demo in its memory.
  */
 import { existsSync, readFileSync } from "node:fs";
+import { systemClock } from "./runtime/clock.ts";
 import { errorText } from "./runtime/error-text.ts";
 
 /** The mesh configuration that Istio's images mount, relative to the working directory. */
 const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
+
+/** npm passes on what its whole job has got from the terminal or shell: so soon after, it is the same signal. */
+const SAME_SIGNAL_MS = 500;
 
 /** The data path uses what came with this version. */
 const NODE_MAJOR_MIN = 26;
@@ -50,30 +54,39 @@ async function runProxy(): Promise<void> {
   const threads = startDataThreads(config.dataThreadCount);
   const { startApp } = await import("./app.ts");
   const app = await startApp(config, threads);
-  let askedCount = 0;
-  const stop = (signal: NodeJS.Signals): void => {
-    askedCount++;
-    if (askedCount === 1) app.shutDown(signal);
-    // Whoever asks again does not want to wait for connections to end, and then not even for a reader of the log.
-    else if (askedCount === 2) void app.flushLog().then(() => process.exit(0));
-    else process.exit(0);
-  };
-  process.on("SIGTERM", stop);
-  process.on("SIGINT", stop);
+  onSignals(
+    (signal) => app.shutDown(signal),
+    // Whoever asks again does not want to wait for connections to end.
+    () => void app.flushLog().then(() => process.exit(0)),
+    // Nor for a reader of the log.
+    () => process.exit(0),
+  );
   process.exit(await app.ended);
 }
 
 /** Runs a command until it ends by itself or the first SIGINT or SIGTERM asks it to. */
 async function runUntilSignal(command: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const abort = new AbortController();
-  const stop = (): void => {
-    if (abort.signal.aborted) process.exit(130);
-    abort.abort();
-  };
-  process.on("SIGINT", stop);
-  process.on("SIGTERM", stop);
+  onSignals(
+    () => abort.abort(),
+    () => process.exit(130),
+  );
   await command(abort.signal);
   process.exit(process.exitCode ?? 0);
+}
+
+/** @param steps for the first signal, the second, and so on; the last for all further ones. */
+function onSignals(...steps: readonly ((signal: NodeJS.Signals) => void)[]): void {
+  let count = 0;
+  let last = Number.NEGATIVE_INFINITY;
+  const take = (signal: NodeJS.Signals): void => {
+    const now = systemClock.monotonic();
+    if (now - last < SAME_SIGNAL_MS) return;
+    last = now;
+    steps[Math.min(count++, steps.length - 1)]?.(signal);
+  };
+  process.on("SIGTERM", take);
+  process.on("SIGINT", take);
 }
 
 function fail(error: unknown): never {

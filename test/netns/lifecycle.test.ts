@@ -155,13 +155,31 @@ describe("going down", { skip, concurrency: false }, () => {
       ),
   );
 
+  test("a signal that comes twice at once, as from npm and its terminal, is one", { timeout }, () =>
+    withLab(PATIENT, async (lab, pairsAlong) => {
+      const pair = await pairsAlong(PATHS["plaintext inbound"]).make();
+      await talk(pair);
+      const node = lab.node("node-b");
+      const ended = terminated(node);
+      node.process.kill("SIGINT");
+      await waitUntil(
+        () => isRefused(node.get(15021, "/healthz/ready")),
+        "it still answers probes",
+      );
+      await delay(500);
+      await talk(pair);
+      await hangUp(pair);
+      await ended;
+    }),
+  );
+
   test("a second signal does not wait", { timeout }, () =>
     withLab(PATIENT, async (lab, pairsAlong) => {
       const pairs = pairsAlong(PATHS["plaintext inbound"]);
       await talk(await pairs.make());
       const node = lab.node("node-b");
       const ended = terminated(node);
-      // At once, as from npm, which passes on what its whole group got already.
+      await delay(1000);
       node.process.kill("SIGINT");
       const { tookMs } = await ended;
       assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
