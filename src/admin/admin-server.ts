@@ -1,5 +1,4 @@
 /** Port 15000, on the loopback addresses only: what an operator may see and poke. */
-
 import { formatTimestamp } from "../runtime/timestamp.ts";
 import type { ThreadOutlier } from "../state/endpoint-outliers.ts";
 import { AdminError } from "./admin-error.ts";

@@ -1,5 +1,4 @@
 /** `/debug/why`: what becomes of a connection from one party to another, and why. */
-
 import type { CertificateEntry } from "../identity/certificate-cache.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
 import { formatHostPort, formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";

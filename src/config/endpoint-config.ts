@@ -1,5 +1,4 @@
 /** How endpoints of services are chosen, as far as the environment says. */
-
 import type { ProxyOptions } from "../proxy/proxy-options.ts";
 import type { OutlierOptions } from "../state/endpoint-outliers.ts";
 import type { EnvironmentReader } from "./environment-reader.ts";

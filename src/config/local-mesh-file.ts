@@ -6,7 +6,6 @@
  *
  * @see spec control-plane 6.7.
  */
-
 import { readFileSync } from "node:fs";
 import type { GatewayAddress } from "../mesh/gateway-address.ts";
 import { LOAD_BALANCING_SCOPES } from "../mesh/load-balancing-scope.ts";

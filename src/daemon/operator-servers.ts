@@ -1,5 +1,4 @@
 /** The servers for operators, and what each of the pages is made of. */
-
 import { AdminError } from "../admin/admin-error.ts";
 import { listenAdmin } from "../admin/admin-server.ts";
 import { type DrainReport, type DrainTimes, reportDrain } from "../admin/drain-report.ts";

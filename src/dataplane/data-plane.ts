@@ -3,7 +3,6 @@
  * several data threads. The mesh lies in memory that all threads read; what crosses is plain data:
  * word of its changes and certificates down, log lines and counter deltas up.
  */
-
 import type { DnsSample } from "../dns/dns-metrics.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Identity } from "../mesh/identity.ts";

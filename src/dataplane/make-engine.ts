@@ -1,5 +1,4 @@
 /** The engine that a data thread runs on; the one place that chooses it. */
-
 import { BatchEngine, type BatchEngineOptions } from "../engine/batch-engine.ts";
 import type { Engine } from "../engine/engine.ts";
 import { native } from "../net/native.ts";

@@ -1,5 +1,4 @@
 /** The resolvers of the machine, or of the daemon's pod, as its resolv.conf names them now. */
-
 import { readFileSync } from "node:fs";
 import { errorText } from "../runtime/error-text.ts";
 import { parseResolverRules, parseSearchRules, type ResolverRules } from "../wire/resolver-file.ts";

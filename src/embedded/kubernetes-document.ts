@@ -4,7 +4,6 @@
  * What the apiserver would fill in when the object is applied is filled in where it is read:
  * a namespace here, the rest beside each kind.
  */
-
 import { type Document, isDocument, isNode, LineCounter, parseAllDocuments } from "yaml";
 import { yamlProblem } from "../config/yaml-problem.ts";
 import { errorText } from "../runtime/error-text.ts";

@@ -2,7 +2,6 @@
  * Header blocks of a peer to fields, RFC 7541. One for each connection, for its whole life: the
  * dynamic table is shared by all blocks.
  */
-
 import { fieldBytes, HpackTable } from "./hpack-table.ts";
 import { Http2Error } from "./http2-error.ts";
 import { decodeHuffman } from "./huffman.ts";

@@ -4,7 +4,6 @@
  *
  * @see spec control-plane 5.10.
  */
-
 import type { Clock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import { FileWatch } from "../runtime/file-watch.ts";

@@ -4,7 +4,6 @@
  *
  * @see spec data-path 2.7.
  */
-
 import { ipFamily } from "../mesh/ip-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import { errorText } from "../runtime/error-text.ts";

@@ -4,7 +4,6 @@
  *
  * @see spec data-path 4
  */
-
 import type {
   End,
   PeerChain,

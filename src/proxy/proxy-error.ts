@@ -4,7 +4,6 @@
  *
  * @see spec data-path 3.8, 6 and 10.5.
  */
-
 import type { RelayOutcome } from "../engine/engine.ts";
 import { type EngineError, systemErrorText } from "../engine/engine-error.ts";
 import { type EnrolledWorkload, formatEnrolledWorkload } from "../mesh/enrolled-workload.ts";
