@@ -28,9 +28,15 @@ constexpr Method kFunctions[] = {
     {"loadQueueMigration", Call<LoadQueueMigration>},
     {"releaseResidentMemory", Call<ReleaseResidentMemory>},
     {"forbidMemoryDumps", Call<ForbidMemoryDumps>},
-    {"createReactor", CreateReactor},
+    {"createReactor", Call<CreateReactor>},
+    {"closeReactor", Call<CloseReactor>},
+    {"reactorTake", Call<ReactorTake>},
+    {"reactorFdOf", Call<ReactorFdOf>},
+    {"reactorStartTls", Call<ReactorStartTls>},
+    {"reactorPeerChain", Call<ReactorPeerChain>},
+    {"reactorFlush", Call<ReactorFlush>},
     {"makeTlsContext", MakeTlsContext},
-    {"configureTls", ConfigureTls},
+    {"configureTls", Call<ConfigureTls>},
     {"tlsText", TlsText},
 };
 

@@ -1,4 +1,5 @@
-// What the addon exports; src/net/system-calls.ts, native.ts and reactor.ts tell what each function takes and answers.
+// What the addon exports; src/net/system-calls.ts, reactor.ts and tls-context.ts tell what each function
+// takes and answers.
 #pragma once
 
 #include <node_api.h>
@@ -52,10 +53,17 @@ int EndWatch(napi_env env, int fd);
 int LoadQueueMigration();
 int ReleaseResidentMemory();
 int ForbidMemoryDumps();
+int CreateReactor(napi_env env, Bytes memory, Bytes sizes, napi_value turn);
+int CloseReactor(napi_env env);
+int ReactorTake(napi_env env, int fd, int kind);
+int ReactorFdOf(napi_env env, int id);
+int ReactorStartTls(napi_env env, int id, napi_value context, int is_server);
+int ReactorPeerChain(napi_env env, int id, Bytes into);
+int ReactorFlush(napi_env env, int operation_count);
+// These answer one of OpenSSL's errors, too.
+int ConfigureTls(napi_env env, napi_value context, Bytes name, Bytes value);
 
-napi_value CreateReactor(napi_env env, napi_callback_info info);
 napi_value MakeTlsContext(napi_env env, napi_callback_info info);
-napi_value ConfigureTls(napi_env env, napi_callback_info info);
 napi_value TlsText(napi_env env, napi_callback_info info);
 
 }  // namespace ztunnel

@@ -12,7 +12,7 @@ constexpr const char* kPlaces[kArgumentsMax] = {"the first argument",  "the seco
 }  // namespace
 
 Arguments::Arguments(napi_env env, napi_callback_info info) {
-  napi_get_cb_info(env, info, &count, values, &receiver, nullptr);
+  napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
 }
 
 bool Pending(napi_env env) {
@@ -25,26 +25,6 @@ napi_valuetype TypeOf(napi_env env, napi_value value) {
   napi_valuetype type = napi_undefined;
   if (value != nullptr) napi_typeof(env, value, &type);
   return type;
-}
-
-napi_value Property(napi_env env, napi_value object, const char* name) {
-  napi_value value = nullptr;
-  napi_get_named_property(env, object, name, &value);
-  return value;
-}
-
-std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max,
-                                   int64_t min) {
-  if (TypeOf(env, value) == napi_undefined) return std::nullopt;
-  return RequireInteger(env, value, name, max, min);
-}
-
-std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name) {
-  if (TypeOf(env, value) == napi_undefined) return std::nullopt;
-  bool flag = false;
-  if (napi_get_value_bool(env, value, &flag) == napi_ok) return flag;
-  ThrowType(env, name, "a boolean");
-  return std::nullopt;
 }
 
 std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
@@ -61,22 +41,6 @@ std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char
   return std::nullopt;
 }
 
-std::optional<int> RequireFd(napi_env env, napi_value value, const char* name) {
-  return RequireInteger(env, value, name, INT_MAX);
-}
-
-std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name) {
-  size_t length = 0;
-  if (napi_get_value_string_utf8(env, value, nullptr, 0, &length) == napi_ok) {
-    std::string text(length + 1, '\0');
-    napi_get_value_string_utf8(env, value, text.data(), text.size(), &length);
-    text.resize(length);
-    if (text.find('\0') == std::string::npos) return text;
-  }
-  ThrowType(env, name, "a string without null characters");
-  return std::nullopt;
-}
-
 std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* name) {
   Bytes bytes;
   napi_typedarray_type type = napi_int8_array;
@@ -88,12 +52,6 @@ std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* na
   }
   ThrowType(env, name, "a Uint8Array");
   return std::nullopt;
-}
-
-bool RequireObject(napi_env env, napi_value value, const char* name) {
-  if (TypeOf(env, value) == napi_object) return true;
-  ThrowType(env, name, "an object");
-  return false;
 }
 
 napi_value FromInteger(napi_env env, int64_t value) {

@@ -23,7 +23,6 @@ struct Arguments {
 
   size_t count = kArgumentsMax;
   napi_value values[kArgumentsMax] = {};
-  napi_value receiver = nullptr;
 };
 
 // Of a typed array; they stay as long as it and its buffer.
@@ -35,18 +34,10 @@ struct Bytes {
 
 bool Pending(napi_env env);
 napi_valuetype TypeOf(napi_env env, napi_value value);
-napi_value Property(napi_env env, napi_value object, const char* name);
 
-// Answers nullopt for `undefined`, without a TypeError.
-std::optional<int64_t> ReadInteger(napi_env env, napi_value value, const char* name, int64_t max,
-                                   int64_t min = 0);
-std::optional<bool> ReadFlag(napi_env env, napi_value value, const char* name);
 std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
                                       int64_t max, int64_t min = 0);
-std::optional<int> RequireFd(napi_env env, napi_value value, const char* name);
-std::optional<std::string> RequireText(napi_env env, napi_value value, const char* name);
 std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* name);
-bool RequireObject(napi_env env, napi_value value, const char* name);
 
 napi_value FromInteger(napi_env env, int64_t value);
 napi_value FromText(napi_env env, const std::string& text);

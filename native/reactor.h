@@ -20,12 +20,6 @@ namespace ztunnel {
 
 // As JavaScript lists them.
 struct ReactorSizes {
-  // Of the memory: numbers first, the arena with its scratch at the end.
-  size_t MemoryBytes() const {
-    return arena_bytes + scratch_bytes +
-           sizeof(int32_t) * (4 * (events_max + operations_max) + 2 * (connections_max + 1));
-  }
-
   size_t arena_bytes, scratch_bytes, events_max, operations_max, connections_max;
   size_t plain_read_bytes, cipher_read_bytes, cipher_send_bytes, accepts_per_turn;
   size_t queue_bytes_max, rekey_bytes;
@@ -38,15 +32,13 @@ class Reactor {
   // Closes everything; deletes itself when libuv has let go of it.
   void Close();
 
-  // Takes a descriptor. Returns the new id, or 0 with errno; the descriptor is the reactor's on
-  // success only.
-  int32_t Take(int fd, unsigned kind);
+  // Takes a descriptor, on success; otherwise returns nullptr with errno.
+  Connection* Add(int fd, unsigned flags);
   Connection* Find(int32_t id) const;
   // Returns false when OpenSSL refuses; its errors tell why.
   bool StartTls(Connection* connection, SSL_CTX* context, bool server);
-  void Perform(uint32_t operation_count);
-
-  const ReactorSizes& Sizes() const { return sizes_; }
+  // Returns false when the list is not that long.
+  bool Perform(uint32_t operation_count);
 
  private:
   // Of slots that wait for something, first come first served, each once, also when its connection has
@@ -92,7 +84,6 @@ class Reactor {
   bool HasRoom() const {
     return lists_[kFree].length > 0 || slots_used_ < sizes_.connections_max;
   }
-  Connection* Add(int fd, unsigned flags);
   bool WantsRead(const Connection& connection) const;
   // In the next batch, when something is there.
   void ReadSoon(Connection* connection);
@@ -111,8 +102,6 @@ class Reactor {
   void Accept(Connection* listener);
   // An error of the socket, or the end of connecting it.
   void AskSocket(Connection* connection);
-  // The most that the next read may take.
-  size_t ReadBytes(const Connection& connection) const;
   void Read(Connection* connection);
 
   // reactor_operations.cc

@@ -37,7 +37,6 @@ uint16_t Reactor::TakeFrom(ListName name) {
   return slot;
 }
 
-// Takes the descriptor on success; otherwise returns nullptr with errno.
 Connection* Reactor::Add(int fd, unsigned flags) {
   errno = EMFILE;
   auto* connection = HasRoom() ? new (std::nothrow) Connection : nullptr;

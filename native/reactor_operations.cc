@@ -14,7 +14,8 @@ bool Reactor::InArena(int32_t offset, int32_t length) const {
              sizes_.arena_bytes + sizes_.scratch_bytes;
 }
 
-void Reactor::Perform(uint32_t operation_count) {
+bool Reactor::Perform(uint32_t operation_count) {
+  if (operation_count > sizes_.operations_max) return false;
   for (uint32_t index = 0; index < operation_count;) {
     const int32_t* operation = operations_ + 4 * index;
     Connection* connection = Find(operation[1]);
@@ -29,6 +30,7 @@ void Reactor::Perform(uint32_t operation_count) {
     Connection* connection = slots_[TakeFrom(kStaged)].connection;
     if (connection != nullptr) Flush(connection);
   }
+  return true;
 }
 
 // Returns false when the operation makes no sense at this moment.

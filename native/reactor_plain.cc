@@ -25,11 +25,6 @@ void AskOriginalDestination(int fd, uint8_t* into) {
 
 }  // namespace
 
-int32_t Reactor::Take(int fd, unsigned kind) {
-  const Connection* connection = Add(fd, kind);
-  return connection == nullptr ? 0 : connection->id;
-}
-
 void Reactor::Accept(Connection* listener) {
   const int32_t id = listener->id;
   for (size_t i = 0; i < sizes_.accepts_per_turn; ++i) {
@@ -83,23 +78,21 @@ void Reactor::AskSocket(Connection* connection) {
   FinishEnding(connection);
 }
 
-size_t Reactor::ReadBytes(const Connection& connection) const {
-  if (connection.ssl != nullptr) return std::min(sizes_.cipher_read_bytes, read_bytes_max_);
-  return std::min({sizes_.plain_read_bytes, read_bytes_max_,
-                   static_cast<size_t>(credit_[connection.Slot()])});
-}
-
 // Of a plain connection into the arena, of a tunnel to where OpenSSL takes it from.
 void Reactor::Read(Connection* connection) {
   const int32_t id = connection->id;
-  const size_t reserved = ReadBytes(*connection);
+  const size_t most =
+      std::min(std::max(sizes_.plain_read_bytes, sizes_.cipher_read_bytes), read_bytes_max_);
   // All that can come out: this read, and of a tunnel a record of which all but the end came earlier.
-  Reserve(reserved + kRecordBytes);
+  Reserve(most + kRecordBytes);
   connection = Find(id);
   if (connection == nullptr || !WantsRead(*connection)) return;
   const bool is_tunnel = connection->ssl != nullptr;
   const size_t offset = arena_used_ + kHeadroomBytes;
-  const size_t asked = std::min(reserved, ReadBytes(*connection));
+  const auto credit = static_cast<size_t>(credit_[connection->Slot()]);
+  const size_t allowed =
+      is_tunnel ? sizes_.cipher_read_bytes : std::min(sizes_.plain_read_bytes, credit);
+  const size_t asked = std::min(allowed, most);
   const ssize_t count = recv(connection->fd, is_tunnel ? received_.get() : arena_ + offset, asked,
                              MSG_DONTWAIT);
   if (count < 0 && errno != EAGAIN) return Fail(connection, errno);

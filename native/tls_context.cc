@@ -53,10 +53,10 @@ bool UseSetting(SSL_CTX* context, const std::string& command, const Bytes& value
 
 }  // namespace
 
-std::string TakeOpenSslError() {
-  const char* reason = ERR_reason_error_string(ERR_peek_error());
+int TakeTlsError() {
+  const auto error = static_cast<int>(ERR_peek_error());
   ERR_clear_error();
-  return reason == nullptr ? "unknown TLS failure" : reason;
+  return error > 0 ? error : FailWith(EPROTO);
 }
 
 // What does not depend on anybody; the rest is configured.
@@ -65,7 +65,7 @@ napi_value MakeTlsContext(napi_env env, napi_callback_info) {
   Owned<SSL_CTX, SSL_CTX_free> context(SSL_CTX_new(TLS_method()));
   if (context == nullptr || SSL_CTX_set_num_tickets(context.get(), 0) != 1 ||
       SSL_CTX_set_alpn_protos(context.get(), kAlpn, sizeof(kAlpn)) != 0) {
-    return ThrowText(env, "TLS: " + TakeOpenSslError());
+    return ThrowText(env, "no memory for a TLS context");
   }
   SSL_CTX_set_alpn_select_cb(context.get(), ChooseAlpn, nullptr);
   SSL_CTX_set_mode(context.get(), SSL_MODE_RELEASE_BUFFERS);
@@ -78,19 +78,16 @@ napi_value MakeTlsContext(napi_env env, napi_callback_info) {
   return result;
 }
 
-napi_value ConfigureTls(napi_env env, napi_callback_info info) {
-  Arguments arguments(env, info);
-  auto* context = static_cast<SSL_CTX*>(Unwrap(env, arguments.values[0], kTlsContextTag));
-  if (context == nullptr) return ThrowType(env, "context", "a TLS context");
-  std::optional<std::string> name = RequireText(env, arguments.values[1], "name");
-  std::optional<Bytes> value = RequireBytes(env, arguments.values[2], "value");
-  if (!name || !value) return nullptr;
+int ConfigureTls(napi_env env, napi_value object, Bytes name, Bytes value) {
+  auto* context = static_cast<SSL_CTX*>(Unwrap(env, object, kTlsContextTag));
+  if (context == nullptr) return FailWith(EINVAL);
   ERR_clear_error();
-  const bool is_root = *name == "root";
-  const bool is_used = *name == "key"                ? UseKey(context, *value)
-                       : is_root || *name == "chain" ? UseCertificate(context, *value, is_root)
-                                                     : UseSetting(context, *name, *value);
-  return is_used ? nullptr : ThrowText(env, *name + ": " + TakeOpenSslError());
+  const std::string what(name.data, name.data + name.length);
+  const bool is_used = what == "key"     ? UseKey(context, value)
+                       : what == "chain" ? UseCertificate(context, value, false)
+                       : what == "root"  ? UseCertificate(context, value, true)
+                                         : UseSetting(context, what, value);
+  return is_used ? 0 : TakeTlsError();
 }
 
 // A positive number is one of OpenSSL's errors; -1 and below stand for its X509_V numbers from 0 on.

@@ -11,8 +11,6 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
-#include <string>
-
 #include "napi_support.h"
 #include "owned.h"
 
@@ -27,7 +25,7 @@ namespace ztunnel {
 // Of the objects that wrap an SSL_CTX.
 constexpr napi_type_tag kTlsContextTag = {0x7a74756e6e656c54, 0x6c73436f6e746578};
 
-// The oldest error of this thread in OpenSSL's words; clears all of them.
-std::string TakeOpenSslError();
+// The oldest error of this thread, -1 with errno when there is none; clears all of them.
+int TakeTlsError();
 
 }  // namespace ztunnel

@@ -10,6 +10,7 @@
  * dead ids are ignored and counted.
  */
 import { closeSync } from "node:fs";
+import { constants } from "node:os";
 import { addon } from "./addon.ts";
 import { native } from "./native.ts";
 import {
@@ -18,6 +19,7 @@ import {
   type ReactorOptions,
   reactorMemory,
 } from "./reactor-memory.ts";
+import { systemCallError } from "./system-calls.ts";
 import type { TlsContext } from "./tls-context.ts";
 
 export type { ReactorOptions } from "./reactor-memory.ts";
@@ -97,18 +99,25 @@ export interface Reactor extends ReactorArrays {
   close(): void;
 }
 
-/** A reactor as the addon makes it, one per thread. */
-interface BareReactor extends Pick<Reactor, "fdOf" | "startTls" | "peerChain" | "flush" | "close"> {
-  take(fd: number, kind: number): number;
-}
-
-const { createReactor: createBare } = addon as {
-  createReactor(
-    memory: Uint8Array,
-    sizes: Uint8Array,
-    turn: (eventCount: number) => void,
-  ): BareReactor;
+/** Of the thread's only reactor. A negative answer is an errno. */
+const calls = addon as {
+  createReactor(memory: Uint8Array, sizes: Uint8Array, turn: (eventCount: number) => void): number;
+  closeReactor(): number;
+  /** @returns the new id; the descriptor is the reactor's on success only. */
+  reactorTake(fd: number, kind: number): number;
+  reactorFdOf(id: number): number;
+  /** @returns one of OpenSSL's errors when that refuses. */
+  reactorStartTls(id: number, context: TlsContext, isServer: number): number;
+  /** @returns the length of all; those that fit are written. */
+  reactorPeerChain(id: number, into: Uint8Array): number;
+  reactorFlush(operationCount: number): number;
+  tlsText(error: number): string;
 };
+
+const { EBADF, EINVAL } = constants.errno;
+
+/** Room for a leaf and two intermediates with RSA keys. */
+const CHAIN_BYTES = 8192;
 
 /** What a descriptor is when the reactor takes it. */
 const KIND = { OPEN: 0, LISTENER: 1, CONNECTING: 2, REDIRECTED_LISTENER: 5 } as const;
@@ -119,59 +128,104 @@ const KIND = { OPEN: 0, LISTENER: 1, CONNECTING: 2, REDIRECTED_LISTENER: 5 } as 
  * @param turn is told how many events there are. An error that escapes it is fatal to the thread like
  *   any uncaught one.
  * @throws TypeError naming the option that is out of its range.
- * @throws Error when the thread has one that is not closed.
+ * @throws an error of the system, `EEXIST` when the thread has one that is not closed.
  */
 export function createReactor(
   options: ReactorOptions,
   turn: (eventCount: number) => void,
 ): Reactor {
   const { bytes, sizes, arrays } = reactorMemory(options);
-  const reactor = createBare(bytes, sizes, turn);
+  const answer = calls.createReactor(bytes, sizes, turn);
+  if (answer < 0) throw systemCallError(answer, { syscall: "createReactor" });
   let isClosed = false;
   // The thread may have another one since.
-  const open = (): BareReactor => {
+  const requireOpen = (): void => {
     if (isClosed) throw new TypeError("the reactor must be one that is not closed");
-    return reactor;
   };
   return {
     ...arrays,
-    listen: (fd, redirected = false) =>
-      open().take(fd, redirected ? KIND.REDIRECTED_LISTENER : KIND.LISTENER),
-    connect: (fd, ip, port) => {
-      native.connect(fd, ip, port);
-      return open().take(fd, KIND.CONNECTING);
+    listen: (fd, redirected = false) => {
+      requireOpen();
+      return take(fd, redirected ? KIND.REDIRECTED_LISTENER : KIND.LISTENER);
     },
-    pair: () => takePair(open(), arrays),
-    fdOf: (id) => open().fdOf(id),
-    startTls: (id, context, server) => open().startTls(id, context, server),
-    peerChain: (id) => open().peerChain(id),
-    flush: (operationCount) => open().flush(operationCount),
+    connect: (fd, ip, port) => {
+      requireOpen();
+      native.connect(fd, ip, port);
+      return take(fd, KIND.CONNECTING);
+    },
+    pair: () => {
+      requireOpen();
+      return takePair(arrays);
+    },
+    fdOf: (id) => {
+      requireOpen();
+      return alive(calls.reactorFdOf(id));
+    },
+    startTls: (id, context, server) => {
+      requireOpen();
+      startTls(id, context, server);
+    },
+    peerChain: (id) => {
+      requireOpen();
+      return peerChain(id, CHAIN_BYTES);
+    },
+    flush: (operationCount) => {
+      requireOpen();
+      if (calls.reactorFlush(operationCount) === 0) return;
+      throw new TypeError(`operationCount must be at most ${options.operationsMax}`);
+    },
     close: () => {
-      if (!isClosed) reactor.close();
+      if (!isClosed) calls.closeReactor();
       isClosed = true;
     },
   };
 }
 
+function take(fd: number, kind: number): number {
+  const id = calls.reactorTake(fd, kind);
+  if (id < 0) throw systemCallError(id, { syscall: "epoll_ctl", detail: `fd ${fd}` });
+  return id;
+}
+
+/** @returns an answer about a connection, unless it is that there is none. */
+function alive(answer: number): number {
+  if (answer !== -EBADF) return answer;
+  throw new TypeError("id must be that of a connection that is not closed");
+}
+
+function startTls(id: number, context: TlsContext, isServer: boolean): void {
+  const answer = alive(calls.reactorStartTls(id, context, isServer ? 1 : 0));
+  if (answer === 0) return;
+  if (answer > 0) throw new Error(calls.tlsText(answer));
+  if (answer === -EINVAL) throw new TypeError("context must be a TLS context");
+  throw new Error("only a plain connection in its first state can begin TLS");
+}
+
+function peerChain(id: number, byteCount: number): Uint8Array {
+  const into = new Uint8Array(byteCount);
+  const length = alive(calls.reactorPeerChain(id, into));
+  return length > byteCount ? peerChain(id, length) : into.slice(0, length);
+}
+
 /** Takes both ends or none. */
-function takePair(reactor: BareReactor, arrays: ReactorArrays): readonly [number, number] {
+function takePair(arrays: ReactorArrays): readonly [number, number] {
   const [near, far] = native.socketPair();
   let nearId = 0;
   try {
-    nearId = reactor.take(near, KIND.OPEN);
-    return [nearId, reactor.take(far, KIND.OPEN)];
+    nearId = take(near, KIND.OPEN);
+    return [nearId, take(far, KIND.OPEN)];
   } catch (error) {
     closeSync(far);
     if (nearId === 0) closeSync(near);
-    else closeAlone(reactor, arrays, nearId);
+    else closeAlone(arrays, nearId);
     throw error;
   }
 }
 
 /** Closes a connection of which nobody knows, past what is listed. */
-function closeAlone(reactor: BareReactor, { operations }: ReactorArrays, id: number): void {
+function closeAlone({ operations }: ReactorArrays, id: number): void {
   const listed = operations.slice(0, ENTRY_LENGTH);
   operations.set([OPERATION.CLOSE, id, 0, 0]);
-  reactor.flush(1);
+  calls.reactorFlush(1);
   operations.set(listed);
 }

@@ -20,15 +20,20 @@ export interface TlsContextOptions {
 /** A certificate with its key, and whom it trusts; lives as long as somebody holds it. */
 export type TlsContext = object;
 
-const { makeTlsContext: makeNative, configureTls } = addon as {
+const {
+  makeTlsContext: makeNative,
+  configureTls,
+  tlsText,
+} = addon as {
   /** For both roles, without anything that is configured. */
   makeTlsContext(): TlsContext;
   /**
    * @param name `chain` or `root`, once for each certificate, or `key`, all three as DER, the key after
    *   the leaf; otherwise a command of OpenSSL's SSL_CONF_cmd().
-   * @throws Error in OpenSSL's words, behind the name.
+   * @returns one of OpenSSL's errors; 0: it is used; negative: it is not, for no known reason.
    */
-  configureTls(context: TlsContext, name: string, value: Uint8Array): void;
+  configureTls(context: TlsContext, name: Uint8Array, value: Uint8Array): number;
+  tlsText(error: number): string;
 };
 
 const SUITES_13 = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
@@ -52,14 +57,20 @@ const BLOCK = /-----BEGIN ((?:[A-Z]+ )?(?:CERTIFICATE|PRIVATE KEY))-----([^-]*)-
 export function makeTlsContext(options: TlsContextOptions): TlsContext {
   const context = makeNative();
   for (const [name, value] of Object.entries(settingsFor(options, process.versions.openssl))) {
-    configureTls(context, name, Buffer.from(value));
+    configure(context, name, Buffer.from(value));
   }
   const { chainPem, keyPem, rootsPem } = options;
-  for (const der of dersOf("chainPem", chainPem)) configureTls(context, "chain", der);
-  for (const der of dersOf("keyPem", keyPem)) configureTls(context, "key", der);
+  for (const der of dersOf("chainPem", chainPem)) configure(context, "chain", der);
+  for (const der of dersOf("keyPem", keyPem)) configure(context, "key", der);
   const roots = rootsPem === "" ? [] : dersOf("rootsPem", rootsPem);
-  for (const der of roots) configureTls(context, "root", der);
+  for (const der of roots) configure(context, "root", der);
   return context;
+}
+
+function configure(context: TlsContext, name: string, value: Uint8Array): void {
+  const error = configureTls(context, Buffer.from(name), value);
+  if (error !== 0)
+    throw new Error(`${name}: ${error > 0 ? tlsText(error) : "unknown TLS failure"}`);
 }
 
 /** Commands of SSL_CONF_cmd() and their values. */

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { connect as connectTcp } from "node:net";
+import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
 import { after, afterEach, beforeEach, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -22,6 +23,8 @@ import { LeakCheck } from "../support/leak-check.ts";
 import { LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
 
 const MIB = 1024 * 1024;
+
+const bare = addon as Record<string, (...args: unknown[]) => unknown>;
 
 const fileLeaks = new LeakCheck();
 after(() => fileLeaks.assertNone());
@@ -552,8 +555,7 @@ describe("what JavaScript passes is checked:", () => {
   });
 
   test("a second reactor of the thread is refused until the first is closed", () => {
-    const message = "this thread has a reactor";
-    assert.throws(() => createReactor(LAB_OPTIONS, () => {}), { message });
+    assert.throws(() => createReactor(LAB_OPTIONS, () => {}), { code: "EEXIST" });
     lab.close();
     createReactor(LAB_OPTIONS, () => {}).close();
   });
@@ -592,18 +594,36 @@ describe("what JavaScript passes is checked:", () => {
     await once(near, "close");
   });
 
-  for (const [name, memory, sizes, message] of [
-    ["that can be detached", new Uint8Array(2 ** 20), tinySizes(0), /^memory must be of a kind/],
-    ["smaller than its parts", unmovable(2 ** 16), tinySizes(0), /^sizes must be within/],
-    ["for sizes that wrap around", unmovable(2 ** 20), tinySizes(2n ** 64n - 1n), /^sizes must be/],
-    ["with no sizes", unmovable(2 ** 20), new Uint8Array(), /^sizes must be within/],
-    ["that is none", undefined, tinySizes(0), /^memory must be a Uint8Array/],
+  for (const [name, memory, sizes] of [
+    ["that can be detached", new Uint8Array(2 ** 20), tinySizes(0)],
+    ["smaller than its parts", unmovable(2 ** 16), tinySizes(0)],
+    ["for sizes that wrap around", unmovable(2 ** 20), tinySizes(2n ** 64n - 1n)],
+    ["with no sizes", unmovable(2 ** 20), new Uint8Array()],
   ] as const) {
     test(`memory ${name} is refused by the addon itself`, () => {
-      const { createReactor: bare } = addon as Record<string, (...args: unknown[]) => unknown>;
-      assert.throws(() => bare?.(memory, sizes, () => {}), { name: "TypeError", message });
+      lab.close();
+      assert.equal(
+        bare["createReactor"]?.(memory, sizes, () => {}),
+        -constants.errno.EINVAL,
+      );
     });
   }
+
+  test("the addon itself refuses what is none of a reactor's", () => {
+    const { EINVAL, EBADF } = constants.errno;
+    assert.throws(() => bare["createReactor"]?.(undefined, tinySizes(0), () => {}), TypeError);
+    for (const [name, ...given] of [
+      ["reactorTake", 0, 0],
+      ["reactorFdOf", 1],
+      ["reactorFlush", 0],
+      ["closeReactor"],
+    ] as const) {
+      lab.close();
+      const expected = { reactorFdOf: -EBADF, closeReactor: 0 }[name as string] ?? -EINVAL;
+      assert.equal(bare[name]?.(...given), expected, name);
+    }
+    assert.equal(bare["createReactor"]?.(unmovable(2 ** 20), tinySizes(1), 1), -EINVAL);
+  });
 });
 
 describe("a turn", () => {
