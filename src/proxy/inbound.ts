@@ -1,11 +1,9 @@
 /**
- * 15008: tunnels of peers. Each CONNECT in them is judged, dialled to the application, answered and
- * relayed on its own.
+ * 15008: tunnels of peers, each CONNECT in them an {@link InboundCall} of its own.
  *
  * @see spec data-path 4
  */
 import type {
-  End,
   PeerChain,
   ServerTunnel,
   SocketEnd,
@@ -13,57 +11,34 @@ import type {
   TunnelRequest,
 } from "../engine/engine.ts";
 import type { EngineError } from "../engine/engine-error.ts";
-import type { RbacConnection } from "../mesh/authorization.ts";
-import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
-import type { IpAddress } from "../mesh/ip-address.ts";
 import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
-import type { Workload } from "../mesh/workload.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
 import type { Timer } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
-import type { Logger } from "../telemetry/logger.ts";
+import { invariant } from "../runtime/invariant.ts";
 import { expectTrustDomain, peerIdentities } from "../tls/spiffe-verifier.ts";
-import { parseBaggage } from "../wire/baggage.ts";
-import { parseForwardedHost } from "../wire/forwarded.ts";
-import { encodeProxyHeader } from "../wire/proxy-header.ts";
-import { makeTraceparent, parseTraceparent } from "../wire/traceparent.ts";
-import type { Application } from "./application.ts";
-import type { ConnectionDescription, ConnectionReporter } from "./connection-report.ts";
-import { chooseInboundTarget, type InboundTarget } from "./inbound-target.ts";
+import {
+  InboundCall,
+  type InboundCallDeps,
+  type InboundCaller,
+  type InboundCallOptions,
+} from "./inbound-call.ts";
 import { LiveSet, type Stoppable } from "./live-set.ts";
-import type { LocalWorkload } from "./local-workload.ts";
-import type { PolicyEnforcer } from "./policy-enforcer.ts";
-import { type ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
+import type { ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
 import { bugError, handshakeError, malformedRequestError, ProxyError } from "./proxy-error.ts";
-import { illegalPorts, type ProxyDeps, type ProxyOptions } from "./proxy-options.ts";
+import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
 
 /** A peer that does not take its GOAWAY by then is cut off; far above a round trip within a mesh. */
 const STOPPED_TUNNEL_MS_MAX = 100;
 
-export interface InboundDeps
-  extends Pick<
-    ProxyDeps,
-    "engine" | "mesh" | "traffic" | "revocations" | "clock" | "random" | "certificateFor"
-  > {
-  /** With the span of the workload's proxy. */
-  readonly log: Logger;
-  readonly local: LocalWorkload;
-  readonly reporter: ConnectionReporter;
-  readonly enforcer: PolicyEnforcer;
-  readonly application: Application;
-}
+export type InboundDeps = InboundCallDeps &
+  Pick<ProxyDeps, "traffic" | "revocations" | "certificateFor">;
 
-export type InboundOptions = Pick<
-  ProxyOptions,
-  | "network"
-  | "socks5"
-  | "serverTunnel"
-  | "tls12"
-  | "postQuantumOnly"
-  | "trustDomains"
-  | "checkRevocation"
-  | "responseBaggage"
->;
+export type InboundOptions = InboundCallOptions &
+  Pick<
+    ProxyOptions,
+    "serverTunnel" | "tls12" | "postQuantumOnly" | "trustDomains" | "checkRevocation"
+  >;
 
 /** How tunnels drain. */
 export interface DrainOptions {
@@ -143,8 +118,8 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
   readonly #transparent: boolean;
   readonly #ended: () => void;
   #tunnel: ServerTunnel | undefined;
-  #sourceIdentity: Identity | undefined;
-  #handshakeDone = false;
+  /** Known when the handshake is done. */
+  #caller: InboundCaller | undefined;
   #cutOff: Timer | undefined;
   #idle: Timer | undefined;
   #unguard: (() => void) | undefined;
@@ -185,8 +160,12 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
       tls: checkRevocation ? { ...tls, isRevoked } : tls,
       settings: this.#options.serverTunnel,
       opened: (peer: PeerChain) => {
-        this.#handshakeDone = true;
-        this.#sourceIdentity = peerIdentities(peer.leafDer)[0];
+        this.#caller = {
+          address: end.peer,
+          local: this.#local,
+          identity: peerIdentities(peer.leafDer)[0],
+          transparent: this.#transparent,
+        };
         if (!checkRevocation) return;
         this.#unguard = revocations.watch({
           reporter: "destination",
@@ -237,7 +216,7 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
   }
 
   #closed(error: EngineError | undefined): void {
-    if (error !== undefined && !this.#handshakeDone) {
+    if (error !== undefined && this.#caller === undefined) {
       const { peer } = this.#end;
       this.#deps.reporter.refused("inbound", peer, this.#local, handshakeError(error));
     } else if (error !== undefined) {
@@ -261,163 +240,9 @@ class InboundTunnel implements Stoppable, ConnectionOwner {
   }
 
   #take(request: TunnelRequest): void {
-    const unanswered = new UnansweredRequest(request);
-    const connection = new ProxiedConnection(unanswered, this);
-    this.streams.add(connection);
-    connection.guard(this.#serve(request, unanswered, connection), this.#deps.log);
-  }
-
-  async #serve(
-    request: TunnelRequest,
-    unanswered: UnansweredRequest,
-    connection: ProxiedConnection,
-  ): Promise<void> {
-    const { mesh, local, reporter, enforcer, engine, clock } = this.#deps;
-    const startedAt = clock.monotonic();
-    request.onAborted(() => {
-      unanswered.abandon();
-      connection.stop(
-        "reset",
-        new ProxyError("connect", "client disconnected before its request was answered"),
-      );
-    });
-    const refuse = (status: number, error: ProxyError): void => {
-      if (connection.ended) return;
-      reporter.refused("inbound", this.#end.peer, this.#local, error);
-      unanswered.status = status;
-      connection.fail(error);
-    };
-
-    const span = (log: Logger): Logger => this.#span(log, request);
-    const workload =
-      local.find() ?? (await local.waitFor(() => span(this.#deps.log.target("ztunnel::state"))));
-    if (connection.ended) return;
-    if (workload instanceof ProxyError) return refuse(503, workload);
-    const host = parseForwardedHost(request.headers.get("forwarded") ?? "");
-    const target = chooseInboundTarget(mesh, {
-      workload,
-      local: this.#local,
-      method: request.method,
-      authority: request.authority,
-      forwardedHost: host,
-      network: this.#options.network,
-      illegalPorts: illegalPorts(this.#options),
-    });
-    if (target.kind === "refuse") return refuse(target.status, target.error);
-
-    const description = this.#describe(request, workload, target, host);
-    connection.opened(reporter.opened(description, startedAt));
-    const rbac: RbacConnection = {
-      source: this.#end.peer,
-      sourceIdentity: this.#sourceIdentity,
-      destination: target.target,
-      destinationNetwork: this.#options.network,
-    };
-    const denied = await enforcer.admit(connection, rbac, workload, host, span);
-    if (connection.ended) return;
-    if (denied !== undefined) {
-      unanswered.status = 401;
-      return connection.fail(denied);
-    }
-    try {
-      const client = this.#transparent ? this.#end.peer.ip : undefined;
-      const upstream = await this.#connect(target, client);
-      if (connection.ended) return upstream.close();
-      const baggage = this.#options.responseBaggage
-        ? ([["baggage", local.baggage(workload)]] as const)
-        : [];
-      connection.relay(engine, request.accept(baggage), upstream);
-    } catch (error) {
-      if (!(error instanceof ProxyError)) throw error;
-      connection.fail(error);
-    }
-  }
-
-  #connect(
-    { target, announced }: Extract<InboundTarget, { kind: "accept" }>,
-    client: IpAddress | undefined,
-  ): Promise<SocketEnd> {
-    const { application } = this.#deps;
-    if (announced === undefined) return application.connect(target, client);
-    const header = encodeProxyHeader({
-      source: this.#end.peer,
-      destination: announced,
-      identity: this.#sourceIdentity && formatSpiffeId(this.#sourceIdentity),
-    });
-    return application.connectTunnel(target, client, header);
-  }
-
-  #describe(
-    request: TunnelRequest,
-    workload: Workload,
-    target: Extract<InboundTarget, { kind: "accept" }>,
-    host: string | undefined,
-  ): ConnectionDescription {
-    const { network, responseBaggage } = this.#options;
-    const { peer } = this.#end;
-    const peerNetwork = request.headers.get("x-forwarded-network");
-    // What came through a network gateway has the gateway's address, which says nothing.
-    const isNear = peerNetwork === undefined || peerNetwork.toLowerCase() === network.toLowerCase();
-    const sourceWorkload = isNear
-      ? this.#deps.mesh.findWorkloadByAddress(network, peer.ip)
-      : undefined;
-    const baggage = request.headers.get("baggage");
-    return {
-      reporter: "destination",
-      source: peer,
-      originalDestination: host,
-      actualDestination: target.target,
-      sourceWorkload,
-      sourceBaggage:
-        sourceWorkload === undefined && responseBaggage && baggage !== undefined
-          ? parseBaggage(baggage)
-          : undefined,
-      sourceIdentity: this.#sourceIdentity,
-      destination: this.#local,
-      hboneAuthority: target.authority,
-      destinationService: target.service,
-      destinationWorkload: workload,
-      far: undefined,
-      mutualTls: true,
-    };
-  }
-
-  #span(log: Logger, request: TunnelRequest): Logger {
-    const traceparent = request.headers.get("traceparent") ?? "";
-    const id =
-      parseTraceparent(traceparent) ?? parseTraceparent(makeTraceparent(this.#deps.random));
-    return log.span("inbound", [
-      ["id", { bare: id ?? "" }],
-      ["peer", { bare: formatSocketAddress(this.#end.peer) }],
-    ]);
-  }
-}
-
-/** A request as the downstream side of a connection, until it is accepted. */
-class UnansweredRequest implements End {
-  /** What ending it early answers. */
-  status = 503;
-  readonly #request: TunnelRequest;
-  #answered = false;
-
-  constructor(request: TunnelRequest) {
-    this.#request = request;
-  }
-
-  close(): void {
-    if (this.#answered) return;
-    this.#answered = true;
-    this.#request.refuse(this.status);
-  }
-
-  /** The peer does not wait any more. */
-  abandon(): void {
-    this.#answered = true;
-  }
-
-  /** Only policies reset a connection that is not relayed yet. */
-  reset(): void {
-    this.status = 401;
-    this.close();
+    invariant(this.#caller !== undefined, "nobody asks before the handshake is done");
+    const call = new InboundCall(this.#deps, this.#options, this.#caller, { request, owner: this });
+    this.streams.add(call.connection);
+    call.connection.guard(call.serve(), this.#deps.log);
   }
 }
