@@ -3,13 +3,19 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "functions.h"
 
 namespace ztunnel {
 namespace {
 
-constexpr Method kFunctions[] = {
+struct Function {
+  const char* name;
+  napi_callback call;
+};
+
+constexpr Function kFunctions[] = {
     {"socketIn", Call<SocketIn>},
     {"openIn", Call<OpenIn>},
     {"socketPair", Call<SocketPair>},
@@ -47,8 +53,14 @@ NAPI_MODULE_INIT() {
   auto* environment = new Environment{UniqueFd(open(kHome, O_RDONLY | O_CLOEXEC))};
   auto is_gone = [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); };
   napi_set_instance_data(env, environment, is_gone, nullptr);
-  if (!environment->home.IsOpen()) return ThrowErrno(env, errno, "open", kHome);
-  AddMethods(env, exports, kFunctions);
+  if (!environment->home.IsOpen()) {
+    return ThrowText(env, std::string("can't open ") + kHome + ": " + strerror(errno));
+  }
+  for (const auto& [name, call] : kFunctions) {
+    napi_value function = nullptr;
+    napi_create_function(env, name, NAPI_AUTO_LENGTH, call, nullptr, &function);
+    napi_set_named_property(env, exports, name, function);
+  }
   return exports;
 }
 

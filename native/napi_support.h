@@ -1,15 +1,11 @@
-// Reading arguments and answering with values and errors in Node's own shape.
-//
-// The readers throw a JavaScript TypeError on a value of the wrong kind and answer nullopt. So: read
-// everything, then ask Pending() once.
+// Reading arguments, and answering with values and errors in Node's own shape.
 #pragma once
 
 #include <node_api.h>
 
 #include <cerrno>
-#include <climits>
+#include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <tuple>
 
@@ -35,45 +31,16 @@ struct Bytes {
 bool Pending(napi_env env);
 napi_valuetype TypeOf(napi_env env, napi_value value);
 
-std::optional<int64_t> RequireInteger(napi_env env, napi_value value, const char* name,
-                                      int64_t max, int64_t min = 0);
-std::optional<Bytes> RequireBytes(napi_env env, napi_value value, const char* name);
-
 napi_value FromInteger(napi_env env, int64_t value);
 napi_value FromText(napi_env env, const std::string& text);
-napi_value NewObject(napi_env env);
-void SetProperty(napi_env env, napi_value object, const char* name, napi_value value);
-
-// Ties something of ours to an object of JavaScript, under a tag that tells it from other objects;
-// `is_gone` is called when the object is.
-void Wrap(napi_env env, napi_value object, const napi_type_tag& tag, void* ours,
-          napi_finalize is_gone = nullptr);
-// Answers nullptr for anything that was not wrapped under this tag.
-void* Unwrap(napi_env env, napi_value object, const napi_type_tag& tag);
+// Throws, and answers nullptr, to be returned in turn.
+napi_value ThrowText(napi_env env, const std::string& text);
 
 // Calls a function of JavaScript with a number; what it throws is an uncaught error.
 void CallFromLoop(napi_env env, napi_ref function, uint32_t number);
 
-struct Method {
-  const char* name;
-  napi_callback function;
-};
-
-template <size_t N>
-void AddMethods(napi_env env, napi_value object, const Method (&methods)[N]) {
-  for (const Method& method : methods) {
-    napi_value function = nullptr;
-    napi_create_function(env, method.name, NAPI_AUTO_LENGTH, method.function, nullptr, &function);
-    SetProperty(env, object, method.name, function);
-  }
-}
-
-// All throw and return nullptr, to be returned in turn. `detail` is what the call was about.
-napi_value ThrowErrno(napi_env env, int error, const char* syscall, const std::string& detail = "");
-napi_value ThrowType(napi_env env, const std::string& name, const std::string& expected);
-napi_value ThrowText(napi_env env, const std::string& text);
-
-// The next argument, as the parameter that it is for; the environment is none.
+// The next argument, as the parameter that it is for; the environment is none. One of the wrong kind is a
+// TypeError: so take everything, then ask Pending() once.
 inline void Take(napi_env env, const Arguments&, size_t*, napi_env* into) { *into = env; }
 inline void Take(napi_env, const Arguments& arguments, size_t* next, napi_value* into) {
   *into = arguments.values[(*next)++];

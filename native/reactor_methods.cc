@@ -71,7 +71,7 @@ int ReactorFdOf(napi_env env, int id) {
 // Answers one of OpenSSL's errors when that refuses.
 int ReactorStartTls(napi_env env, int id, napi_value object, int is_server) {
   Connection* connection = Find(env, id);
-  auto* context = static_cast<SSL_CTX*>(Unwrap(env, object, kTlsContextTag));
+  SSL_CTX* context = TlsContextOf(env, object);
   if (connection == nullptr) return FailWith(EBADF);
   if (context == nullptr) return FailWith(EINVAL);
   constexpr unsigned kUnfit = Connection::kListener | Connection::kEnding | Connection::kAtEnd;

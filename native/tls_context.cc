@@ -5,6 +5,8 @@
 namespace ztunnel {
 namespace {
 
+// Tells our objects from those of others.
+constexpr napi_type_tag kTag = {0x7a74756e6e656c54, 0x6c73436f6e746578};
 // The only protocol, in the form of RFC 7301.
 constexpr unsigned char kAlpn[] = {2, 'h', '2'};
 
@@ -72,14 +74,24 @@ napi_value MakeTlsContext(napi_env env, napi_callback_info) {
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   // What we are given as a root is one, also when somebody else signed it.
   X509_STORE_set_flags(SSL_CTX_get_cert_store(context.get()), X509_V_FLAG_PARTIAL_CHAIN);
-  napi_value result = NewObject(env);
+  napi_value result = nullptr;
+  napi_create_object(env, &result);
+  napi_type_tag_object(env, result, &kTag);
   auto is_gone = [](napi_env, void* data, void*) { SSL_CTX_free(static_cast<SSL_CTX*>(data)); };
-  Wrap(env, result, kTlsContextTag, context.release(), is_gone);
+  napi_wrap(env, result, context.release(), is_gone, nullptr, nullptr);
   return result;
 }
 
+SSL_CTX* TlsContextOf(napi_env env, napi_value object) {
+  bool is_ours = false;
+  void* context = nullptr;
+  if (TypeOf(env, object) == napi_object) napi_check_object_type_tag(env, object, &kTag, &is_ours);
+  if (is_ours) napi_unwrap(env, object, &context);
+  return static_cast<SSL_CTX*>(context);
+}
+
 int ConfigureTls(napi_env env, napi_value object, Bytes name, Bytes value) {
-  auto* context = static_cast<SSL_CTX*>(Unwrap(env, object, kTlsContextTag));
+  SSL_CTX* context = TlsContextOf(env, object);
   if (context == nullptr) return FailWith(EINVAL);
   ERR_clear_error();
   const std::string what(name.data, name.data + name.length);
@@ -92,10 +104,12 @@ int ConfigureTls(napi_env env, napi_value object, Bytes name, Bytes value) {
 
 // A positive number is one of OpenSSL's errors; -1 and below stand for its X509_V numbers from 0 on.
 napi_value TlsText(napi_env env, napi_callback_info info) {
-  auto number = RequireInteger(env, Arguments(env, info).values[0], "number", UINT32_MAX, INT32_MIN);
-  if (!number) return nullptr;
-  const char* text = *number < 0 ? X509_verify_cert_error_string(-1 - *number)
-                                 : ERR_reason_error_string(static_cast<unsigned long>(*number));
+  int number = 0;
+  size_t next = 0;
+  Take(env, Arguments(env, info), &next, &number);
+  if (Pending(env)) return nullptr;
+  const char* text = number < 0 ? X509_verify_cert_error_string(-1 - number)
+                                : ERR_reason_error_string(static_cast<unsigned long>(number));
   return FromText(env, text == nullptr ? "unknown TLS failure" : text);
 }
 

@@ -22,9 +22,8 @@ extern "C" int ssl3_send_alert(SSL* ssl, int level, int description) __attribute
 
 namespace ztunnel {
 
-// Of the objects that wrap an SSL_CTX.
-constexpr napi_type_tag kTlsContextTag = {0x7a74756e6e656c54, 0x6c73436f6e746578};
-
+// Answers nullptr for anything but what MakeTlsContext() made.
+SSL_CTX* TlsContextOf(napi_env env, napi_value object);
 // The oldest error of this thread, -1 with errno when there is none; clears all of them.
 int TakeTlsError();
 
