@@ -55,14 +55,13 @@ export class Application {
     return end;
   }
 
-  async #connect(remote: SocketAddress, source: IpAddress | undefined): Promise<SocketEnd> {
+  #connect(remote: SocketAddress, source: IpAddress | undefined): Promise<SocketEnd> {
     const { netns, mark, connectTimeoutMs, keepAlive } = this.#options;
     const options = { netns, remote, source, mark, timeoutMs: connectTimeoutMs, keepAlive };
-    try {
-      return await this.#engine.connect(options);
-    } catch (error) {
-      if (error instanceof EngineError) throw applicationConnectError(error);
-      throw error;
-    }
+    return this.#engine.connect(options).catch(rethrow);
   }
+}
+
+function rethrow(error: unknown): never {
+  throw error instanceof EngineError ? applicationConnectError(error) : error;
 }

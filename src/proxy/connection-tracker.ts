@@ -6,7 +6,7 @@
  */
 import type { RbacConnection } from "../mesh/authorization.ts";
 import { formatSpiffeId } from "../mesh/identity.ts";
-import { formatSocketAddress } from "../mesh/socket-address.ts";
+import { formatSocketAddress, type SocketAddress } from "../mesh/socket-address.ts";
 import type { Workload } from "../mesh/workload.ts";
 import type { Stoppable } from "./live-set.ts";
 
@@ -19,12 +19,13 @@ export interface TrackedConnection {
 }
 
 interface Entry extends TrackedConnection {
-  readonly key: string;
+  readonly host: string | undefined;
   readonly members: Set<Stoppable>;
 }
 
 export class ConnectionTracker {
-  readonly #entries = new Map<string, Entry>();
+  /** By the address of the peer, one object for all streams of a tunnel; few have two targets. */
+  readonly #bySource = new Map<SocketAddress, Entry[]>();
   readonly #entryOf = new Map<Stoppable, Entry>();
 
   /**
@@ -38,14 +39,25 @@ export class ConnectionTracker {
     workload: Workload,
     host: string | undefined,
   ): void {
-    const key = `${describeConnection(connection)} ${connection.destinationNetwork} ${host ?? ""}`;
-    let entry = this.#entries.get(key);
-    if (entry === undefined) {
-      entry = { key, connection, workload, members: new Set() };
-      this.#entries.set(key, entry);
-    }
+    const entry =
+      this.#find(connection, host) ?? this.#add({ connection, workload, host, members: new Set() });
     entry.members.add(member);
     this.#entryOf.set(member, entry);
+  }
+
+  #find(connection: RbacConnection, host: string | undefined): Entry | undefined {
+    for (const entry of this.#bySource.get(connection.source) ?? NO_ENTRIES) {
+      if (entry.host === host && isSame(entry.connection, connection)) return entry;
+    }
+    return undefined;
+  }
+
+  #add(entry: Entry): Entry {
+    const { source } = entry.connection;
+    const same = this.#bySource.get(source);
+    if (same === undefined) this.#bySource.set(source, [entry]);
+    else same.push(entry);
+    return entry;
   }
 
   /** Idempotent. */
@@ -54,13 +66,31 @@ export class ConnectionTracker {
     if (entry === undefined) return;
     this.#entryOf.delete(member);
     entry.members.delete(member);
-    if (entry.members.size === 0) this.#entries.delete(entry.key);
+    if (entry.members.size === 0) this.#remove(entry);
+  }
+
+  #remove(entry: Entry): void {
+    const { source } = entry.connection;
+    const same = this.#bySource.get(source) ?? [];
+    same.splice(same.indexOf(entry), 1);
+    if (same.length === 0) this.#bySource.delete(source);
   }
 
   /** A picture of this moment. */
   tracked(): readonly TrackedConnection[] {
-    return [...this.#entries.values()];
+    return [...this.#bySource.values()].flat();
   }
+}
+
+const NO_ENTRIES: readonly Entry[] = [];
+
+function isSame(a: RbacConnection, b: RbacConnection): boolean {
+  return (
+    a.destination.port === b.destination.port &&
+    a.destination.ip === b.destination.ip &&
+    a.destinationNetwork === b.destinationNetwork &&
+    a.sourceIdentity === b.sourceIdentity
+  );
 }
 
 /** `source(identity)->destination`, as operators read it. */

@@ -14,7 +14,7 @@ import type {
 } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
 import { connectHeaders } from "../hbone/connect-request.ts";
-import { HbonePool } from "../hbone/hbone-pool.ts";
+import { HbonePool, type PooledStream } from "../hbone/hbone-pool.ts";
 import type { HboneTarget } from "../hbone/shared-tunnel.ts";
 import type { Identity } from "../mesh/identity.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
@@ -108,7 +108,7 @@ export class UpstreamConnector {
     try {
       const connected =
         route.kind === "hbone"
-          ? await this.#connectHbone(route, request)
+          ? this.#joined(await this.#openStream(route, request), route, request.connection)
           : {
               end: await this.#deps.engine.connect(this.#connectOptions(route.remote)),
               lease: undefined,
@@ -155,11 +155,11 @@ export class UpstreamConnector {
     }
   }
 
-  async #connectHbone(
+  #openStream(
     route: HboneRoute,
-    { connection, source, client, traceparent }: UpstreamRequest,
-  ): Promise<ConnectedUpstream> {
-    const stream = await this.#pool.open(
+    { source, client, traceparent }: UpstreamRequest,
+  ): Promise<PooledStream> {
+    return this.#pool.open(
       {
         source: this.#deps.local.identity(source),
         sourceIp: client.ip,
@@ -175,7 +175,13 @@ export class UpstreamConnector {
         traceparent,
       }),
     );
-    const { answer, tunnel, lease } = stream;
+  }
+
+  #joined(
+    { answer, tunnel, lease }: PooledStream,
+    route: HboneRoute,
+    connection: ProxiedConnection,
+  ): ConnectedUpstream {
     if (answer.end === undefined) throw httpStatusError(answer.status);
     const joined =
       tunnel instanceof RevocableTunnel
