@@ -11,7 +11,7 @@ import { errorText } from "./runtime/error-text.ts";
 const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
 
 /** npm passes on what its whole job has got from the terminal or shell: so soon after, it is the same signal. */
-const SAME_SIGNAL_MS = 500;
+const SAME_SIGNAL_MS = 100;
 
 /** The data path uses what came with this version. */
 const NODE_MAJOR_MIN = 26;
@@ -78,12 +78,13 @@ async function runUntilSignal(command: (signal: AbortSignal) => Promise<void>): 
 /** @param steps for the first signal, the second, and so on; the last for all further ones. */
 function onSignals(...steps: readonly ((signal: NodeJS.Signals) => void)[]): void {
   let count = 0;
-  let last = Number.NEGATIVE_INFINITY;
+  let last: NodeJS.Signals | null = null;
+  let lastTime = 0;
   const take = (signal: NodeJS.Signals): void => {
-    const now = systemClock.monotonic();
-    if (now - last < SAME_SIGNAL_MS) return;
-    last = now;
+    if (signal === last && systemClock.monotonic() - lastTime < SAME_SIGNAL_MS) return;
     steps[Math.min(count++, steps.length - 1)]?.(signal);
+    last = signal;
+    lastTime = systemClock.monotonic();
   };
   process.on("SIGTERM", take);
   process.on("SIGINT", take);

@@ -161,7 +161,7 @@ describe("going down", { skip, concurrency: false }, () => {
       await talk(pair);
       const node = lab.node("node-b");
       const ended = terminated(node);
-      node.process.kill("SIGINT");
+      node.process.kill("SIGTERM");
       await waitUntil(
         () => isRefused(node.get(15021, "/healthz/ready")),
         "it still answers probes",
@@ -180,7 +180,7 @@ describe("going down", { skip, concurrency: false }, () => {
       const node = lab.node("node-b");
       const ended = terminated(node);
       await delay(1000);
-      node.process.kill("SIGINT");
+      node.process.kill("SIGTERM");
       const { tookMs } = await ended;
       assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
       await waitUntil(
