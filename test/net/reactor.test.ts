@@ -458,7 +458,8 @@ describe("the loop sleeps", () => {
       const { loopCount } = performance.nodeTiming.uvMetricsInfo;
       await delay(50);
       const loops = performance.nodeTiming.uvMetricsInfo.loopCount - loopCount;
-      assert(loops < 20, `${loops} turns of the event loop`);
+      // One that spins makes thousands; timers and the test runner a few.
+      assert(loops < 500, `${loops} turns of the event loop`);
     });
   }
 });
