@@ -455,11 +455,14 @@ describe("the loop sleeps", () => {
       lab.allow(far);
       await arrange(near, far);
       await quiet();
-      const { loopCount } = performance.nodeTiming.uvMetricsInfo;
-      await delay(50);
-      const loops = performance.nodeTiming.uvMetricsInfo.loopCount - loopCount;
-      // One that spins makes thousands; timers and the test runner a few.
-      assert(loops < 500, `${loops} turns of the event loop`);
+      // V8 may wake the thread for its garbage for a while; a loop that spins never rests.
+      let turns = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < 50 && turns >= 20; i++) {
+        const { loopCount } = performance.nodeTiming.uvMetricsInfo;
+        await delay(50);
+        turns = performance.nodeTiming.uvMetricsInfo.loopCount - loopCount;
+      }
+      assert(turns < 20, `${turns} turns of the event loop in 50 ms`);
     });
   }
 });
