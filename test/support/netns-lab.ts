@@ -9,6 +9,8 @@ import { missingTool } from "./missing-tool.ts";
 
 const NETNS_FOLDER = "/run/netns";
 const NAME_PREFIX = "ztlab";
+/** Far above what all tests of a file take together on a slow machine. */
+const TEST_LAB_MS_MAX = 600_000;
 
 export interface LabHostOptions {
   /** With prefix length, such as `10.1.0.1/24`. */
@@ -43,6 +45,7 @@ export class NetnsLab {
   readonly #applications: LabHost["applications"] = new Set();
   #portCount = 0;
   #closed = false;
+  #overdue: NodeJS.Timeout | undefined;
 
   constructor() {
     removeAbandonedLabs();
@@ -50,6 +53,10 @@ export class NetnsLab {
     process.once("exit", this.#exited);
     process.once("SIGINT", this.#interrupted);
     process.once("SIGTERM", this.#interrupted);
+    if (process.env["NODE_TEST_CONTEXT"] !== undefined) {
+      // The runner goes on without a test that hangs, and then waits for the process that it keeps alive.
+      this.#overdue = setTimeout(() => process.exit(1), TEST_LAB_MS_MAX).unref();
+    }
     this.#bridge = this.#addNetns("bridge");
     ip(this.#bridge, ["link add br0 type bridge", "link set br0 up"]);
   }
@@ -104,6 +111,7 @@ export class NetnsLab {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearTimeout(this.#overdue);
     process.off("exit", this.#exited);
     process.off("SIGINT", this.#interrupted);
     process.off("SIGTERM", this.#interrupted);
