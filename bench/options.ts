@@ -1,7 +1,19 @@
 /** What `npm run bench -- …` says. */
 import { parseArgs } from "node:util";
 
+export const BENCH_USAGE = `npm run bench -- [NAME...] [--quick] [--soak] [--node-a CMD] [--node-b CMD]
+
+  NAME            only the benches whose path contains one of the names
+  --quick         shorter runs with rougher figures
+  --soak          also the soak of five minutes, although it is not named
+  --node-a CMD    another ztunnel on the client's node, started by this shell command
+  --node-b CMD    the same on the server's node
+  --help          print this and the names of all benches
+
+bench/README.md tells what is measured and where the figures are left.`;
+
 export interface BenchOptions {
+  readonly wantsHelp: boolean;
   /** Parts of the names of the benches to run; none: all. */
   readonly names: readonly string[];
   /** For shorter runs with rougher figures. */
@@ -26,6 +38,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
     args: [...args],
     allowPositionals: true,
     options: {
+      help: { type: "boolean", default: false },
       quick: { type: "boolean", default: false },
       soak: { type: "boolean", default: false },
       "node-a": { type: "string" },
@@ -35,6 +48,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
   const a = command("--node-a", values["node-a"]);
   const b = command("--node-b", values["node-b"]);
   return {
+    wantsHelp: values.help,
     names: positionals,
     isQuick: values.quick,
     withSoak: values.soak,

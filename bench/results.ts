@@ -26,10 +26,12 @@ export interface BenchRun {
   readonly failures: readonly string[];
 }
 
-/** @throws Error that names the file when it is not there or not JSON. */
+/** @throws Error that names the file when it is not there or holds no run. */
 export function readRun(file: string): BenchRun {
   try {
-    return JSON.parse(readFileSync(file, "utf8")) as BenchRun;
+    const run = JSON.parse(readFileSync(file, "utf8")) as BenchRun | null;
+    if (!Array.isArray(run?.benches)) throw new Error("no run of npm run bench");
+    return run;
   } catch (error) {
     throw new Error(`${file}: ${error instanceof Error ? error.message : error}`, { cause: error });
   }

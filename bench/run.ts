@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { orGiveUp } from "./give-up.ts";
 import { describeMachine, missingPeers } from "./machine.ts";
 import { type BenchMeasures, formatMeasures, type Measure } from "./measure.ts";
-import { type BenchOptions, benchArguments, parseBenchOptions } from "./options.ts";
+import { BENCH_USAGE, type BenchOptions, benchArguments, parseBenchOptions } from "./options.ts";
 import { type BenchRun, describeRun, explanation, RESULTS_FOLDER, writeRun } from "./results.ts";
 import { formatJudgements, judge } from "./targets.ts";
 
@@ -24,6 +24,11 @@ const BENCH_MS_MAX = 2_400_000;
 
 const options = orGiveUp(() => parseBenchOptions(process.argv.slice(2)));
 const { names, isQuick, nodeCommands } = options;
+if (options.wantsHelp) {
+  const all = allBenches().map((file) => `  ${benchName(file)}`);
+  console.log([BENCH_USAGE, "", ...all].join("\n"));
+  process.exit();
+}
 const files = orGiveUp(() => chooseBenches(options));
 
 const machine = describeMachine();
@@ -43,7 +48,7 @@ console.log(`${describeRun(run())}\n${explanation()}`);
 for (const peer of missingPeers(machine)) console.log(`missing: ${peer}`);
 
 for (const file of files) {
-  const bench = file.replace(/\.bench\.ts$/, "");
+  const bench = benchName(file);
   const benchStartedAt = Date.now();
   try {
     const measures = await runBench(file, options);
@@ -65,9 +70,17 @@ const judged = judge(benches).filter(({ verdict }) => isWhole || verdict !== "no
 if (judged.length > 0) console.log(`\n## targets\n${formatJudgements(judged)}`);
 console.log(`\nwritten to ${output}: bench.json, table.md, chart.svg, scaling.svg`);
 
+function allBenches(): string[] {
+  return globSync("**/*.bench.ts", { cwd: FOLDER }).sort();
+}
+
+function benchName(file: string): string {
+  return file.replace(/\.bench\.ts$/, "");
+}
+
 /** @throws Error when a name is that of no bench. */
 function chooseBenches({ names: wanted, withSoak }: BenchOptions): readonly string[] {
-  const all = globSync("**/*.bench.ts", { cwd: FOLDER }).sort();
+  const all = allBenches();
   if (wanted.length === 0)
     return all.filter((file) => file !== CHURN && (withSoak || file !== SOAK));
   const unknown = wanted.filter((name) => !all.some((file) => file.includes(name)));

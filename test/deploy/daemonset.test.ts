@@ -14,6 +14,8 @@ interface Container {
   readonly name: string;
   readonly args: readonly string[];
   readonly env: readonly { readonly name: string }[];
+  readonly readinessProbe: unknown;
+  readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string }[];
   readonly securityContext: { readonly capabilities: { readonly add: readonly string[] } };
 }
 
@@ -54,4 +56,23 @@ test("every variable that is set is one that the daemon reads", () => {
     );
   const unread = daemonSet().container.env.filter(({ name }) => !isRead(name));
   assert.deepEqual(unread, []);
+});
+
+test("what Istio's own chart gives the original's container, ours has as well", () => {
+  // The chart of Istio 1.31; RUST_BACKTRACE and INPOD_ENABLED are of no use here.
+  const { container } = daemonSet();
+  const names = container.env.map(({ name }) => name);
+  const missing = [
+    ...["CA_ADDRESS", "XDS_ADDRESS", "RUST_LOG", "ISTIO_META_CLUSTER_ID"],
+    ...["TERMINATION_GRACE_PERIOD_SECONDS", "POD_NAME", "POD_NAMESPACE", "NODE_NAME"],
+    ...["INSTANCE_IP", "SERVICE_ACCOUNT", "ZTUNNEL_CPU_LIMIT", "ZTUNNEL_RESOURCE_CPU_REQUEST"],
+  ].filter((name) => !names.includes(name));
+  assert.deepEqual(missing, []);
+  assert.deepEqual(container.readinessProbe, {
+    httpGet: { path: "/healthz/ready", port: 15021 },
+  });
+  assert.deepEqual(
+    container.volumeMounts.map(({ mountPath }) => mountPath),
+    ["/var/run/secrets/istio", "/var/run/secrets/tokens", "/var/run/ztunnel", "/tmp"],
+  );
 });
