@@ -1,5 +1,6 @@
 /** `/healthz/ready?verbose`: why the process is not ready, and what it works with. */
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
+import { counted } from "../runtime/counted.ts";
 import type { PendingTask } from "../runtime/readiness.ts";
 
 /** How a conversation with a neighbour stands. */
@@ -55,9 +56,17 @@ export function describeReadiness(standing: ReadinessStanding): string {
       : `control plane ${controlPlane.address}: ${describeLine(controlPlane)}`,
     describeAgent(nodeAgent),
     `pods: ${upCount} up, ${waiting.length} pending${drainingCount > 0 ? `, ${drainingCount} draining` : ""}`,
-    `mesh: ${mesh.workloads} workloads, ${mesh.services} services, ${mesh.policies} policies${describeAge(controlPlane)}`,
+    `mesh: ${describeMesh(mesh)}${describeAge(controlPlane)}`,
   ];
   return lines.map((line) => `${line}\n`).join("");
+}
+
+function describeMesh({ workloads, services, policies }: ReadinessStanding["mesh"]): string {
+  return [
+    counted(workloads, "workload"),
+    counted(services, "service"),
+    counted(policies, "policy", "policies"),
+  ].join(", ");
 }
 
 /** The names are those of spec control-plane 7.4. */
@@ -72,7 +81,7 @@ function reasonOf(task: string, standing: ReadinessStanding): string {
       if (nodeAgent === undefined || nodeAgent === "none") return "the mesh must be known first";
       if (!nodeAgent.connected) return `${nodeAgent.address}: ${describeLine(nodeAgent)}`;
       const waiting = workloads.filter(({ state }) => state === "Pending").length;
-      if (waiting > 0) return `${waiting} pods could not be started`;
+      if (waiting > 0) return `${counted(waiting, "pod")} could not be started`;
       return `${nodeAgent.address} has not named all pods yet`;
     }
     default:

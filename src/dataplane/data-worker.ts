@@ -2,7 +2,6 @@
 import { type MessagePort, parentPort } from "node:worker_threads";
 import type { IpAddress } from "../mesh/ip-address.ts";
 import type { WorkloadCertificate } from "../mesh/workload-certificate.ts";
-import type { AddressesOf } from "../proxy/proxy-options.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
@@ -14,10 +13,11 @@ import { AffinityTable } from "../state/affinity-table.ts";
 import { MeshMemory } from "../state/mesh-memory.ts";
 import { MeshState } from "../state/mesh-state.ts";
 import { SessionAffinity } from "../state/session-affinity.ts";
-import { createRootLogger } from "../telemetry/root-logger.ts";
+import { createRootLogger, type RootLogger } from "../telemetry/root-logger.ts";
 import { Calls } from "./calls.ts";
 import { CertificateStore } from "./certificate-store.ts";
-import { DataThread } from "./data-thread.ts";
+import type { ThreadSample } from "./data-plane.ts";
+import { DataThread, type DataThreadDeps } from "./data-thread.ts";
 import { makeEngine } from "./make-engine.ts";
 import { giveBackWhenQuiet } from "./quiet-thread.ts";
 import { ThreadLogSink } from "./thread-log-sink.ts";
@@ -31,143 +31,187 @@ const PORTION_SERIES = 256;
 const port = parentPort;
 invariant(port !== null, "a data thread is started by the main thread");
 let take = (start: unknown): void => {
-  take = run(port, start as ThreadStart);
+  const worker = new DataWorker(port, start as ThreadStart);
+  take = (command) => worker.take(command as ThreadCommand);
 };
 port.on("message", (message) => take(message));
 
-/** @returns what takes commands. */
-function run(port: MessagePort, start: ThreadStart): (message: unknown) => void {
-  const report = (message: ThreadReport): void => port.postMessage(message);
-  const sink = new ThreadLogSink(systemClock, (text) => report({ kind: "log", text }));
-  const logger = createRootLogger({ ...start.log, sink, clock: systemClock });
-  const asked = new Calls<WorkloadCertificate>();
-  const certificates = new CertificateStore((identity) =>
-    asked.ask((call) => report({ kind: "certificate", call, identity })),
+class DataWorker {
+  readonly #port: MessagePort;
+  readonly #sink: ThreadLogSink;
+  readonly #logger: RootLogger;
+  readonly #thread: DataThread;
+  readonly #profiler = new ThreadProfiler(systemClock);
+  /** Asks the main thread, as the next two do. */
+  readonly #signing = new Calls<WorkloadCertificate>();
+  readonly #learning = new Calls<void>();
+  readonly #lookups = new Calls<readonly IpAddress[]>();
+  readonly #certificates = new CertificateStore((identity) =>
+    this.#signing.ask((call) => this.#report({ kind: "certificate", call, identity })),
   );
-  const learning = new Calls<void>();
-  const learn = (key: string): Promise<void> =>
-    learning.ask((call) => report({ kind: "learn", call, key }));
-  const lookups = new Calls<readonly IpAddress[]>();
-  const addressesOf: AddressesOf = (hostname) =>
-    lookups.ask((call) => report({ kind: "addresses", call, hostname }));
-  const thread = new DataThread(
-    {
-      engine: makeEngine(systemClock, logger.root, start.options),
-      mesh: new MeshState(new MeshMemory(start.mesh)),
-      certificateFor: (identity) => certificates.certificate(identity),
-      addressesOf,
-      learn: start.options.onDemand ? learn : undefined,
+
+  constructor(port: MessagePort, start: ThreadStart) {
+    this.#port = port;
+    this.#sink = new ThreadLogSink(systemClock, (text) => this.#report({ kind: "log", text }));
+    this.#logger = createRootLogger({ ...start.log, sink: this.#sink, clock: systemClock });
+    this.#thread = this.#makeThread(start);
+    giveBackWhenQuiet(systemClock);
+  }
+
+  #makeThread({ mesh, affinity, options }: ThreadStart): DataThread {
+    const log = this.#logger.root;
+    const learn = (key: string): Promise<void> =>
+      this.#learning.ask((call) => this.#report({ kind: "learn", call, key }));
+    const deps: DataThreadDeps = {
+      engine: makeEngine(systemClock, log, options),
+      mesh: new MeshState(new MeshMemory(mesh)),
+      certificateFor: (identity) => this.#certificates.certificate(identity),
+      addressesOf: (hostname) =>
+        this.#lookups.ask((call) => this.#report({ kind: "addresses", call, hostname })),
+      learn: options.onDemand ? learn : undefined,
       affinity: new SessionAffinity(
-        new AffinityTable(start.affinity, systemClock),
-        start.options.proxy.affinity.services,
+        new AffinityTable(affinity, systemClock),
+        options.proxy.affinity.services,
       ),
-      outlierChanged: (change) => report({ kind: "outlier", change }),
-      log: logger.root,
+      outlierChanged: (change) => this.#report({ kind: "outlier", change }),
+      log,
       clock: systemClock,
       random: systemRandom(),
       loopDelay: measureLoopDelay(),
-    },
-    start.options,
-  );
+    };
+    return new DataThread(deps, options);
+  }
 
-  giveBackWhenQuiet(systemClock);
+  take(command: ThreadCommand): void {
+    const thread = this.#thread;
+    switch (command.kind) {
+      case "mesh-changed":
+        thread.meshChanged(command.change);
+        break;
+      case "certificate":
+        if (command.certificate !== undefined) {
+          this.#signing.answer(command.call, command.certificate);
+        } else this.#signing.fail(command.call, new Error(command.error ?? "no certificate"));
+        break;
+      case "learnt":
+        this.#learning.answer(command.call);
+        break;
+      case "addresses":
+        if (command.ips !== undefined) this.#lookups.answer(command.call, command.ips);
+        else this.#lookups.fail(command.call, new Error(command.error ?? "no answer"));
+        break;
+      case "renewed":
+        this.#certificates.renewed(command.certificate);
+        break;
+      case "forgotten":
+        this.#certificates.forgotten(command.identity);
+        break;
+      case "revocations":
+        thread.revocationsChanged(command.lists);
+        break;
+      case "log-filter":
+        this.#logger.setFilter(command.filter);
+        break;
+      case "start-workload":
+      case "start-self":
+      case "listen-dedicated":
+      case "serve-dedicated":
+      case "stop-listening":
+      case "stop-workload":
+      case "collect":
+      case "connections":
+      case "dns-datagrams":
+      case "profile":
+      case "drain":
+      case "close":
+        void this.#answer(command);
+    }
+  }
 
-  const profiler = new ThreadProfiler(systemClock);
-  const reportConnections = async (call: number, uid: string): Promise<void> => {
+  /** Says when the command is done and what came of it, behind what was logged meanwhile; or why not. */
+  async #answer(command: AnsweredCommand): Promise<void> {
+    const { call } = command;
+    try {
+      const outcome = await this.#perform(command);
+      this.#sink.flush();
+      this.#report({ kind: "answer", call, ...outcome });
+    } catch (error) {
+      this.#report({ kind: "answer", call, error: errorText(error) });
+    }
+  }
+
+  async #perform(command: AnsweredCommand): Promise<Outcome> {
+    const thread = this.#thread;
+    switch (command.kind) {
+      case "start-workload":
+        thread.startWorkload(command.workload, command.netnsFd, command.withDns);
+        break;
+      case "start-self":
+        thread.startSelf(command.workload);
+        break;
+      case "listen-dedicated":
+        thread.listenDedicated(command.workload, command.withDns);
+        break;
+      case "serve-dedicated":
+        thread.serveDedicated();
+        break;
+      case "stop-listening":
+        thread.stopListening(command.uid);
+        break;
+      case "stop-workload":
+        await thread.stopWorkload(command.uid, command.drainMs);
+        break;
+      case "collect":
+        return { sample: await this.#collect(command.call) };
+      case "connections":
+        await this.#tellConnections(command.call, command.uid);
+        break;
+      case "dns-datagrams":
+        return { datagrams: await thread.dnsDatagrams(command.uid) };
+      case "profile":
+        return { profile: await this.#profiler.run(command.request) };
+      case "drain":
+        await thread.drain(command.deadlineMs);
+        break;
+      case "close":
+        await thread.close();
+    }
+    return {};
+  }
+
+  async #tellConnections(call: number, uid: string): Promise<void> {
     const pace = new Pace(systemClock, SLICE_MS);
-    const { inbound, outbound } = thread.connections(uid);
+    const { inbound, outbound } = this.#thread.connections(uid);
     for (let at = 0; at < Math.max(inbound.length, outbound.length); at += PORTION_CONNECTIONS) {
       const end = at + PORTION_CONNECTIONS;
       const some = { inbound: inbound.slice(at, end), outbound: outbound.slice(at, end) };
-      report({ kind: "connections", call, some });
+      this.#report({ kind: "connections", call, some });
       if (pace.isOver) await pace.rest();
     }
-  };
+  }
 
-  const reportSample = async (call: number): Promise<void> => {
+  /** @returns what the answer brings: with the last of the series, the others are told before. */
+  async #collect(call: number): Promise<ThreadSample> {
     const pace = new Pace(systemClock, SLICE_MS);
-    const sample = thread.collect();
+    const sample = this.#thread.collect();
     const { series } = sample;
     let at = 0;
     for (; at + PORTION_SERIES < series.length; at += PORTION_SERIES) {
-      report({ kind: "series", call, some: series.slice(at, at + PORTION_SERIES) });
+      this.#report({ kind: "series", call, some: series.slice(at, at + PORTION_SERIES) });
       if (pace.isOver) await pace.rest();
     }
-    report({ kind: "answer", call, sample: { ...sample, series: series.slice(at) } });
-  };
+    return { ...sample, series: series.slice(at) };
+  }
 
-  const fail = (call: number, error: unknown): void =>
-    report({ kind: "answer", call, error: errorText(error) });
-  const settle = async (call: number, work: Promise<void>): Promise<void> => {
-    try {
-      await work;
-      sink.flush();
-      report({ kind: "answer", call });
-    } catch (error) {
-      fail(call, error);
-    }
-  };
-
-  return (message) => {
-    const command = message as ThreadCommand;
-    switch (command.kind) {
-      case "mesh-changed":
-        return thread.meshChanged(command.change);
-      case "start-workload":
-        return void settle(
-          command.call,
-          (async () => thread.startWorkload(command.workload, command.netnsFd, command.withDns))(),
-        );
-      case "start-self":
-        return void settle(command.call, (async () => thread.startSelf(command.workload))());
-      case "listen-dedicated":
-        return void settle(
-          command.call,
-          (async () => thread.listenDedicated(command.workload, command.withDns))(),
-        );
-      case "serve-dedicated":
-        return void settle(command.call, (async () => thread.serveDedicated())());
-      case "stop-listening":
-        return void settle(command.call, (async () => thread.stopListening(command.uid))());
-      case "stop-workload":
-        return void settle(command.call, thread.stopWorkload(command.uid, command.drainMs));
-      case "certificate":
-        if (command.certificate !== undefined) asked.answer(command.call, command.certificate);
-        else asked.fail(command.call, new Error(command.error ?? "no certificate"));
-        return;
-      case "learnt":
-        return learning.answer(command.call);
-      case "addresses":
-        if (command.ips !== undefined) lookups.answer(command.call, command.ips);
-        else lookups.fail(command.call, new Error(command.error ?? "no answer"));
-        return;
-      case "renewed":
-        return certificates.renewed(command.certificate);
-      case "forgotten":
-        return certificates.forgotten(command.identity);
-      case "revocations":
-        return thread.revocationsChanged(command.lists);
-      case "log-filter":
-        return logger.setFilter(command.filter);
-      case "collect":
-        return void reportSample(command.call);
-      case "connections":
-        return void settle(command.call, reportConnections(command.call, command.uid));
-      case "dns-datagrams": {
-        const { call, uid } = command;
-        return void thread
-          .dnsDatagrams(uid)
-          .then((datagrams) => report({ kind: "answer", call, datagrams }));
-      }
-      case "profile":
-        return void profiler.run(command.request).then(
-          (profile) => report({ kind: "answer", call: command.call, profile }),
-          (error: unknown) => fail(command.call, error),
-        );
-      case "drain":
-        return void settle(command.call, thread.drain(command.deadlineMs));
-      case "close":
-        return void settle(command.call, thread.close());
-    }
-  };
+  #report(report: ThreadReport): void {
+    this.#port.postMessage(report);
+  }
 }
+
+type AnsweredCommand = Exclude<
+  Extract<ThreadCommand, { readonly call: number }>,
+  { kind: "certificate" | "learnt" | "addresses" }
+>;
+
+/** What an answer brings. */
+type Outcome = Omit<Extract<ThreadReport, { kind: "answer" }>, "kind" | "call" | "error">;

@@ -5,6 +5,7 @@
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { aborted, systemClock } from "../runtime/clock.ts";
+import { counted } from "../runtime/counted.ts";
 import { CaService } from "./ca-service.ts";
 import { CallerCheck, tokenFileNotes } from "./caller-check.ts";
 import { EmbeddedAuthority, ROOT_FILE } from "./certificate-authority.ts";
@@ -98,10 +99,11 @@ export async function runEmbeddedMesh(options: EmbeddedMeshOptions): Promise<voi
 }
 
 function describe({ addresses, authorizations, identityCount }: MeshSnapshot): string {
-  return (
-    `${addresses.size} workloads and services, ${authorizations.size} policies, ` +
-    `${identityCount} identities`
-  );
+  return [
+    counted(addresses.size, "workload or service", "workloads and services"),
+    counted(authorizations.size, "policy", "policies"),
+    counted(identityCount, "identity", "identities"),
+  ].join(", ");
 }
 
 /** By any of its addresses a proxy on this machine, or in a namespace of it, may call. */

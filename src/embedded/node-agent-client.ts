@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { text } from "node:stream/consumers";
+import { counted } from "../runtime/counted.ts";
 import type { AttachedWorkload, AttachRequest } from "./node-agent-attachments.ts";
 import type { AgentPicture } from "./node-agent-control.ts";
 import { NodeAgentError } from "./node-agent-error.ts";
@@ -97,8 +98,7 @@ function formatPicture({ proxyCount, workloads }: AgentPicture): string {
       .join("  ")
       .trimEnd(),
   );
-  const proxies = proxyCount === 1 ? "1 proxy" : `${proxyCount} proxies`;
-  return `${lines.join("\n")}\n${proxies} connected`;
+  return `${lines.join("\n")}\n${counted(proxyCount, "proxy", "proxies")} connected`;
 }
 
 function parseWorkload(text: string): { namespace: string; name: string } {

@@ -5,6 +5,7 @@
  * @see spec control-plane 5.10.
  */
 import type { Clock } from "../runtime/clock.ts";
+import { counted } from "../runtime/counted.ts";
 import { errorText } from "../runtime/error-text.ts";
 import { FileWatch } from "../runtime/file-watch.ts";
 import type { Logger } from "../telemetry/logger.ts";
@@ -40,7 +41,11 @@ export async function watchRevocationFile(
     }
     hasLists = true;
     const count = lists.reduce((sum, { serials }) => sum + serials.count, 0);
-    log.write("info", `${lists.length} certificate revocation lists name ${count} certificates`);
+    const names = lists.length === 1 ? "names" : "name";
+    log.write(
+      "info",
+      `${counted(lists.length, "certificate revocation list")} ${names} ${counted(count, "certificate")}`,
+    );
     changed(lists);
   };
   const watch = await FileWatch.open(clock, take, { path, everyMs: LOOK_EVERY_MS });

@@ -129,7 +129,7 @@ const reports: readonly {
     status: 500,
     lines: [
       "not ready, pending: workload proxy manager",
-      "workload proxy manager: pending for 5.0s: 1 pods could not be started",
+      "workload proxy manager: pending for 5.0s: 1 pod could not be started",
       "pod shop/cart-1 (4711): not started: failed to bind to address [::]:15008: address already in use",
       "control plane: none, the mesh is read from a file",
       "node agent /run/agent.sock: connected",

@@ -328,13 +328,13 @@ test("the embedded mesh signs for the workloads of its file, also for late ones"
   await said(`keeping the former mesh: ${file}:`);
   await caller.sign(cart, csrPem);
   await writeFile(file, MESH.replace("serviceAccount: cart", "serviceAccount: pay"));
-  await said("the mesh has changed: 1 workloads and services, 0 policies, 1 identities");
+  await said("the mesh has changed: 1 workload or service, 0 policies, 1 identity");
   await caller.sign(pay, csrPem);
   await assert.rejects(caller.sign(cart, csrPem), signingError(/impersonation/));
   abort.abort();
   await running;
 
-  assert.match(lines[0] as string, /^mesh of 1 workloads and services, 0 policies, 1 identities: /);
+  assert.match(lines[0] as string, /^mesh of 1 workload or service, 0 policies, 1 identity: /);
   assert.ok(lines.includes("signed a certificate for spiffe://cluster.local/ns/shop/sa/cart"));
 });
 

@@ -60,8 +60,8 @@ test("lists are told at once, and again when they change", async () => {
   await look();
   assert.deepEqual(told, [1, 2, 0]);
   assert.deepEqual(lines, [
-    "info 1 certificate revocation lists name 1 certificates",
-    "info 1 certificate revocation lists name 2 certificates",
+    "info 1 certificate revocation list names 1 certificate",
+    "info 1 certificate revocation list names 2 certificates",
     "info 0 certificate revocation lists name 0 certificates",
   ]);
   file.close();

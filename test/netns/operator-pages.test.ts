@@ -253,7 +253,7 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
     const node = lab.node("node-b");
     assert.match(
       await node.get(15021, "/healthz/ready?verbose"),
-      /^ready\ncontrol plane https:\/\/10.66.0.4:15012: connected\nnode agent \S+node-b.sock: connected\npods: 2 up, 0 pending\nmesh: \d+ workloads, 1 services, 1 policies, last answer [\d.]+s ago\n$/,
+      /^ready\ncontrol plane https:\/\/10.66.0.4:15012: connected\nnode agent \S+node-b.sock: connected\npods: 2 up, 0 pending\nmesh: \d+ workloads, 1 service, 1 policy, last answer [\d.]+s ago\n$/,
     );
     node.agent.close();
     await waitUntil(async () => {
