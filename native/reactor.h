@@ -94,8 +94,10 @@ class Reactor {
   void Enqueue(Connection* connection, const void* bytes, size_t count);
   void Flush(Connection* connection);
   void FinishEnding(Connection* connection);
-  void TellPending(const Connection& connection) {
-    pending_[connection.Slot()] = static_cast<int32_t>(connection.queue.Size());
+  void TellPending(Connection& connection) {
+    const size_t size = connection.queue.Size();
+    pending_[connection.Slot()] = static_cast<int32_t>(size);
+    if (size > 0) connection.flags |= Connection::kOwesDrain;
   }
 
   // reactor_plain.cc

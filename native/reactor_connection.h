@@ -55,6 +55,8 @@ struct Connection {
     kFailed = 128,
     // JavaScript knows that it failed.
     kTold = 256,
+    // JavaScript waits for DRAIN. An operation of this batch may be what empties the queue.
+    kOwesDrain = 512,
   };
   bool Is(unsigned any) const { return (flags & any) != 0; }
   void Clear(Flag flag) { flags &= static_cast<uint16_t>(~flag); }

@@ -64,10 +64,11 @@ void Reactor::Dispatch(uint16_t slot) {
   if (connection->Is(Connection::kListener)) return Accept(connection);
   const bool has_error = (connection->ready & EPOLLERR) != 0 && !WantsRead(*connection);
   if (connection->Is(Connection::kConnecting) || has_error) AskSocket(connection);
-  if (connection->queue.Size() > 0 && (connection->ready & kWritable) != 0) {
-    Flush(connection);
-    const bool is_drained = connection->queue.Size() == 0 && !connection->Is(Connection::kFailed);
-    if (is_drained) Emit(kDrain, connection->id);
+  if (connection->queue.Size() > 0 && (connection->ready & kWritable) != 0) Flush(connection);
+  if (connection->Is(Connection::kOwesDrain) && connection->queue.Size() == 0 &&
+      !connection->Is(Connection::kFailed)) {
+    connection->Clear(Connection::kOwesDrain);
+    Emit(kDrain, connection->id);
   }
   if (WantsRead(*connection)) Read(connection);
 }

@@ -132,6 +132,26 @@ describe("a tunnel", () => {
     );
   });
 
+  test("tells that its queue is empty also when the turn of others has emptied it", async () => {
+    const { near, far } = await openTunnel();
+    const chat = await lab.pair(lab.listen());
+    lab.allow(chat.far);
+    // Who reads much is looked at after those who read little have been answered.
+    lab.write(far, pattern(16_384));
+    await lab.read(near, 16_384);
+    let isDrained = false;
+    lab.during = (event) => {
+      isDrained ||= event.kind === "DRAIN" && event.id === near;
+      if (isDrained || event.kind !== "DATA" || event.id !== chat.far) return;
+      for (const id of [near, chat.near]) lab.queue("WRITE", id, lab.scratchOffset, 1);
+    };
+    lab.write(near, pattern(8 * MIB));
+    assert(lab.pending(near) > 0);
+    lab.write(chat.near, "x");
+    await lab.expect(near, "DRAIN");
+    assert.equal(lab.pending(near), 0);
+  });
+
   test("carries writes of every size in order, small ones together", async () => {
     const { near, far } = await openTunnel();
     const sent = pattern(60_000);
