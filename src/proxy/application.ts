@@ -8,7 +8,7 @@ import type { Engine, NetnsFd, SocketEnd } from "../engine/engine.ts";
 import { EngineError } from "../engine/engine-error.ts";
 import { type IpAddress, ipFamily } from "../mesh/ip-address.ts";
 import type { SocketAddress } from "../mesh/socket-address.ts";
-import { applicationConnectError } from "./proxy-error.ts";
+import { applicationConnectError } from "./engine-failure.ts";
 import type { ProxyOptions } from "./proxy-options.ts";
 
 export interface ApplicationOptions

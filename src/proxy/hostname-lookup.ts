@@ -10,8 +10,9 @@ import { errorText } from "../runtime/error-text.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { ResolvedRoute, UnresolvedRoute } from "./outbound-route.ts";
-import { emptyHostnameError, type ProxyError, unknownHostError } from "./proxy-error.ts";
+import type { ProxyError } from "./proxy-error.ts";
 import type { ProxyDeps } from "./proxy-options.ts";
+import { emptyHostnameError, unknownHostError } from "./route-error.ts";
 import { lookupLabels, type TrafficMetrics } from "./traffic-metrics.ts";
 
 export interface HostnameLookupDeps extends Pick<ProxyDeps, "addressesOf"> {

@@ -18,12 +18,10 @@ import {
   authorityError,
   ipMismatchError,
   methodError,
-  noServiceAddressError,
   ProxyError,
   selfCallError,
-  unknownHostnameError,
-  unknownPortError,
 } from "./proxy-error.ts";
+import { noServiceAddressError, unknownHostnameError, unknownPortError } from "./route-error.ts";
 
 export type InboundTarget =
   | { readonly kind: "refuse"; readonly status: 400 | 503; readonly error: ProxyError }

@@ -17,6 +17,7 @@ import type { Timer } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import { invariant } from "../runtime/invariant.ts";
 import { expectTrustDomain, peerIdentities } from "../tls/spiffe-verifier.ts";
+import { handshakeError } from "./engine-failure.ts";
 import {
   InboundCall,
   type InboundCallDeps,
@@ -25,7 +26,7 @@ import {
 } from "./inbound-call.ts";
 import { LiveSet, type Stoppable } from "./live-set.ts";
 import type { ConnectionOwner, ProxiedConnection } from "./proxied-connection.ts";
-import { bugError, handshakeError, malformedRequestError, ProxyError } from "./proxy-error.ts";
+import { bugError, malformedRequestError, ProxyError } from "./proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
 
 /** A peer that does not take its GOAWAY by then is cut off; far above a round trip within a mesh. */

@@ -24,15 +24,14 @@ import {
   findWaypoint,
   isOwnWaypoint,
 } from "../state/waypoint.ts";
+import { type ProxyError, selfCallError } from "./proxy-error.ts";
 import {
   noHealthyUpstreamError,
   noServiceError,
-  type ProxyError,
-  selfCallError,
   unknownGatewayError,
   unknownWaypointError,
   unroutableError,
-} from "./proxy-error.ts";
+} from "./route-error.ts";
 
 /** Every proxy of the mesh listens here; the port is not configurable. */
 const HBONE_PORT = 15008;

@@ -6,8 +6,9 @@
 import type { End, Engine, Relay, RelayOutcome } from "../engine/engine.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { ConnectionReport, ConnectionSummary } from "./connection-report.ts";
+import { relayFailure } from "./engine-failure.ts";
 import type { Stoppable } from "./live-set.ts";
-import { bugError, type ProxyError, relayFailure } from "./proxy-error.ts";
+import { bugError, type ProxyError } from "./proxy-error.ts";
 
 /** Told once when a connection has ended, after its report. */
 export interface ConnectionOwner {

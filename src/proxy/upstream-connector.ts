@@ -24,17 +24,11 @@ import type { Logger } from "../telemetry/logger.ts";
 import { expectIdentity, peerIdentities } from "../tls/spiffe-verifier.ts";
 import { parseBaggage } from "../wire/baggage.ts";
 import type { FarDestination } from "./connection-report.ts";
+import { httpStatusError, outboundConnectError } from "./engine-failure.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import type { BeyondGateway, HboneRoute, OpenRoute } from "./outbound-route.ts";
 import type { ProxiedConnection, UpstreamLease } from "./proxied-connection.ts";
-import {
-  hopError,
-  httpStatusError,
-  identityError,
-  isEndpointFailure,
-  outboundConnectError,
-  ProxyError,
-} from "./proxy-error.ts";
+import { hopError, identityError, isEndpointFailure, ProxyError } from "./proxy-error.ts";
 import type { ProxyDeps, ProxyOptions } from "./proxy-options.ts";
 import { type Retell, RevocableTunnel } from "./revocable-tunnel.ts";
 import { TunnelLosses } from "./tunnel-losses.ts";

@@ -4,12 +4,9 @@
  *
  * @see spec data-path 1 and 7
  */
-import type { Listener, NetnsFd, SocketEnd } from "../engine/engine.ts";
-import { EngineError } from "../engine/engine-error.ts";
+import type { NetnsFd } from "../engine/engine.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { IpAddress } from "../mesh/ip-address.ts";
-import { formatSocketAddress } from "../mesh/socket-address.ts";
-import { invariant } from "../runtime/invariant.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { Application } from "./application.ts";
 import {
@@ -19,11 +16,10 @@ import {
 } from "./connection-report.ts";
 import { type DrainOptions, Inbound } from "./inbound.ts";
 import { InboundPassthrough } from "./inbound-passthrough.ts";
-import type { LiveSet, Stoppable } from "./live-set.ts";
 import { LocalWorkload } from "./local-workload.ts";
 import { Outbound } from "./outbound.ts";
 import { PolicyEnforcer } from "./policy-enforcer.ts";
-import { bindError, drainError, ownBindError } from "./proxy-error.ts";
+import { type ComponentDescription, ProxyComponent } from "./proxy-component.ts";
 import {
   INBOUND_HBONE_PORT,
   INBOUND_PLAINTEXT_PORT,
@@ -47,20 +43,7 @@ export interface WorkloadProxyOptions extends ProxyOptions {
   readonly findAddress: FindAddress | undefined;
 }
 
-/** A set of listening socket, connections and how they are told apart in logs. */
-interface Component {
-  readonly name: "inbound" | "inbound passthrough" | "outbound" | "socks5";
-  readonly target: string;
-  readonly ip: IpAddress;
-  readonly port: number;
-  readonly live: LiveSet<Stoppable>;
-  readonly accept: (end: SocketEnd, transparent: boolean) => void;
-  listener: Listener | undefined;
-  isDrained: boolean;
-}
-
 export class WorkloadProxy {
-  readonly #deps: ProxyDeps;
   readonly #options: WorkloadProxyOptions;
   /** With the span of this proxy. */
   readonly #log: Logger;
@@ -69,12 +52,10 @@ export class WorkloadProxy {
   readonly #passthrough: InboundPassthrough;
   readonly #outbound: Outbound;
   readonly #socks5: Socks5 | undefined;
-  readonly #components: readonly Component[];
-  #isClosed = false;
+  readonly #components: readonly ProxyComponent[];
 
   constructor(deps: ProxyDeps, options: WorkloadProxyOptions) {
     const { workload } = options;
-    this.#deps = deps;
     this.#options = options;
     this.#log = deps.log.span("proxy", [
       ["wl", { bare: `${workload.namespace}/${workload.name}` }],
@@ -91,7 +72,7 @@ export class WorkloadProxy {
     this.#inbound = new Inbound(shared, options);
     this.#passthrough = new InboundPassthrough(shared, options);
     this.#outbound = new Outbound(shared, options);
-    const socks5 = options.socks5
+    this.#socks5 = options.socks5
       ? new Socks5(
           {
             outbound: new Outbound(shared, options),
@@ -102,53 +83,57 @@ export class WorkloadProxy {
           { timeoutMs: options.serverTunnel.handshakeTimeoutMs },
         )
       : undefined;
-    this.#socks5 = socks5;
-    const { listenIp } = options;
-    const components: Component[] = [
+    this.#components = this.#describe().map(
+      (description) => new ProxyComponent({ ...deps, spanLog: this.#log }, options, description),
+    );
+  }
+
+  #describe(): readonly ComponentDescription[] {
+    const { listenIp, role } = this.#options;
+    const inbound: ComponentDescription = {
+      name: "inbound",
+      target: "ztunnel::proxy::inbound",
+      ip: listenIp,
+      port: INBOUND_HBONE_PORT,
+      isCaptured: false,
+      live: this.#inbound.live,
+      accept: (end, transparent) => this.#inbound.accept(end, transparent),
+    };
+    if (role === "self") return [inbound];
+    const passthrough: ComponentDescription = {
+      name: "inbound passthrough",
+      target: "ztunnel::proxy::inbound_passthrough",
+      ip: listenIp,
+      port: INBOUND_PLAINTEXT_PORT,
+      isCaptured: true,
+      live: this.#passthrough.live,
+      accept: (end, transparent) => this.#passthrough.accept(end, transparent),
+    };
+    const outbound: ComponentDescription = {
+      name: "outbound",
+      target: "ztunnel::proxy::outbound",
+      ip: listenIp,
+      port: OUTBOUND_PORT,
+      isCaptured: true,
+      live: this.#outbound.live,
+      accept: (end) => this.#outbound.accept(end),
+    };
+    const socks5 = this.#socks5;
+    if (socks5 === undefined) return [inbound, passthrough, outbound];
+    return [
+      inbound,
+      passthrough,
+      outbound,
       {
-        name: "inbound",
-        target: "ztunnel::proxy::inbound",
-        ip: listenIp,
-        port: INBOUND_HBONE_PORT,
-        live: this.#inbound.live,
-        accept: (end, transparent) => this.#inbound.accept(end, transparent),
-        listener: undefined,
-        isDrained: false,
-      },
-      {
-        name: "inbound passthrough",
-        target: "ztunnel::proxy::inbound_passthrough",
-        ip: listenIp,
-        port: INBOUND_PLAINTEXT_PORT,
-        live: this.#passthrough.live,
-        accept: (end, transparent) => this.#passthrough.accept(end, transparent),
-        listener: undefined,
-        isDrained: false,
-      },
-      {
-        name: "outbound",
-        target: "ztunnel::proxy::outbound",
-        ip: listenIp,
-        port: OUTBOUND_PORT,
-        live: this.#outbound.live,
-        accept: (end) => this.#outbound.accept(end),
-        listener: undefined,
-        isDrained: false,
-      },
-    ];
-    if (socks5 !== undefined) {
-      components.push({
         name: "socks5",
         target: "ztunnel::proxy::socks5",
         ip: LOOPBACK,
         port: SOCKS5_PORT,
+        isCaptured: false,
         live: socks5.live,
         accept: (end) => socks5.accept(end),
-        listener: undefined,
-        isDrained: false,
-      });
-    }
-    this.#components = options.role === "pod" ? components : components.slice(0, 1);
+      },
+    ];
   }
 
   /**
@@ -158,7 +143,7 @@ export class WorkloadProxy {
    */
   listen(): void {
     try {
-      for (const component of this.#components) this.#bind(component);
+      for (const component of this.#components) component.listen();
     } catch (error) {
       this.stopListening();
       throw error;
@@ -168,23 +153,12 @@ export class WorkloadProxy {
   /** Begins to accept. Call once, after {@link listen}. */
   start(): void {
     this.#enforcer.watch();
-    for (const { listener, accept, target } of this.#components) {
-      invariant(listener !== undefined, "a proxy listens before it starts");
-      const { transparent } = listener;
-      listener.start(
-        // What arrived before a drain began is served like what was there.
-        (end) => (this.#isClosed ? end.close() : accept(end, transparent)),
-        (error) => {
-          const log = this.#log.target(target);
-          log.write("error", `Failed TCP handshake ${error.message}`);
-        },
-      );
-    }
+    for (const component of this.#components) component.start();
   }
 
   /** Frees the ports before it returns; what is connected goes on. Idempotent. */
   stopListening(): void {
-    for (const { listener } of this.#components) listener?.close();
+    for (const component of this.#components) component.stopListening();
   }
 
   /** What is connected now, for the operator's dump. */
@@ -211,82 +185,14 @@ export class WorkloadProxy {
     this.#inbound.drain(options);
     this.#outbound.drain();
     this.#socks5?.drain();
-    await Promise.all(this.#components.map((one) => this.#drainComponent(one, deadlineMs)));
+    await Promise.all(this.#components.map((component) => component.drain(deadlineMs)));
     this.#release();
   }
 
   /** Closes the listeners before it returns and ends every connection with EOF. Idempotent. */
   async close(): Promise<void> {
-    this.#isClosed = true;
-    this.stopListening();
-    await Promise.all(
-      this.#components.map(async (component) => {
-        component.live.stopAll("close", drainError());
-        await component.live.whenEmpty();
-        this.#logDrained(component);
-      }),
-    );
+    await Promise.all(this.#components.map((component) => component.close()));
     this.#release();
-  }
-
-  async #drainComponent(component: Component, deadlineMs: number): Promise<void> {
-    const { name, live } = component;
-    const timer = this.#deps.clock.after(
-      deadlineMs,
-      () => {
-        this.#log
-          .target("ztunnel::drain")
-          .write(
-            "warn",
-            "drain duration expired with pending connections, forcefully shutting down",
-            [["component", name]],
-          );
-        live.stopAll("close", drainError());
-      },
-      true,
-    );
-    await live.whenEmpty();
-    timer.cancel();
-    this.#logDrained(component);
-  }
-
-  #logDrained(component: Component): void {
-    if (component.isDrained) return;
-    component.isDrained = true;
-    this.#log
-      .target("ztunnel::drain")
-      .write("info", "shutdown complete", [["component", component.name]]);
-  }
-
-  #bind(component: Component): void {
-    const { netns, mark, reusePort, originalSource, keepAlive } = this.#options;
-    const address = { ip: component.ip, port: component.port };
-    const isCaptured = component.name === "outbound" || component.name === "inbound passthrough";
-    try {
-      component.listener = this.#deps.engine.listen({
-        netns,
-        address,
-        // In the daemon's own namespace only what goes out is marked.
-        mark: netns === undefined ? undefined : mark,
-        reusePort,
-        transparent: originalSource,
-        backlog: this.#options.acceptQueueMax,
-        // Tunnels have their own pings; who uses SOCKS5 is near.
-        keepAlive: isCaptured ? keepAlive : undefined,
-        originalDestination: isCaptured,
-      });
-    } catch (error) {
-      if (!(error instanceof EngineError)) throw error;
-      throw (netns === undefined ? ownBindError : bindError)(address, error);
-    }
-    this.#deps.log.target(component.target).write("info", "listener established", [
-      ["address", { bare: formatSocketAddress(address) }],
-      [
-        "component",
-        component.name === "inbound passthrough" ? "inbound plaintext" : component.name,
-      ],
-      ["transparent", component.listener.transparent],
-    ]);
   }
 
   #release(): void {

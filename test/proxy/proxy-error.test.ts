@@ -1,23 +1,23 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { HalfEnd } from "../../src/engine/engine.ts";
 import { EngineError } from "../../src/engine/engine-error.ts";
 import {
   applicationConnectError,
   bindError,
-  drainError,
   handshakeError,
   httpStatusError,
+  outboundConnectError,
+} from "../../src/proxy/engine-failure.ts";
+import {
+  drainError,
   identityError,
   localWorkloadError,
-  outboundConnectError,
   type ProxyError,
   policyChangeError,
   policyRejectionError,
-  relayFailure,
   responseFlag,
-  unroutableError,
 } from "../../src/proxy/proxy-error.ts";
+import { unroutableError } from "../../src/proxy/route-error.ts";
 import { address, mesh } from "../support/mesh-fixture.ts";
 
 const refused = new EngineError("system", "connect ECONNREFUSED", { errno: "ECONNREFUSED" });
@@ -116,35 +116,3 @@ for (const [error, flag, message] of texts) {
 test("a connection that ended well has no flag", () => {
   assert.equal(responseFlag(undefined), "-");
 });
-
-test("what went wrong below is kept as the cause", () => {
-  assert.equal(outboundConnectError(refused, true).cause, refused);
-});
-
-const gone = new EngineError("disconnected", "closed");
-const broken = new EngineError("system", "write EPIPE", { errno: "EPIPE" });
-const halfClosed = new EngineError("half-closed", "half-closed and idle for 45s");
-const idle = new EngineError("idle", "idle for 3600s");
-const relays: readonly [
-  sent: HalfEnd,
-  received: HalfEnd,
-  error: EngineError | undefined,
-  expected: string | undefined,
-  flag?: string,
-][] = [
-  ["fin", "fin", undefined, undefined],
-  ["reset", "stopped", undefined, undefined],
-  ["error", "fin", gone, "send: destination disconnected before all data was written"],
-  ["fin", "error", gone, "receive: client disconnected before all data was written"],
-  ["error", "error", broken, "send: io error: Broken pipe (os error 32)"],
-  ["stopped", "error", new EngineError("protocol", "bad frame"), "receive: io error: bad frame"],
-  ["fin", "stopped", halfClosed, "half-closed and idle for 45s", "IDLE_TIMEOUT"],
-  ["stopped", "stopped", idle, "idle for 3600s", "IDLE_TIMEOUT"],
-];
-for (const [sent, received, error, expected, flag = "CONNECT"] of relays) {
-  test(`a relay that ended ${sent} and ${received} says ${expected ?? "nothing"}`, () => {
-    const failure = relayFailure({ sent, received, error });
-    assert.equal(failure?.message, expected);
-    assert.equal(responseFlag(failure), expected === undefined ? "-" : flag);
-  });
-}
