@@ -39,11 +39,19 @@ function familyText({ name, help, type, values }: Family): string {
   const isCounter = type === "counter";
   const familyName = isCounter ? name.replace(/_total$/, "") : name;
   const sampleName = isCounter ? `${familyName}_total` : name;
-  let text = `# HELP ${familyName} ${escaped(help)}\n# TYPE ${familyName} ${type}\n`;
+  let text = `# HELP ${familyName} ${escaped(help)}\n# TYPE ${familyName} ${declaredType(type, values)}\n`;
   for (const { metricName = sampleName, labels, value } of values) {
     text += `${metricName}${labelText(labels)} ${numberText(value)}\n`;
   }
   return text;
+}
+
+/**
+ * Quantiles that were taken elsewhere are a gauge's to prom-client, whose own summaries want every
+ * observation; to readers of the text the label is a summary's alone.
+ */
+function declaredType(type: string, [first]: Family["values"]): string {
+  return first !== undefined && "quantile" in first.labels ? "summary" : type;
 }
 
 function labelText(labels: Family["values"][number]["labels"]): string {

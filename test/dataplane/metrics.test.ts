@@ -15,8 +15,11 @@ test("each thread's delay is told in seconds, as of the last scrape", async () =
     { p50Ms: 0.5, p99Ms: 1, p999Ms: 2, maxMs: 4 },
     { p50Ms: 0, p99Ms: 0, p999Ms: 0, maxMs: 8 },
   ]);
-  const lines = (await renderMetrics(registry)).split("\n").filter((line) => /^data_/.test(line));
+  const text = await renderMetrics(registry);
+  const lines = text.split("\n").filter((line) => /^data_/.test(line));
   const name = "data_thread_event_loop_delay_seconds";
+  // The label belongs to this type; readers refuse it with others.
+  assert.ok(text.includes(`\n# TYPE ${name} summary\n`), text);
   assert.deepEqual(lines, [
     `${name}{thread="0",quantile="0.5"} 0.0005`,
     `${name}{thread="0",quantile="0.99"} 0.001`,

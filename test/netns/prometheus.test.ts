@@ -1,5 +1,6 @@
 /** A real Prometheus reads both daemons while connections live. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
@@ -22,7 +23,9 @@ interface Series {
   readonly value: number;
 }
 
-describe("a real Prometheus", { skip: requireNetns("iptables", "prometheus", "curl") }, () => {
+describe("a real Prometheus", {
+  skip: requireNetns("iptables", "prometheus", "promtool", "curl"),
+}, () => {
   let lab: MeshLab;
   let echo: LabServer;
 
@@ -105,6 +108,21 @@ scrape_configs:
       assert.equal(series.length, NODES.length, `series of ${family}`);
       for (const { value } of series) assert.ok(value >= least, `${family} is ${value}`);
     }
+  });
+
+  test("its promtool finds fault with nothing but the original's names", async () => {
+    const text = await lab.node("node-a").metrics();
+    const { stderr } = spawnSync("promtool", ["check", "metrics"], {
+      input: text,
+      encoding: "utf8",
+    });
+    const faults = stderr.split("\n").filter((line) => line !== "");
+    // It reads the older format, in which a counter's help belongs to the name with _total.
+    const ours = faults.filter(
+      (line) => !/^\w+_total no help text$|^workload_manager_\w+_count /.test(line),
+    );
+    assert.ok(faults.length > 0, "it says nothing at all");
+    assert.deepEqual(ours, []);
   });
 
   test("is answered in gzip, as it asks for it, and curl in what that asks for", async (t) => {

@@ -81,9 +81,15 @@ const SHOWN_ELSEWHERE: readonly Surprise[] = [
     shownBy: "connections that stay end with EOF at the deadline",
   },
   {
-    what: "a pod that is deleted loses its connections at once, its agent gets its ack in milliseconds",
+    what: "the agent that deletes a pod has its ack in milliseconds",
     file: "netns/lifecycle.test.ts",
     shownBy: "Del was acknowledged after",
+  },
+  {
+    what: "a pod that is deleted loses its connections at once",
+    better: "the last bytes of an application that ends in order arrive",
+    file: "netns/pod-termination.test.ts",
+    shownBy: "lets its connections go on to their own end",
   },
   {
     what: "an agent that restarts disturbs no connection, only readiness",
