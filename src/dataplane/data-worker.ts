@@ -46,8 +46,10 @@ class DataWorker {
   readonly #signing = new Calls<WorkloadCertificate>();
   readonly #learning = new Calls<void>();
   readonly #lookups = new Calls<readonly IpAddress[]>();
-  readonly #certificates = new CertificateStore((identity) =>
-    this.#signing.ask((call) => this.#report({ kind: "certificate", call, identity })),
+  readonly #certificates = new CertificateStore(
+    (identity) =>
+      this.#signing.ask((call) => this.#report({ kind: "certificate", call, identity })),
+    systemClock,
   );
 
   constructor(port: MessagePort, start: ThreadStart) {

@@ -34,7 +34,7 @@ export class InlineDataPlane implements DataPlane {
     },
     options: DataThreadOptions,
   ) {
-    this.#certificates = new CertificateStore(deps.certificateFor);
+    this.#certificates = new CertificateStore(deps.certificateFor, deps.clock);
     this.#thread = new DataThread(
       { ...deps, certificateFor: (identity) => this.#certificates.certificate(identity) },
       options,

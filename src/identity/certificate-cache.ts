@@ -55,7 +55,7 @@ const PRIORITIES: readonly Priority[] = ["real-time", "warmup", "background"];
 /** Requests on their way at once; istiod limits what one client may have. */
 const IN_FLIGHT_MAX = 8;
 
-/** Where a clock is wrong a certificate may come expired. Its renewal must not become a loop. */
+/** Where a clock is wrong a certificate may come all but expired. Its renewal must not become a loop. */
 const RENEWAL_MS_MIN = 1000;
 
 type CellState =
@@ -69,8 +69,8 @@ interface Cell {
   state: CellState;
   /** Of the next attempt. */
   priority: Priority;
-  /** The first result, for whoever asked before it was there. */
-  readonly settled: PromiseWithResolvers<WorkloadCertificate>;
+  /** The next result, for whoever asked while there was none; the first, or the one after an expiry. */
+  settled: PromiseWithResolvers<WorkloadCertificate>;
   /** Since the first of the failures that no success has followed. */
   retries: RetrySchedule | undefined;
   /** Fires when the next attempt is due. */
@@ -103,9 +103,9 @@ export class CertificateCache {
   }
 
   /**
-   * The certificate that is held, or the first one when it comes. An identity whose last attempt
-   * failed answers with that error at once; retries go on by themselves. Who asks in real time waits
-   * no longer than a connection can; the fetch goes on for the next one.
+   * The certificate that is held, or the first one when it comes; one that has expired is as none. An
+   * identity whose last attempt failed answers with that error at once; retries go on by themselves.
+   * Who asks in real time waits no longer than a connection can; the fetch goes on for the next one.
    *
    * @throws IdentityError or TlsError, of the attempt; IdentityError `timeout`, `forgotten` or
    *   `closed`.
@@ -114,6 +114,7 @@ export class CertificateCache {
     if (this.#closed) throw new IdentityError("closed", "certificates are no longer handed out");
     const id = formatSpiffeId(identity);
     const cell = this.#cells.get(id) ?? this.#add(id, identity, priority);
+    this.#checkExpiry(cell);
     switch (cell.state.kind) {
       case "available":
         return cell.state.certificate;
@@ -195,6 +196,23 @@ export class CertificateCache {
     return cell;
   }
 
+  /**
+   * A renewal may still be on its way when the certificate ends, and timers stand still while a
+   * machine sleeps: nobody gets what no peer accepts, but what comes next, which is asked for at once.
+   */
+  #checkExpiry(cell: Cell): void {
+    const { state } = cell;
+    if (state.kind !== "available" || this.#isValid(state.certificate)) return;
+    cell.state = { kind: "initializing" };
+    cell.settled = Promise.withResolvers();
+    cell.timer?.cancel();
+    this.#enqueue(cell);
+  }
+
+  #isValid({ notAfterAt }: WorkloadCertificate): boolean {
+    return notAfterAt > this.#deps.clock.now();
+  }
+
   /** An identity that is on its way already, asked for before it was forgotten, is not sent again. */
   #enqueue(cell: Cell): void {
     if (!this.#inFlight.has(cell.id)) this.#due[cell.priority].add(cell);
@@ -248,6 +266,12 @@ export class CertificateCache {
   #succeeded(cell: Cell, certificate: WorkloadCertificate): void {
     const { clock, random, log, skew } = this.#deps;
     skew.observe(certificate);
+    if (!this.#isValid(certificate)) {
+      const since = formatTimestamp(certificate.notAfterAt);
+      const message = `the certificate that came for ${cell.id} expired at ${since}`;
+      this.#failed(cell, new IdentityError("expired", message));
+      return;
+    }
     if (log.enabled("debug")) {
       log.write("debug", "certificate fetch succeeded", [["id", { bare: cell.id }]]);
     }
@@ -265,7 +289,7 @@ export class CertificateCache {
     cell.retries ??= new RetrySchedule(random, clock.monotonic());
     const retryMs = cell.retries.next(clock.monotonic());
     const held = cell.state.kind === "available" ? cell.state.certificate : undefined;
-    if (held !== undefined && held.notAfterAt > now) {
+    if (held !== undefined && this.#isValid(held)) {
       const nextMs = Math.min(retryMs, held.notAfterAt - now);
       log.write(
         "info",

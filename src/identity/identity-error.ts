@@ -5,6 +5,8 @@ export type IdentityErrorCode =
   | "signing"
   /** Nobody needs the identity any longer. */
   | "forgotten"
+  /** What the authority sent is not valid any more, by our clock. */
+  | "expired"
   /** None came in the time that a connection waits. */
   | "timeout"
   /** The cache is closed. */

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { CertificateStore } from "../../src/dataplane/certificate-store.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
+import { FakeClock } from "../support/fake-clock.ts";
 import { memoryCertificate } from "../support/memory-engine.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
@@ -32,7 +33,7 @@ class Source {
 
 test("each identity is asked for once, also by many at a time", async () => {
   const source = new Source();
-  const store = new CertificateStore(source.ask);
+  const store = new CertificateStore(source.ask, new FakeClock());
   const both = [store.certificate(cart), store.certificate({ ...cart })];
   const certificate = source.answer();
   for (const one of await Promise.all(both)) assert.equal(one, certificate);
@@ -47,7 +48,7 @@ for (const [what, other] of [
 ] as const) {
   test(`another ${what} is another certificate`, async () => {
     const source = new Source();
-    const store = new CertificateStore(source.ask);
+    const store = new CertificateStore(source.ask, new FakeClock());
     const first = store.certificate(cart);
     const second = store.certificate(other);
     source.answer();
@@ -59,7 +60,7 @@ for (const [what, other] of [
 
 test("a failure reaches all who wait and is not kept", async () => {
   const source = new Source();
-  const store = new CertificateStore(source.ask);
+  const store = new CertificateStore(source.ask, new FakeClock());
   const waiting = [store.certificate(cart), store.certificate(cart)];
   source.fail("no authority");
   for (const one of waiting) await assert.rejects(one, { message: "no authority" });
@@ -70,7 +71,7 @@ test("a failure reaches all who wait and is not kept", async () => {
 
 test("a renewed certificate is the one from then on, asked for before or not", async () => {
   const source = new Source();
-  const store = new CertificateStore(source.ask);
+  const store = new CertificateStore(source.ask, new FakeClock());
   const unasked = memoryCertificate(testIdentity("pay"));
   store.renewed(unasked);
   assert.equal(await store.certificate(testIdentity("pay")), unasked);
@@ -86,7 +87,7 @@ test("a renewed certificate is the one from then on, asked for before or not", a
 for (const ending of ["answered", "failed"] as const) {
   test(`a request that is ${ending} after the renewal does not undo it`, async () => {
     const source = new Source();
-    const store = new CertificateStore(source.ask);
+    const store = new CertificateStore(source.ask, new FakeClock());
     const old = store.certificate(cart);
     const renewed = memoryCertificate(cart);
     store.renewed(renewed);
@@ -99,7 +100,7 @@ for (const ending of ["answered", "failed"] as const) {
 
 test("a forgotten certificate is asked for anew", async () => {
   const source = new Source();
-  const store = new CertificateStore(source.ask);
+  const store = new CertificateStore(source.ask, new FakeClock());
   const old = store.certificate(cart);
   const first = source.answer();
   assert.equal(await old, first);
@@ -108,4 +109,28 @@ test("a forgotten certificate is asked for anew", async () => {
   const again = store.certificate(cart);
   const second = source.answer();
   assert.equal(await again, second);
+});
+
+test("an expired certificate is asked for anew, be it the first or a renewed one", async () => {
+  const source = new Source();
+  const clock = new FakeClock();
+  const store = new CertificateStore(source.ask, clock);
+  const lasting = (ms: number) => ({ ...memoryCertificate(cart), notAfterAt: clock.now() + ms });
+  const first = store.certificate(cart);
+  source.answer(lasting(1000));
+  const certificate = await first;
+  await clock.advance(999);
+  assert.equal(await store.certificate(cart), certificate);
+  await clock.advance(1);
+  const second = store.certificate(cart);
+  source.fail("the authority is away");
+  await assert.rejects(second, { message: "the authority is away" });
+
+  store.renewed(lasting(1000));
+  await store.certificate(cart);
+  assert.equal(source.asked.length, 2);
+  await clock.advance(1000);
+  const third = store.certificate(cart);
+  const young = source.answer(lasting(1000));
+  assert.equal(await third, young);
 });

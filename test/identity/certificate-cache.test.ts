@@ -152,12 +152,64 @@ test("a certificate of two minutes that istiod dates back by two is renewed afte
   assert.equal(authority.requested.length, 2);
 });
 
-test("a certificate that is born old is not renewed in a loop", async () => {
-  const { authority, cache, clock } = fixture();
+test("a certificate that comes expired is a failure that says so, with its back-off", async () => {
+  const { authority, cache, clock, logged } = fixture();
   authority.lifetimeMs = -120 * SECOND;
+  const message =
+    "the certificate that came for spiffe://cluster.local/ns/default/sa/a expired at 2027-01-15T07:58:00.000000Z";
+  await assert.rejects(cache.certificate(a, "real-time"), { code: "expired", message });
+  assert.deepEqual(logged, [
+    `warn certificate fetch failed (${message}) and no valid existing certificate; will retry in 1s ` +
+      "(backoff capped at 150s)",
+  ]);
+  await clock.advance(10 * SECOND);
+  // At 0, 1, 3 and 7.
+  assert.equal(authority.requested.length, 4);
+  authority.lifetimeMs = HOUR;
+  await clock.advance(5 * SECOND);
+  assert.equal((await cache.certificate(a, "real-time")).identity, a);
+});
+
+test("a certificate that comes all but expired is not renewed in a loop", async () => {
+  const { authority, cache, clock } = fixture();
+  authority.lifetimeMs = 1;
   await cache.certificate(a, "real-time");
   await clock.advance(10 * SECOND);
   assert.equal(authority.requested.length, 11);
+});
+
+test("one that comes expired does not take the place of one that is valid", async () => {
+  const { authority, cache, clock } = fixture();
+  const first = await cache.certificate(a, "real-time");
+  authority.lifetimeMs = -1;
+  await clock.advance(13 * HOUR);
+  assert.equal(await cache.certificate(a, "real-time"), first);
+});
+
+test("a certificate that ends while its renewal is on its way is waited for, not handed out", async () => {
+  const { authority, cache, clock } = fixture();
+  authority.lifetimeMs = 10 * SECOND;
+  await cache.certificate(a, "real-time");
+  authority.latencyMs = 8 * SECOND;
+  await clock.advance(10 * SECOND);
+  const seen = watch(cache.certificate(a, "real-time"));
+  await clock.advance(2 * SECOND);
+  assert.deepEqual(seen, {});
+  await clock.advance(SECOND);
+  assert.match(seen.certificate ?? "", /^certificate 2 for/);
+  assert.equal(authority.requested.length, 2);
+});
+
+test("a machine that slept longer than a certificate lives asks for the next one at once", async () => {
+  const { authority, cache, clock } = fixture();
+  await cache.certificate(a, "real-time");
+  // Its timers stood still.
+  clock.jump(25 * HOUR);
+  assert.match((await cache.certificate(a, "real-time")).chainPem[0] as string, /^certificate 2 /);
+  authority.failure = new Error("no");
+  clock.jump(25 * HOUR);
+  await assert.rejects(cache.certificate(a, "real-time"), { message: "no" });
+  cache.close();
 });
 
 test("what is wanted now goes before what may be wanted, and that before renewals", async () => {
