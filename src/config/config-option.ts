@@ -50,13 +50,13 @@ const OPTIONS: readonly ConfigOption[] = [
     name: "STATE_DIR",
     type: "path",
     fallback: "-",
-    why: "folder where the mesh is kept, to be served after a restart while the control plane is away; no keys, readable by its owner only",
+    why: "folder where the mesh is kept, to be served after a restart while the control plane is away; no keys, readable by its owner only, not believed where others may write it",
   },
   {
     name: "INSTANCE_IP",
-    type: "IP address",
+    type: "IP addresses",
     fallback: "1.1.1.1",
-    why: "the daemon's own address, in what the control plane is told, if one is asked; so are the next two",
+    why: "the daemon's own address, or several with commas between, in what the control plane is told, if one is asked; so are the next two",
   },
   {
     name: "ISTIO_META_*",

@@ -1,4 +1,5 @@
 /** Where the mesh and the certificates come from. @see spec control-plane 6 */
+import { parseIpAddress } from "../mesh/ip-address.ts";
 import { parsePort } from "../mesh/socket-address.ts";
 import type { NodeDescription } from "../xds/delta-client.ts";
 import type {
@@ -79,6 +80,10 @@ function readState(reader: EnvironmentReader): DiscoveryConfig["state"] {
 /** @see spec control-plane 1.2 */
 function readNode(reader: EnvironmentReader, proxyConfig: ProxyConfig): NodeDescription {
   const ip = reader.text("INSTANCE_IP") ?? "1.1.1.1";
+  // istiod refuses each conversation of a node without an address; it takes several, too.
+  if (ip.split(",").some((address) => parseIpAddress(address) === undefined)) {
+    reader.invalid("INSTANCE_IP", "expected an IP address, or several with commas between");
+  }
   const pod = reader.text("POD_NAME") ?? "";
   const namespace = reader.text("POD_NAMESPACE") ?? "";
   const metadata: Record<string, unknown> = {

@@ -269,6 +269,13 @@ const mistakes: readonly (readonly [environment: Record<string, string>, mistake
     { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "shop//cart" },
     `invalid configuration: PROXY_WORKLOAD_INFO must match the format 'namespace/name/service-account' (got ["shop", "", "cart"])`,
   ],
+  ...["", "localhost", "10.0.0.1:80", "10.0.0.1,", "10.0.0.256"].map(
+    (text) =>
+      [
+        { INSTANCE_IP: text },
+        `invalid env var INSTANCE_IP=${text} (expected an IP address, or several with commas between)`,
+      ] as const,
+  ),
   [
     { FAKE_CA: "true" },
     "invalid env var FAKE_CA=true (the daemon signs no certificates, ztunnel embedded-mesh does)",
@@ -648,10 +655,11 @@ test("the control plane is told who we are, the most specific word last", () => 
       FACTS: { a: [1, null] },
     },
   });
-  assert.equal(
-    parseConfig({}, undefined, host()).mesh.discovery?.node.id,
-    "ztunnel~1.1.1.1~.~.svc.cluster.local",
-  );
+  const nodeOf = (environment: Record<string, string>) =>
+    parseConfig(environment, undefined, host()).mesh.discovery?.node;
+  assert.equal(nodeOf({})?.id, "ztunnel~1.1.1.1~.~.svc.cluster.local");
+  const both = "10.0.0.9,fd00::9";
+  assert.equal(nodeOf({ INSTANCE_IP: both })?.metadata["INSTANCE_IPS"], both);
 });
 
 test("metadata that is not JSON is named", () => {
