@@ -42,6 +42,8 @@ export class IstiodLine {
   readonly #options: IstiodLineOptions;
   readonly #hostname: string;
   readonly #target: string;
+  #rootsInUse: string | undefined;
+  #tokenInUse: string | undefined;
 
   /** @throws TypeError when the address is no URL. */
   constructor(options: IstiodLineOptions) {
@@ -51,9 +53,20 @@ export class IstiodLine {
     this.#target = `dns:${hostname}:${port || HTTPS_PORT}`;
   }
 
+  /** PEM, as it was read last. */
+  get rootsInUse(): string | undefined {
+    return this.#rootsInUse;
+  }
+
+  /** As it was read last. */
+  get tokenInUse(): string | undefined {
+    return this.#tokenInUse;
+  }
+
   /** @throws TlsError `bad-roots` when there is none to be found. */
-  readRoots(): Promise<string> {
-    return readTrustedRoots(this.#options.roots);
+  async readRoots(): Promise<string> {
+    this.#rootsInUse = await readTrustedRoots(this.#options.roots);
+    return this.#rootsInUse;
   }
 
   /** The headers of a call. @throws LineError `token`. */
@@ -62,7 +75,8 @@ export class IstiodLine {
     const metadata = new Metadata();
     for (const [name, value] of headers) metadata.set(name, value);
     if (token !== undefined) {
-      metadata.set("authorization", `Bearer ${await readAccessToken(token)}`);
+      this.#tokenInUse = await readAccessToken(token);
+      metadata.set("authorization", `Bearer ${this.#tokenInUse}`);
       metadata.set("clusterid", clusterId);
     }
     return metadata;

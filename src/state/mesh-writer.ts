@@ -136,7 +136,7 @@ export class MeshWriter {
     // Those who name it miss it anyway.
     if (hash === undefined) return;
     const flags = scope === "Global" ? REFUSED_EVERYWHERE : 0;
-    const content = { flags, name, version: "", encoded: NOTHING };
+    const content = { flags, name, version: "", encoded: encoded ?? NOTHING };
     const ref = this.#make({ kind: "refusal", ...content }, undefined);
     this.#relate(refusalKeys(name, hash), ref, [], undefined);
     this.#policiesChanged = true;
@@ -205,6 +205,13 @@ export class MeshWriter {
         if ((recordFlags(this.#memory, ref) & VERBATIM) !== 0) continue;
         yield [recordName(this.#memory, ref), recordVersion(this.#memory, ref)];
       }
+    }
+  }
+
+  /** Policies that were refused and of which no earlier version is in force; do not write meanwhile. */
+  *refusals(): Iterable<{ readonly name: string; readonly bytes: Uint8Array }> {
+    for (const ref of this.#tables.index("refusal-by-key").all()) {
+      yield { name: recordName(this.#memory, ref), bytes: recordEncoded(this.#memory, ref) };
     }
   }
 

@@ -25,6 +25,8 @@ export interface ResourceSink {
   versionOf(name: string): string | undefined;
   /** Name and version of all that was put and not removed. */
   versions(): Iterable<readonly [name: string, version: string]>;
+  /** Names of what was refused and would have to be forgotten if it went. */
+  refusals(): Iterable<string>;
 }
 
 export interface SubscribedType {
@@ -278,6 +280,8 @@ function offerVersions(state: TypeState, bytesMax: number): Map<string, string> 
   };
   for (const key of wanted) offer(key, "");
   for (const [name, version] of type.sink.versions()) offer(name, version);
+  // Never offered, so that they come again; what does not come has gone meanwhile.
+  for (const name of type.sink.refusals()) unconfirmed.add(name);
   return offered;
 }
 

@@ -53,6 +53,9 @@ export class MeshDiscovery {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #keeper: StateKeeper | undefined;
+  readonly #line: IstiodLine;
+  /** Half a mesh lets through what its other half denies: that is not kept. */
+  #isWhole = false;
 
   /** @throws TypeError when the address is no URL. */
   constructor(deps: MeshDiscoveryDeps, options: MeshDiscoveryOptions) {
@@ -63,12 +66,13 @@ export class MeshDiscovery {
     this.#keeper = options.state && new StateKeeper(deps, options.state);
     const committed: MeshCommitted = (commit) => {
       deps.committed(commit);
-      this.#keeper?.changed();
+      if (this.#isWhole) this.#keeper?.changed();
     };
+    this.#line = new IstiodLine(options.line);
     const types = meshSubscription({ writer, committed }, options);
     this.#client = new DiscoveryClient(
       {
-        transport: new GrpcTransport({ line: new IstiodLine(options.line), clock }, options),
+        transport: new GrpcTransport({ line: this.#line, clock }, options),
         client: new DeltaClient(types, options),
         metrics: deps.metrics(() => this.status()),
         clock,
@@ -81,6 +85,10 @@ export class MeshDiscovery {
         sliceMs: SLICE_MS,
       },
     );
+    void this.#client.synced.then(() => {
+      this.#isWhole = true;
+      this.#keeper?.changed();
+    });
   }
 
   /** Resolves once the whole mesh, or on demand all policies, are known. */
@@ -97,6 +105,7 @@ export class MeshDiscovery {
     const takenAt = await this.#keeper?.restore();
     if (takenAt === undefined) return false;
     this.#client.resume(takenAt);
+    this.#isWhole = true;
     return true;
   }
 
@@ -115,16 +124,20 @@ export class MeshDiscovery {
   /** Converses until the signal is aborted; begins anew when roots or token change. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { roots, token } = this.#options.line;
-    const watches = [roots, token].flatMap((source) =>
-      source?.kind === "file" ? [this.#watch(source.path)] : [],
-    );
+    const watches = [
+      ...(roots.kind === "file" ? [this.#watch(roots.path, () => this.#line.rootsInUse)] : []),
+      ...(token?.kind === "file" ? [this.#watch(token.path, () => this.#line.tokenInUse)] : []),
+    ];
     await this.#client.run(signal);
     for (const watch of await Promise.all(watches)) watch.close();
     await this.#keeper?.close();
   }
 
-  #watch(path: string): Promise<FileWatch> {
-    const changed = (): void => {
+  /** @param inUse what the conversation that is under way, or is tried, began with. */
+  #watch(path: string, inUse: () => string | undefined): Promise<FileWatch> {
+    const changed = (content: Buffer): void => {
+      // It has begun since: the file came late, or the last conversation just ended.
+      if (content.toString().trim() === inUse()?.trim()) return;
       this.#log.write("info", `${path} has changed, beginning anew`);
       this.#client.reconnect();
     };

@@ -30,6 +30,7 @@ function addressSink(deps: SinkDeps): ResourceSink {
     put: (_name, version, bytes) => writer.putAddress(bytes, version),
     // An earlier version stays; without one, nobody is known there.
     refused: () => {},
+    refusals: () => [],
     remove: (name) => writer.removeAddress(name),
   };
 }
@@ -41,6 +42,7 @@ function policySink(deps: SinkDeps): ResourceSink {
     ...bookkeeping(deps, "policy"),
     put: (_name, version, bytes) => writer.putPolicy(bytes, version),
     refused: (name, bytes) => writer.refusePolicy(name, bytes),
+    refusals: () => Array.from(writer.refusals(), ({ name }) => name),
     remove: (name) => writer.removePolicy(name),
   };
 }

@@ -11,8 +11,8 @@
  * Numbers are little-endian.
  */
 import { createHash } from "node:crypto";
-import { constants } from "node:fs";
-import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { constants, type Stats } from "node:fs";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { makeFolder } from "../runtime/folder.ts";
 
@@ -33,7 +33,7 @@ export interface KeptState {
   readonly resources: readonly KeptResource[];
 }
 
-/** The file is there, but is not one that was written whole by this version. */
+/** The file is there, but is not one that was written whole, by this version and by us. */
 export class StateFileError extends Error {
   override readonly name = "StateFileError";
 }
@@ -48,6 +48,7 @@ const CHUNK_BYTES = 256 * 1024;
 /** Only for us: names and addresses of a mesh are nobody else's business. */
 const FILE_MODE = 0o600;
 const FOLDER_MODE = 0o700;
+const MODE = { writableByGroup: 0o020, writableByOthers: 0o002 } as const;
 
 /**
  * Replaces the file of the folder, or leaves it as it was: never half of it.
@@ -80,12 +81,40 @@ export async function writeStateFile(
  */
 export async function readStateFile(folder: string): Promise<KeptState | undefined> {
   const path = join(folder, FILE_NAME);
+  let file: FileHandle;
   try {
-    return decode(await readFile(path), path);
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
+  try {
+    const stats = await file.stat();
+    if (!stats.isFile()) throw new StateFileError(`${path} is no file`);
+    const stranger = whoMayWrite(stats);
+    if (stranger !== undefined) throw new StateFileError(`${path} can't be trusted: ${stranger}`);
+    return decode(await file.readFile(), path);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Whoever writes the file says which policies there are; a checksum keeps nobody from that.
+ *
+ * @returns who may, beside us, root, and a group that is ours (volumes are given one).
+ */
+function whoMayWrite({ uid, gid, mode }: Stats): string | undefined {
+  if (uid !== 0 && uid !== process.geteuid?.()) return `it belongs to user ${uid}`;
+  if ((mode & MODE.writableByOthers) !== 0) return `mode ${octal(mode)} lets everybody write it`;
+  const isOurGroup =
+    gid === 0 || gid === process.getegid?.() || process.getgroups?.().includes(gid);
+  if ((mode & MODE.writableByGroup) === 0 || isOurGroup === true) return undefined;
+  return `mode ${octal(mode)} lets group ${gid} write it`;
+}
+
+function octal(mode: number): string {
+  return (mode & 0o777).toString(8).padStart(4, "0");
 }
 
 async function writeAll(

@@ -2,7 +2,8 @@
  * Keeps what the control plane said last in a file, for a restart while it is away (`STATE_DIR`).
  *
  * What is restored is served at once and offered to the control plane by its versions, so that only
- * what changed meanwhile comes again.
+ * what changed meanwhile comes again. A policy that was refused is kept, too: whom it may have been
+ * meant for must know after a restart as before.
  */
 import type { Clock, Timer } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
@@ -59,7 +60,8 @@ export class StateKeeper {
       if (kept === undefined) return undefined;
       const ageMs = clock.now() - kept.takenAt;
       const age = `${Math.round(ageMs / 1000)}s old`;
-      if (ageMs > ageMsMax) throw new StateFileError(`the state in ${folder} is ${age}`);
+      // Ahead of us is a clock that was set back; so far ahead is one that was never right.
+      if (Math.abs(ageMs) > ageMsMax) throw new StateFileError(`the state in ${folder} is ${age}`);
       let count = 0;
       for (const resource of kept.resources) {
         this.#put(resource);
@@ -76,7 +78,7 @@ export class StateKeeper {
     }
   }
 
-  /** The mesh has changed: it is written within the time that the options say. */
+  /** The mesh, whole, has changed: it is written within the time that the options say. */
   changed(): void {
     this.#timer ??= this.#deps.clock.after(this.#options.everyMs, () => this.#save());
   }
@@ -110,16 +112,20 @@ export class StateKeeper {
         if (found !== undefined) yield { type, name, ...found };
       }
     }
+    for (const refusal of [...writer.refusals()]) yield { type: "policy", version: "", ...refusal };
   }
 
   #put({ type, name, version, bytes }: KeptResource): void {
+    const { writer } = this.#deps;
     try {
-      if (type === "policy") this.#deps.writer.putPolicy(bytes, version);
-      else this.#deps.writer.putAddress(bytes, version);
+      if (type === "address") writer.putAddress(bytes, version);
+      else if (bytes.length === 0) writer.refusePolicy(name, undefined);
+      else writer.putPolicy(bytes, version);
     } catch (error) {
-      // An older version of this program may have understood it.
+      // It was refused, or an older version of this program understood it.
       if (!(error instanceof WireError)) throw error;
       this.#log.write("warn", `${name} of the mesh that was kept: ${error.message}`);
+      if (type === "policy") writer.refusePolicy(name, bytes);
     }
   }
 }

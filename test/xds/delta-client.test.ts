@@ -60,6 +60,10 @@ class RecordingSink implements ResourceSink {
   versions(): Iterable<readonly [string, string]> {
     return this.kept;
   }
+
+  refusals(): Iterable<string> {
+    return [];
+  }
 }
 
 const NODE: NodeDescription = { id: "ztunnel~10.0.0.1~z.istio-system~x", metadata: { NAME: "z" } };

@@ -30,6 +30,7 @@ function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: bool
     commit() {},
     versionOf: (name: string) => kept.get(name),
     versions: () => kept,
+    refusals: () => [],
   };
   const client = new DeltaClient(
     [

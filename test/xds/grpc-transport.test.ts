@@ -129,6 +129,7 @@ function makeClient(offeredBytesMax = 3_500_000): {
     commit: () => undefined,
     versionOf: (name) => names.get(name),
     versions: () => names,
+    refusals: () => [],
   };
   const types = [{ url: ADDRESS_TYPE, onDemand: false, sink }];
   return { client: new DeltaClient(types, { node: NODE, offeredBytesMax }), names };

@@ -1,6 +1,6 @@
 /** A conversation with a server whose roots, and whose token, change on disk meanwhile. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -13,6 +13,7 @@ import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import type { TerminationReason } from "../../src/xds/discovery-client.ts";
 import { MeshDiscovery } from "../../src/xds/mesh-discovery.ts";
+import { readStateFile } from "../../src/xds/state-file.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { liveMesh } from "../support/mesh-fixture.ts";
 import { silentLogger } from "../support/silent-logger.ts";
@@ -47,15 +48,60 @@ for (const [what, replace] of [
   });
 }
 
+test("files that come late are no change: the conversation began with them", async (t) => {
+  const { files, clock, endings, discovery, lines, stop } = await converse("late", {
+    prepare: (paths) => {
+      rmSync(paths.roots);
+      rmSync(paths.token);
+    },
+  });
+  t.after(stop);
+  await until(clock, () => endings.length > 1);
+  writeFileSync(files.token, "first");
+  writeFileSync(files.roots, old.rootPem);
+  await until(clock, () => discovery.status().connected);
+  const failures = endings.length;
+  for (let i = 0; i < 10; i++) await until(clock, () => true, 10_000);
+  assert.equal(endings.length, failures);
+  assert.equal(lines.filter((line) => line === "proxy of node1: connected").length, 1);
+});
+
+test("half a mesh is not kept, a whole one is, whatever of it is refused later", async (t) => {
+  const broken = new Map([["default/wide", Uint8Array.of(0x2a, 0x7f)]]);
+  const kept = join(folder, "kept");
+  const { clock, discovery, service, stop } = await converse("half", {
+    snapshot: new MeshSnapshot(new Map(), broken),
+    keptIn: kept,
+  });
+  t.after(stop);
+  await until(clock, () => discovery.status().connected);
+  for (let i = 0; i < 10; i++) await until(clock, () => true, 10_000);
+  assert.equal(existsSync(kept), false);
+
+  service.update(new MeshSnapshot(new Map(), new Map()));
+  await until(clock, () => existsSync(join(kept, "mesh.state")), 1000);
+  service.update(new MeshSnapshot(new Map(), broken));
+  const isKept = async (name: string): Promise<boolean> =>
+    (await readStateFile(kept))?.resources.some((resource) => resource.name === name) ?? false;
+  await until(clock, () => isKept("default/wide"), 1000);
+});
+
 interface Files {
   readonly roots: string;
   readonly token: string;
 }
 
-async function converse(name: string) {
+interface ConverseOptions {
+  readonly prepare?: (files: Files) => void;
+  readonly snapshot?: MeshSnapshot;
+  readonly keptIn?: string;
+}
+
+async function converse(name: string, options: ConverseOptions = {}) {
   const files = { roots: join(folder, `${name}.pem`), token: join(folder, `${name}.token`) };
   writeFileSync(files.roots, old.rootPem);
   writeFileSync(files.token, "first");
+  options.prepare?.(files);
   const lines: string[] = [];
   const callers = new CallerCheck({
     tokenFile: undefined,
@@ -64,7 +110,7 @@ async function converse(name: string) {
   });
   const service = new DiscoveryService({
     callers,
-    snapshot: new MeshSnapshot(new Map(), new Map()),
+    snapshot: options.snapshot ?? new MeshSnapshot(new Map(), new Map()),
     clock: systemClock,
     report: (line) => lines.push(line),
   });
@@ -105,7 +151,10 @@ async function converse(name: string) {
       connectMs: NEVER_MS,
       firstAnswerMs: NEVER_MS,
       demandMs: NEVER_MS,
-      state: undefined,
+      state:
+        options.keptIn === undefined
+          ? undefined
+          : { folder: options.keptIn, everyMs: 1000, ageMsMax: NEVER_MS },
     },
   );
   const abort = new AbortController();
@@ -115,15 +164,19 @@ async function converse(name: string) {
     await ended;
     server.close();
   };
-  return { files, clock, endings, discovery, lines, stop };
+  return { files, clock, endings, discovery, service, lines, stop };
 }
 
 /** Lets the clock go on, and sockets and files have their turns, until it is so. */
-async function until(clock: FakeClock, isSo: () => boolean, stepMs = 100): Promise<void> {
+async function until(
+  clock: FakeClock,
+  isSo: () => boolean | Promise<boolean>,
+  stepMs = 100,
+): Promise<void> {
   const startedAt = systemClock.monotonic();
   do {
     assert(systemClock.monotonic() - startedAt < WAIT_MS_MAX, "it never came");
     await clock.advance(stepMs);
     await new Promise<void>((resolve) => systemClock.after(5, resolve, true));
-  } while (!isSo());
+  } while (!(await isSo()));
 }

@@ -8,7 +8,11 @@ import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
 import { type LiveMesh, liveMesh, mesh, type PolicyBuilder } from "../support/mesh-fixture.ts";
 
-function setup(): { state: LiveMesh; answer: (...resources: Resource[]) => string | undefined } {
+function setup(): {
+  state: LiveMesh;
+  answer: (...resources: Resource[]) => string | undefined;
+  beginAnew: () => void;
+} {
   const state = liveMesh("node-1");
   const committed = (): void => {};
   const client = new DeltaClient(
@@ -28,7 +32,7 @@ function setup(): { state: LiveMesh; answer: (...resources: Resource[]) => strin
     while (exchange.step(10));
     return exchange.finish().errorDetail?.message;
   };
-  return { state, answer };
+  return { state, answer, beginAnew: () => void client.open() };
 }
 
 function policyResource({ value }: PolicyBuilder, rest: readonly number[] = []): Resource {
@@ -81,6 +85,18 @@ test("an earlier version of a refused policy stays in force, a later one takes i
   assert.deepEqual(applies(), [["Deny p"], []]);
   assert.match(answer(policyResource(policy, BROKEN)) ?? "", /^shop\/p: undecodable Authorization/);
   assert.deepEqual(applies(), [["Deny p"], []]);
+});
+
+test("a refused policy that went while nobody listened is forgotten with the next conversation", () => {
+  const { state, answer, beginAnew } = setup();
+  const gone = policyResource(mesh.deny("gone", "shop").scope("Namespace"), BROKEN);
+  const stays = policyResource(mesh.deny("stays", "shop").scope("Namespace"), BROKEN);
+  const { value } = mesh.workload("w").in("shop");
+  answer(gone, stays);
+  beginAnew();
+  assert.deepEqual(state.policiesFor(value).unknown, ["shop/gone", "shop/stays"]);
+  answer(stays);
+  assert.deepEqual(state.policiesFor(value).unknown, ["shop/stays"]);
 });
 
 test("a workload that is refused leaves its earlier version, with its version", () => {

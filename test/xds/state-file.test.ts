@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -10,6 +20,7 @@ import {
   writeStateFile,
 } from "../../src/xds/state-file.ts";
 
+const notRoot = process.getuid?.() === 0 ? false : "only root gives files away";
 let folder = "";
 beforeEach(() => {
   folder = join(mkdtempSync(join(tmpdir(), "ztunnel-state-")), "state");
@@ -84,4 +95,45 @@ test("one flipped bit anywhere, or a missing end, is noticed", async () => {
     writeFileSync(file(), whole.subarray(0, length));
     await assert.rejects(readStateFile(folder), StateFileError);
   }
+});
+
+for (const [who, mode, text] of [
+  ["everybody", 0o606, "mode 0606 lets everybody write it"],
+  ["a group of others", 0o660, "mode 0660 lets group 12345 write it"],
+] as const) {
+  test(`a file that ${who} may write is not believed`, { skip: notRoot }, async () => {
+    await writeStateFile(folder, 1, RESOURCES);
+    chownSync(file(), 0, 12345);
+    chmodSync(file(), mode);
+    await assert.rejects(readStateFile(folder), {
+      name: "StateFileError",
+      message: `${file()} can't be trusted: ${text}`,
+    });
+  });
+}
+
+test("a file of another user is not believed", { skip: notRoot }, async () => {
+  await writeStateFile(folder, 1, RESOURCES);
+  chownSync(file(), 12345, 0);
+  await assert.rejects(readStateFile(folder), {
+    message: `${file()} can't be trusted: it belongs to user 12345`,
+  });
+});
+
+test("a file that our own group may write is believed, and is ours alone with the next one", async () => {
+  await writeStateFile(folder, 1, RESOURCES);
+  chmodSync(file(), 0o660);
+  assert.deepEqual(await read(), RESOURCES);
+  await writeStateFile(folder, 2, RESOURCES);
+  assert.equal(statSync(file()).mode & 0o777, 0o600);
+});
+
+test("what is no file, or of another version, is told", async () => {
+  mkdirSync(file(), { recursive: true });
+  await assert.rejects(readStateFile(folder), { message: `${file()} is no file` });
+  rmSync(file(), { recursive: true });
+  await writeStateFile(folder, 1, RESOURCES);
+  const other = readFileSync(file()).toString("latin1").replace("mesh 1", "mesh 0");
+  writeFileSync(file(), other, "latin1");
+  await assert.rejects(readStateFile(folder), { message: `${file()} is not the state of a mesh` });
 });

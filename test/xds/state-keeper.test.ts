@@ -113,6 +113,30 @@ test("a resource that is not understood any more is left out alone", async () =>
   assert.match(second.log.lines[0]?.message ?? "", /^odd of the mesh that was kept: /);
 });
 
+test("a policy that is not understood is unknown after a restart, as it was before", async () => {
+  const first = process();
+  const wide = encodeAuthorization({ ...policy("wide", "Deny", {}), scope: "Namespace" });
+  // A rule that is cut off.
+  first.writer.refusePolicy("default/wide", Uint8Array.of(...wide, 0x2a, 0x7f));
+  first.writer.refusePolicy("default/empty", undefined);
+  first.keeper.changed();
+  await first.keeper.close();
+  const second = process(first.clock.now());
+  assert.notEqual(await restored(second), undefined);
+  const { unknown, policies } = second.state.policiesFor(workload("one", "10.0.0.1"));
+  assert.deepEqual([unknown, policies], [["default/empty", "default/wide"], []]);
+  // Not offered, so that it comes again.
+  assert.deepEqual([...second.writer.versions("policy")], []);
+});
+
+test("what was taken in a future that far off is not served", async () => {
+  const first = await keep();
+  const second = process(first.clock.now() - 25 * HOUR_MS);
+  assert.equal(await restored(second), undefined);
+  const third = process(first.clock.now() - HOUR_MS);
+  assert.notEqual(await restored(third), undefined);
+});
+
 test("what a mesh file says is not kept: the file will say it again", async () => {
   const first = process();
   first.writer.apply([{ kind: "workload", workload: workload("one", "10.0.0.1") }]);
