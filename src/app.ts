@@ -7,25 +7,20 @@
 import type { DrainTimes } from "./admin/drain-report.ts";
 import type { Config } from "./config/config.ts";
 import { DaemonCertificates } from "./daemon/daemon-certificates.ts";
+import { type DataPlaneThreads, makeDataPlane } from "./daemon/daemon-data-plane.ts";
 import { DaemonMesh } from "./daemon/daemon-mesh.ts";
 import { DedicatedMode } from "./daemon/dedicated-mode.ts";
 import type { Mode } from "./daemon/mode.ts";
-import { CONTROL_THREAD, OperatorServers } from "./daemon/operator-servers.ts";
+import { OperatorServers } from "./daemon/operator-servers.ts";
 import { SharedMode } from "./daemon/shared-mode.ts";
-import type { CertificateSource, DataPlane } from "./dataplane/data-plane.ts";
-import type { DataThreadOptions } from "./dataplane/data-thread.ts";
+import type { DataPlane } from "./dataplane/data-plane.ts";
 import type { StartedThread } from "./dataplane/data-threads.ts";
-import type { openInlineDataPlane } from "./dataplane/inline-data-plane.ts";
 import { makeOutlierFamilies } from "./dataplane/metrics.ts";
 import { OutlierList } from "./dataplane/outlier-list.ts";
 import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
-import { WorkerDataPlane } from "./dataplane/worker-data-plane.ts";
-import { HostAddresses } from "./dns/host-addresses.ts";
-import { systemResolver } from "./dns/system-resolver.ts";
 import { SocketSampler } from "./inpod/socket-sampler.ts";
 import { native } from "./net/native.ts";
 import { takeCensus } from "./net/socket-census.ts";
-import type { AddressesOf } from "./proxy/proxy-options.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { threadCpuMs } from "./runtime/cpu-time.ts";
 import { errorText } from "./runtime/error-text.ts";
@@ -74,7 +69,7 @@ export async function startApp(config: Config, threads: readonly StartedThread[]
   // What moves bytes is loaded on the thread that moves them.
   const inline =
     threads.length === 0 ? await import("./dataplane/inline-data-plane.ts") : undefined;
-  const daemon = new Daemon(config, threads, inline?.openInlineDataPlane);
+  const daemon = new Daemon(config, { threads, openInline: inline?.openInlineDataPlane });
   try {
     await daemon.start();
   } catch (error) {
@@ -93,7 +88,6 @@ class Daemon implements App {
   readonly #readiness: Readiness;
   readonly #mesh: DaemonMesh;
   readonly #certificates: DaemonCertificates;
-  readonly #affinityMemory: SharedArrayBuffer;
   readonly #affinity: SessionAffinity;
   readonly #outliers: OutlierList;
   readonly #dataPlane: DataPlane;
@@ -106,14 +100,10 @@ class Daemon implements App {
   readonly #end = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #stopping = false;
+  #hasCrashed = false;
   #drainTimes: DrainTimes | undefined;
 
-  /** @param openInline given when there are no data threads. */
-  constructor(
-    config: Config,
-    threads: readonly StartedThread[],
-    openInline: typeof openInlineDataPlane | undefined,
-  ) {
+  constructor(config: Config, dataPlaneThreads: DataPlaneThreads) {
     this.#config = config;
     const clock = this.#clock;
     const random = this.#random;
@@ -149,11 +139,26 @@ class Daemon implements App {
     );
     this.#certificates = new DaemonCertificates({ clock, random, log }, config);
     const { affinity } = config.proxy;
-    this.#affinityMemory = makeAffinityMemory(affinity.clientsMax);
-    const table = new AffinityTable(this.#affinityMemory, clock);
+    const affinityMemory = makeAffinityMemory(affinity.clientsMax);
+    const table = new AffinityTable(affinityMemory, clock);
     this.#affinity = new SessionAffinity(table, affinity.services);
     this.#outliers = new OutlierList({ log, families: makeOutlierFamilies(registry) });
-    this.#dataPlane = this.#makeDataPlane(threads, openInline);
+    this.#dataPlane = makeDataPlane(
+      {
+        mesh: this.#mesh,
+        certificateFor: (identity) => this.#certificates.certificate(identity),
+        affinity: this.#affinity,
+        affinityMemory,
+        outliers: this.#outliers,
+        clock,
+        random,
+        log,
+        writeLog: (text) => this.#sink.write(text),
+        threadFailed: (error) => this.#crash(error),
+      },
+      config,
+      dataPlaneThreads,
+    );
     this.#sockets = this.#makeSocketSampler();
     this.#mode = this.#makeMode(registry);
     this.#servers = new OperatorServers(
@@ -213,10 +218,14 @@ class Daemon implements App {
     if (this.#stopping) return;
     this.#stopping = true;
     this.#log.target("ztunnel::signal::imp").write("info", message);
-    void this.#stop();
+    this.#stop().catch((error: unknown) => this.#crash(error));
   }
 
-  /** Ends in the order of spec data-path 7.4. Never rejects. */
+  /**
+   * Ends in the order of spec data-path 7.4.
+   *
+   * @throws what a data thread died of meanwhile.
+   */
   async #stop(): Promise<void> {
     const { drainMs } = this.#config;
     const since = this.#clock.now();
@@ -235,9 +244,11 @@ class Daemon implements App {
     this.#ended.resolve(0);
   }
 
-  /** Something that must not happen happened: say so and end, the kubelet starts us anew. */
-  #crash(error: Error): void {
-    this.#log.write("error", `ending because of a failure: ${error.message}`);
+  /** Something that must not happen happened: say so, once, and end; the kubelet starts us anew. */
+  #crash(error: unknown): void {
+    if (this.#hasCrashed) return;
+    this.#hasCrashed = true;
+    this.#log.write("error", `ending because of a failure: ${errorText(error)}`);
     this.#stopping = true;
     void this.flushLog().then(() => this.#ended.resolve(1));
   }
@@ -251,7 +262,7 @@ class Daemon implements App {
     try {
       await this.#mode.run(signal);
     } catch (error) {
-      this.#crash(error as Error);
+      this.#crash(error);
     }
   }
 
@@ -288,74 +299,6 @@ class Daemon implements App {
       },
       { intervalMs: podSocketsMs },
     );
-  }
-
-  #makeDataPlane(
-    threads: readonly StartedThread[],
-    openInline: typeof openInlineDataPlane | undefined,
-  ): DataPlane {
-    const config = this.#config;
-    const certificateFor: CertificateSource = (identity) =>
-      this.#certificates.certificate(identity);
-    const learn = (key: string): Promise<void> => this.#mesh.learn(key);
-    const ask = systemResolver(config.hosts);
-    const hosts = new HostAddresses({ ask, clock: this.#clock }, config.hosts);
-    const addressesOf: AddressesOf = (hostname) => hosts.find(hostname);
-    const queueMigrationFd = config.proxy.reusePort ? this.#loadQueueMigration() : undefined;
-    const options: DataThreadOptions = {
-      onDemand: config.mesh.discovery?.onDemand ?? false,
-      proxy: config.proxy,
-      ...(queueMigrationFd === undefined ? {} : { queueMigrationFd }),
-      proxyEnabled: config.proxyEnabled,
-      dns: config.dns,
-    };
-    if (openInline !== undefined) {
-      return openInline(
-        {
-          mesh: this.#mesh.state,
-          certificateFor,
-          learn: options.onDemand ? learn : undefined,
-          addressesOf,
-          outlierChanged: (change) => this.#outliers.changed(CONTROL_THREAD, change),
-          affinity: this.#affinity,
-          log: this.#log,
-          clock: this.#clock,
-          random: this.#random,
-        },
-        options,
-      );
-    }
-    return new WorkerDataPlane(
-      {
-        clock: this.#clock,
-        certificateFor,
-        learn,
-        addressesOf,
-        outlierChanged: (thread, change) => this.#outliers.changed(thread, change),
-        writeLog: (text) => this.#sink.write(text),
-        threadFailed: (error) => this.#crash(error),
-      },
-      {
-        threads,
-        mesh: this.#mesh.buffer,
-        affinity: this.#affinityMemory,
-        options,
-        log: { format: config.logging.format, filter: config.logging.filter },
-      },
-    );
-  }
-
-  #loadQueueMigration(): number | undefined {
-    try {
-      return native.loadQueueMigration();
-    } catch (error) {
-      const reason = errorText(error);
-      this.#log.write(
-        "info",
-        `connections that wait to be accepted when this process ends will be reset, a successor can't have them: ${reason}`,
-      );
-      return undefined;
-    }
   }
 
   #committed(commit: MeshCommit): void {

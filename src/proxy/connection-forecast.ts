@@ -149,48 +149,63 @@ function forecastCaptured(
     },
     random,
   );
-  const described = {
-    ...describeRoute(route),
-    ...describeOutliers(route, outliers.all()),
-    ...describeAffinity(route, sessions, downstream),
+  return {
+    route: {
+      ...describeRoute(route),
+      ...describeOutliers(route, outliers.all()),
+      ...describeAffinity(route, sessions, downstream),
+    },
+    judgement: judgeRoute(state, query, { source, route }, random),
   };
+}
+
+/** @returns `undefined` where nobody judges, or others by what this node is not told. */
+function judgeRoute(
+  state: MeshState,
+  query: ForecastQuery,
+  { source, route }: { readonly source: Workload; readonly route: OutboundRoute },
+  random: Random,
+): ForecastJudgement | undefined {
+  const downstream = query.source.ip;
   if (route.kind === "tcp") {
     const { workload, remote } = route;
     // A service leads the pod to itself: what it sends to its own address stays on its loopback.
     const isJudged = workload && workload.uid !== source.uid && query.isCaptured(workload);
-    return {
-      route: described,
-      judgement: isJudged
-        ? judge(state, query, { workload, address: remote }, { ip: downstream })
-        : undefined,
-    };
+    if (!isJudged) return undefined;
+    return judge(state, query, { workload, address: remote }, { ip: downstream });
   }
-  if (route.kind !== "hbone") return { route: described, judgement: undefined };
-  const identity = workloadIdentity(source);
+  // Who stands beyond a network gateway is not of this node's network.
+  if (route.kind !== "hbone" || route.hop === "network gateway") return undefined;
   const address = parseSocketAddress(route.authority);
-  // Beyond a network gateway others judge, by what this node is not told.
-  if (route.hop === "network gateway" || address === undefined) {
-    return { route: described, judgement: undefined };
-  }
+  if (address === undefined) return undefined;
   if (route.hop === "destination") {
-    const at = { workload: route.workload, address };
-    return { route: described, judgement: judge(state, query, at, { ip: downstream, identity }) };
+    const identity = workloadIdentity(source);
+    return judge(state, query, { workload: route.workload, address }, { ip: downstream, identity });
   }
-  // The waypoint judges by itself, then comes to the destination as its own caller.
-  const waypoint = route.workload;
+  return judgeBehindWaypoint(state, query, route.workload, random);
+}
+
+/** The waypoint judges by itself, then comes to the destination as its own caller. */
+function judgeBehindWaypoint(
+  state: MeshState,
+  query: ForecastQuery,
+  waypoint: Workload,
+  random: Random,
+): ForecastJudgement | undefined {
+  const { network, target } = query;
   const behind = findUpstream(
     state,
     { network, source: waypoint, target, mode: "standard" },
     random,
   );
-  const ip = waypoint.ips[0] ?? downstream;
-  if (behind.kind !== "found") return { route: described, judgement: undefined };
-  const { workload, port } = behind.upstream;
   // One that is known by its host name only has no proxy.
-  if (behind.upstream.ip === undefined) return { route: described, judgement: undefined };
-  const at = { workload, address: { ip: behind.upstream.ip, port } };
-  const caller = { ip, identity: workloadIdentity(waypoint) };
-  return { route: described, judgement: judge(state, query, at, caller) };
+  if (behind.kind !== "found" || behind.upstream.ip === undefined) return undefined;
+  const { workload, port, ip } = behind.upstream;
+  const caller = {
+    ip: waypoint.ips[0] ?? query.source.ip,
+    identity: workloadIdentity(waypoint),
+  };
+  return judge(state, query, { workload, address: { ip, port } }, caller);
 }
 
 /** From outside the mesh: where the network takes it, and whether a proxy takes it there. */

@@ -75,25 +75,13 @@ export class InboundCall {
     const unanswered = this.#unanswered;
     const { mesh, local, reporter, enforcer, engine, clock } = this.#deps;
     const startedAt = clock.monotonic();
-    request.onAborted(() => {
-      unanswered.abandon();
-      connection.stop(
-        "reset",
-        new ProxyError("connect", "client disconnected before its request was answered"),
-      );
-    });
-    const refuse = (status: number, error: ProxyError): void => {
-      if (connection.ended) return;
-      reporter.refused("inbound", this.#caller.address, this.#caller.local, error);
-      unanswered.status = status;
-      connection.fail(error);
-    };
+    request.onAborted(() => this.#abort());
 
     const span = (log: Logger): Logger => this.#span(log);
     const workload =
       local.find() ?? (await local.waitFor(() => span(this.#deps.log.target("ztunnel::state"))));
     if (connection.ended) return;
-    if (workload instanceof ProxyError) return refuse(503, workload);
+    if (workload instanceof ProxyError) return this.#refuse(503, workload);
     const host = parseForwardedHost(request.headers.get("forwarded") ?? "");
     const target = chooseInboundTarget(mesh, {
       workload,
@@ -104,7 +92,7 @@ export class InboundCall {
       network: this.#options.network,
       illegalPorts: illegalPorts(this.#options),
     });
-    if (target.kind === "refuse") return refuse(target.status, target.error);
+    if (target.kind === "refuse") return this.#refuse(target.status, target.error);
 
     const description = this.#describe(workload, target, host);
     connection.opened(reporter.opened(description, startedAt));
@@ -132,6 +120,23 @@ export class InboundCall {
       if (!(error instanceof ProxyError)) throw error;
       connection.fail(error);
     }
+  }
+
+  #abort(): void {
+    this.#unanswered.abandon();
+    this.connection.stop(
+      "reset",
+      new ProxyError("connect", "client disconnected before its request was answered"),
+    );
+  }
+
+  /** Of a call that is not reported yet. */
+  #refuse(status: number, error: ProxyError): void {
+    if (this.connection.ended) return;
+    const { address, local } = this.#caller;
+    this.#deps.reporter.refused("inbound", address, local, error);
+    this.#unanswered.status = status;
+    this.connection.fail(error);
   }
 
   #connect(

@@ -4,9 +4,11 @@
  * @see spec data-path 5
  */
 import type { SocketEnd } from "../engine/engine.ts";
+import type { RbacConnection } from "../mesh/authorization.ts";
+import type { Workload } from "../mesh/workload.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Application } from "./application.ts";
-import type { ConnectionReporter } from "./connection-report.ts";
+import type { ConnectionDescription, ConnectionReporter } from "./connection-report.ts";
 import { guessService } from "./inbound-target.ts";
 import { LiveSet } from "./live-set.ts";
 import type { LocalWorkload } from "./local-workload.ts";
@@ -57,7 +59,7 @@ export class InboundPassthrough implements ConnectionOwner {
   }
 
   async #serve(connection: ProxiedConnection, end: SocketEnd, transparent: boolean): Promise<void> {
-    const { mesh, local, reporter, enforcer, log } = this.#deps;
+    const { local, reporter, enforcer, log } = this.#deps;
     const startedAt = this.#deps.clock.monotonic();
     const target = end.originalDestination;
     const refuse = (error: ProxyError): void => {
@@ -68,43 +70,14 @@ export class InboundPassthrough implements ConnectionOwner {
     const workload = local.find() ?? (await local.waitFor(() => log.target("ztunnel::state")));
     if (connection.ended) return;
     if (workload instanceof ProxyError) return refuse(workload);
-    const { network } = this.#options;
-    const report = reporter.opened(
-      {
-        reporter: "destination",
-        source: end.peer,
-        originalDestination: undefined,
-        actualDestination: target,
-        sourceWorkload: mesh.findWorkloadByAddress(network, end.peer.ip),
-        sourceBaggage: undefined,
-        sourceIdentity: undefined,
-        destination: target,
-        hboneAuthority: undefined,
-        destinationService: guessService(
-          mesh.servicesOf(workload),
-          workload,
-          target.port,
-          undefined,
-        ),
-        destinationWorkload: workload,
-        far: undefined,
-        mutualTls: false,
-      },
-      startedAt,
-    );
-    connection.opened(report);
-    const denied = await enforcer.admit(
-      connection,
-      {
-        source: end.peer,
-        sourceIdentity: undefined,
-        destination: target,
-        destinationNetwork: network,
-      },
-      workload,
-      undefined,
-      (stateLog) => stateLog,
-    );
+    connection.opened(reporter.opened(this.#describe(workload, end), startedAt));
+    const rbac: RbacConnection = {
+      source: end.peer,
+      sourceIdentity: undefined,
+      destination: target,
+      destinationNetwork: this.#options.network,
+    };
+    const denied = await enforcer.admit(connection, rbac, workload, undefined, (log) => log);
     if (connection.ended) return;
     if (denied !== undefined) return connection.fail(denied);
     try {
@@ -115,5 +88,25 @@ export class InboundPassthrough implements ConnectionOwner {
       if (!(error instanceof ProxyError)) throw error;
       connection.fail(error);
     }
+  }
+
+  #describe(workload: Workload, end: SocketEnd): ConnectionDescription {
+    const { mesh } = this.#deps;
+    const { peer, originalDestination: target } = end;
+    return {
+      reporter: "destination",
+      source: peer,
+      originalDestination: undefined,
+      actualDestination: target,
+      sourceWorkload: mesh.findWorkloadByAddress(this.#options.network, peer.ip),
+      sourceBaggage: undefined,
+      sourceIdentity: undefined,
+      destination: target,
+      hboneAuthority: undefined,
+      destinationService: guessService(mesh.servicesOf(workload), workload, target.port, undefined),
+      destinationWorkload: workload,
+      far: undefined,
+      mutualTls: false,
+    };
   }
 }
