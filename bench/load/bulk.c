@@ -100,7 +100,7 @@ static void *serve_down(void *argument) {
 
 static void *send_up(void *argument) {
   const struct flow *flow = argument;
-  if (send_pattern(flow->peer, flow->length) != 0) fail("send");
+  if (send_pattern(flow->peer, flow->length) != 0) fail_from(flow->peer, "send");
   shutdown(flow->peer, SHUT_WR);
   return NULL;
 }
@@ -136,18 +136,22 @@ static void *transfer(void *argument) {
   uint32_t direction = job->request.direction;
   int64_t length = (int64_t)job->request.length;
   int peer = connect_to(job->address);
-  if (write_all(peer, &job->request, sizeof job->request) != 0) fail("request");
+  if (write_all(peer, &job->request, sizeof job->request) != 0) {
+    fail_from(peer, "request");
+  }
   struct flow up = {.peer = peer, .length = (direction & UP) ? job->request.length : 0};
   pthread_t sender;
   start_thread(send_up, &up, &sender);
   if ((direction & DOWN) && receive_pattern(peer, job->request.length) != length) {
-    fail("other bytes came down than were sent");
+    fail_from(peer, "other bytes came down than were sent");
   }
   int64_t arrived;
-  if ((direction & UP) && read_all(peer, &arrived, sizeof arrived) != 0) fail("answer");
-  if ((direction & UP) && arrived != length) fail("other bytes arrived than were sent");
+  if ((direction & UP) && read_all(peer, &arrived, sizeof arrived) != 0) {
+    fail_from(peer, "answer");
+  }
+  if ((direction & UP) && arrived != length) fail_from(peer, "other bytes arrived than were sent");
   char beyond;
-  if (recv(peer, &beyond, 1, 0) != 0) fail("no end after the last byte");
+  if (recv(peer, &beyond, 1, 0) != 0) fail_from(peer, "no end after the last byte");
   pthread_join(sender, NULL);
   close(peer);
   return NULL;

@@ -40,7 +40,9 @@ static void start_attempt(int epoll, struct attempt *attempt, const struct socka
 /* Whether the attempt is over now. */
 static int advance(int epoll, struct attempt *attempt) {
   if (!attempt->is_connected) {
-    if (write_all(attempt->peer, message, MESSAGE_BYTES) != 0) fail("connect or send");
+    if (write_all(attempt->peer, message, MESSAGE_BYTES) != 0) {
+      fail_from(attempt->peer, "connect or send");
+    }
     attempt->is_connected = 1;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = attempt};
     if (epoll_ctl(epoll, EPOLL_CTL_MOD, attempt->peer, &event) != 0) fail("epoll");
@@ -49,10 +51,11 @@ static int advance(int epoll, struct attempt *attempt) {
   unsigned char buffer[MESSAGE_BYTES];
   ssize_t count = recv(attempt->peer, buffer, MESSAGE_BYTES - attempt->received, MSG_DONTWAIT);
   if (count < 0 && errno == EAGAIN) return 0;
-  if (count <= 0) fail("receive");
+  if (count == 0) errno = 0;
+  if (count <= 0) fail_from(attempt->peer, count == 0 ? "closed before the echo" : "receive");
   if (memcmp(buffer, message + attempt->received, (size_t)count) != 0) {
     errno = 0;
-    fail("another byte came back than was sent");
+    fail_from(attempt->peer, "another byte came back than was sent");
   }
   attempt->received += (size_t)count;
   if (attempt->received < MESSAGE_BYTES) return 0;

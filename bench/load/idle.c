@@ -17,9 +17,11 @@
 
 static void carry_byte(int peer) {
   char byte = 'x';
-  if (write_all(peer, &byte, 1) != 0 || read_all(peer, &byte, 1) != 0) fail("carry a byte");
+  if (write_all(peer, &byte, 1) != 0 || read_all(peer, &byte, 1) != 0) {
+    fail_from(peer, "carry a byte");
+  }
   errno = 0;
-  if (byte != 'x') fail("another byte came back than was sent");
+  if (byte != 'x') fail_from(peer, "another byte came back than was sent");
 }
 
 int main(int argc, char **argv) {

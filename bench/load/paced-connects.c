@@ -53,7 +53,9 @@ static void start_attempt(int epoll, uint64_t due_ns, const struct sockaddr_in *
 /* Whether the attempt is over now. */
 static int advance(int epoll, struct attempt *attempt) {
   if (!attempt->is_connected) {
-    if (write_all(attempt->peer, message, MESSAGE_BYTES) != 0) fail("connect or send");
+    if (write_all(attempt->peer, message, MESSAGE_BYTES) != 0) {
+      fail_from(attempt->peer, "connect or send");
+    }
     attempt->is_connected = 1;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = attempt};
     if (epoll_ctl(epoll, EPOLL_CTL_MOD, attempt->peer, &event) != 0) fail("epoll");
@@ -63,10 +65,10 @@ static int advance(int epoll, struct attempt *attempt) {
   ssize_t count = recv(attempt->peer, buffer, MESSAGE_BYTES - attempt->received, MSG_DONTWAIT);
   if (count < 0 && errno == EAGAIN) return 0;
   if (count == 0) errno = 0;
-  if (count <= 0) fail(count == 0 ? "closed before the echo" : "receive");
+  if (count <= 0) fail_from(attempt->peer, count == 0 ? "closed before the echo" : "receive");
   if (memcmp(buffer, message + attempt->received, (size_t)count) != 0) {
     errno = 0;
-    fail("another byte came back than was sent");
+    fail_from(attempt->peer, "another byte came back than was sent");
   }
   attempt->received += (size_t)count;
   return attempt->received == MESSAGE_BYTES;

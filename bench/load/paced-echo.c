@@ -72,7 +72,7 @@ static void send_what_is_due(int epoll, struct connection *connection) {
     ssize_t count = send(connection->peer, message + message_bytes - rest, rest,
                          MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count < 0 && errno == EAGAIN) break;
-    if (count <= 0) fail("send");
+    if (count <= 0) fail_from(connection->peer, "send");
     connection->unsent -= (size_t)count;
   }
   int wants_out = connection->unsent > 0;
@@ -86,14 +86,15 @@ static void send_what_is_due(int epoll, struct connection *connection) {
 static void receive_echoes(struct worker *worker, struct connection *connection) {
   ssize_t count = recv(connection->peer, worker->buffer, READ_BYTES, MSG_DONTWAIT);
   if (count < 0 && errno == EAGAIN) return;
-  if (count <= 0) fail("receive");
+  if (count == 0) errno = 0;
+  if (count <= 0) fail_from(connection->peer, count == 0 ? "closed before the echo" : "receive");
   for (size_t at = 0; at < (size_t)count;) {
     size_t piece = message_bytes - connection->received;
     if (piece > (size_t)count - at) piece = (size_t)count - at;
     errno = 0;
-    if (connection->outstanding == 0) fail("more came back than was sent");
+    if (connection->outstanding == 0) fail_from(connection->peer, "more came back than was sent");
     if (memcmp(worker->buffer + at, message + connection->received, piece) != 0) {
-      fail("another byte came back than was sent");
+      fail_from(connection->peer, "another byte came back than was sent");
     }
     at += piece;
     connection->received += piece;
@@ -115,7 +116,7 @@ static void open_connections(struct worker *worker) {
     connection->peer = connect_to(&worker->address);
     if (write_all(connection->peer, message, message_bytes) != 0 ||
         read_all(connection->peer, worker->buffer, message_bytes) != 0) {
-      fail("first message");
+      fail_from(connection->peer, "first message");
     }
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
     if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, connection->peer, &event) != 0) fail("epoll");

@@ -34,7 +34,9 @@ static size_t message_bytes;
 static void send_message(struct connection *connection) {
   connection->received = 0;
   connection->sent_at = now_ns();
-  if (write_all(connection->peer, message, message_bytes) != 0) fail("send");
+  if (write_all(connection->peer, message, message_bytes) != 0) {
+    fail_from(connection->peer, "send");
+  }
 }
 
 /* Whether the echo is complete now. */
@@ -42,10 +44,11 @@ static int receive_echo(struct connection *connection, unsigned char *buffer) {
   ssize_t count =
       recv(connection->peer, buffer, message_bytes - connection->received, MSG_DONTWAIT);
   if (count < 0 && errno == EAGAIN) return 0;
-  if (count <= 0) fail("receive");
+  if (count == 0) errno = 0;
+  if (count <= 0) fail_from(connection->peer, count == 0 ? "closed before the echo" : "receive");
   if (memcmp(buffer, message + connection->received, (size_t)count) != 0) {
     errno = 0;
-    fail("another byte came back than was sent");
+    fail_from(connection->peer, "another byte came back than was sent");
   }
   connection->received += (size_t)count;
   return connection->received == message_bytes;
@@ -78,7 +81,7 @@ int main(int argc, char **argv) {
     connections[i].peer = connect_to(&address);
     if (write_all(connections[i].peer, message, message_bytes) != 0 ||
         read_all(connections[i].peer, buffer, message_bytes) != 0) {
-      fail("first message");
+      fail_from(connections[i].peer, "first message");
     }
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &connections[i]};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, connections[i].peer, &event) != 0) fail("epoll");

@@ -17,6 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* When `limit_seconds` was called. */
+static uint64_t began_at;
+
 uint64_t now_ns(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -29,6 +32,17 @@ void fail(const char *what) {
   } else {
     fprintf(stderr, "%s\n", what);
   }
+  _exit(1);
+}
+
+void fail_from(int socket, const char *what) {
+  int error = errno;
+  struct sockaddr_in own = {0};
+  socklen_t length = sizeof own;
+  getsockname(socket, (struct sockaddr *)&own, &length);
+  fprintf(stderr, "%s%s%s, from port %u, %.0f ms after the start\n", what,
+          error == 0 ? "" : ": ", error == 0 ? "" : strerror(error), ntohs(own.sin_port),
+          (double)(now_ns() - began_at) / 1e6);
   _exit(1);
 }
 
@@ -74,7 +88,9 @@ int connect_to(const struct sockaddr_in *address) {
   struct timeval limit = {.tv_sec = 10};
   setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   setsockopt(peer, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-  if (connect(peer, (const struct sockaddr *)address, sizeof *address) != 0) fail("connect");
+  if (connect(peer, (const struct sockaddr *)address, sizeof *address) != 0) {
+    fail_from(peer, "connect");
+  }
   return peer;
 }
 
@@ -84,7 +100,7 @@ int begin_connect(const struct sockaddr_in *address) {
   without_delay(peer);
   if (connect(peer, (const struct sockaddr *)address, sizeof *address) != 0 &&
       errno != EINPROGRESS) {
-    fail("connect");
+    fail_from(peer, "connect");
   }
   return peer;
 }
@@ -128,6 +144,7 @@ static void out_of_time(int signal) {
 }
 
 void limit_seconds(unsigned seconds) {
+  began_at = now_ns();
   signal(SIGALRM, out_of_time);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   alarm(seconds);

@@ -12,6 +12,12 @@ uint64_t now_ns(void);
 /* Prints one sentence to stderr, with errno's text if it is set, and ends with status 1. */
 void fail(const char *what) __attribute__((noreturn));
 
+/*
+ * As `fail`, with what it takes to find the connection in a proxy's log: its own port, and how long
+ * after the start of the tool it happened.
+ */
+void fail_from(int socket, const char *what) __attribute__((noreturn));
+
 /* A whole number of at least 1; fails otherwise. */
 uint64_t parse_count(const char *text);
 
@@ -35,7 +41,10 @@ int read_all(int socket, void *bytes, size_t length);
 /* As many descriptors as the kernel allows. */
 void raise_file_limit(void);
 
-/* Ends the client with an error after so many seconds, so that no load outlives its bench. */
+/*
+ * Called by a client at its start: ends it with an error after so many seconds, so that no load
+ * outlives its bench.
+ */
 void limit_seconds(unsigned seconds);
 
 /* One time per finished operation, kept whole so that percentiles are exact. */

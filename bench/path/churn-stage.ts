@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { installRedirect, removeRedirect } from "../../src/embedded/redirect-rules.ts";
 import { enrolment, type LabNode, MeshLab, waitUntil } from "../../test/support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
+import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool } from "../load/build.ts";
 import { firstWords } from "../load/run-load.ts";
 import type { PairLedger } from "./churn-ledger.ts";
@@ -91,6 +92,7 @@ export class ChurnStage {
       controlIp: "10.82.0.4",
       prefixLength: 16,
       gatewayIp: "10.82.0.1",
+      logFolder: keepLogs(),
     });
     const stage = new ChurnStage(lab, mesh);
     try {
@@ -242,10 +244,8 @@ export class ChurnStage {
     await firstWords(this.lab.net.spawn(host, echo, String(ECHO_PORT)));
   }
 
-  /** A long run has more lines than anybody wants to keep; what goes wrong is kept. */
   #listen({ process: daemon }: LabNode): void {
     if (daemon.stdout === null) throw new Error("a daemon has no output");
-    daemon.stdout.removeAllListeners("data");
     createInterface({ input: daemon.stdout }).on("line", (line) => {
       if (line.includes('"type":"Nack"')) this.nackCount++;
       if (/"level":"(?:error|warn)"/.test(line) && !line.includes('"scope":"access"')) {

@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import { MeshLab } from "../../test/support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
+import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool, type LoadTool } from "../load/build.ts";
 import { firstWords, holdConnections, type LoadResult, runLoad } from "../load/run-load.ts";
 import { envoyVersion, haproxyVersion } from "../machine.ts";
@@ -209,6 +210,7 @@ function startLab(commands: NodeCommands): Promise<MeshLab> {
     controlIp: "10.78.0.4",
     prefixLength: 24,
     gatewayIp: "10.78.0.1",
+    logFolder: keepLogs(),
   });
 }
 

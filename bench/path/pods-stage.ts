@@ -5,6 +5,7 @@
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import { enrolment, MeshLab } from "../../test/support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
+import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool } from "../load/build.ts";
 import { firstWords } from "../load/run-load.ts";
 import { meshText, podNames } from "./bench-mesh.ts";
@@ -59,12 +60,12 @@ export class PodsStage {
       controlIp: "10.80.0.4",
       prefixLength: 16,
       gatewayIp: "10.80.0.1",
+      logFolder: keepLogs(),
     });
     const stage = new PodsStage(lab, podsPerNode, enrolledPerNode);
     try {
       for (let i = 0; i < enrolledPerNode; i++) await stage.#serve(stage.server(i));
       await stage.#serve(stage.directServer);
-      stage.#forgetLines();
       return stage;
     } catch (error) {
       await lab.close();
@@ -119,13 +120,6 @@ export class PodsStage {
       await installRedirect(netnsFd, { dnsCapture: false, inboundCapture: true });
       await node.agent.add(enrolment(one, `node-${name}`, index), netnsFd);
       if (name === SERVER_NODE) await this.#serve(host);
-    }
-  }
-
-  /** The daemons' lines are read, but a long run has more of them than anybody wants to keep. */
-  #forgetLines(): void {
-    for (const { process } of this.lab.nodes.values()) {
-      process.stdout?.removeAllListeners("data").resume();
     }
   }
 

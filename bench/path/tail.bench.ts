@@ -3,6 +3,8 @@
  * what the questions of operators and a big push of the control plane add. Each comes several times
  * within a sample, far more often than in a cluster, so that the 99th percentile sees it.
  */
+import { appendFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { startDataThreads } from "../../src/dataplane/data-threads.ts";
 import { WorkerDataPlane } from "../../src/dataplane/worker-data-plane.ts";
@@ -13,6 +15,7 @@ import { DataPlaneLab, DataPlaneStage } from "../../test/conformance/data-plane.
 import { asUpdate, mesh } from "../../test/support/mesh-fixture.ts";
 import type { LabNode } from "../../test/support/mesh-lab.ts";
 import type { LabHost } from "../../test/support/netns-lab.ts";
+import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool } from "../load/build.ts";
 import { firstWords, runLoad } from "../load/run-load.ts";
 import { processorTimes, stealShareSince } from "../machine.ts";
@@ -79,7 +82,7 @@ async function measurePush(): Promise<void> {
           addressesOf: parts.addressesOf,
           learn: parts.learn,
           outlierChanged: () => {},
-          writeLog: () => {},
+          writeLog: (text) => appendFileSync(join(keepLogs(), "data-plane.log"), text),
           threadFailed: (error) => {
             throw error;
           },

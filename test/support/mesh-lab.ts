@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import type { RulesChoice } from "../../src/embedded/rules-backend.ts";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
@@ -15,6 +16,7 @@ import { native } from "../../src/net/native.ts";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
 import { httpFrom } from "./http-from.ts";
 import { type LabHost, NetnsLab } from "./netns-lab.ts";
+import { ProcessOutput } from "./process-output.ts";
 import { silentLogger } from "./silent-logger.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -23,6 +25,8 @@ const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];
 const READY_MS_MAX = 30_000 * Number(process.env["TEST_PATIENCE"] ?? 1);
 /** Runs a command that sees the file `$0` as the machine's. */
 const WITH_RESOLV_CONF = 'mount --bind "$0" /etc/resolv.conf; exec "$@"';
+/** What was said last is under way for so long, at most, on a quiet machine. */
+const LAST_WORDS_MS = 500;
 /** Of daemons that share a namespace with their application. */
 const PROXY_GROUP = 1337;
 
@@ -73,6 +77,8 @@ export interface MeshLabOptions {
   readonly prefixLength: number;
   /** A router towards nowhere: 10.98.0.0/16 never answers, 10.99.0.0/16 is unreachable. */
   readonly gatewayIp: string;
+  /** Where what daemons and control plane say goes, a file each. Default: memory. */
+  readonly logFolder?: string;
 }
 
 /** One daemon, with its agent where it is for a node's pods. */
@@ -81,13 +87,19 @@ export class LabNode {
   readonly #agent: ZdsServer | undefined;
   readonly #spawn: () => ChildProcess;
   #process: ChildProcess;
-  #output = "";
+  readonly #output: ProcessOutput;
   #netnsFds: number[] = [];
 
-  constructor(host: LabHost, agent: ZdsServer | undefined, spawn: () => ChildProcess) {
+  constructor(
+    host: LabHost,
+    agent: ZdsServer | undefined,
+    spawn: () => ChildProcess,
+    output: ProcessOutput,
+  ) {
     this.host = host;
     this.#agent = agent;
     this.#spawn = spawn;
+    this.#output = output;
     this.#process = this.#start();
   }
 
@@ -127,7 +139,7 @@ export class LabNode {
 
   /** Every line so far. */
   get lines(): string[] {
-    return this.#output.split("\n").slice(0, -1);
+    return this.#output.lines;
   }
 
   /** Opens the namespace for the agent; closed with the lab. */
@@ -158,13 +170,12 @@ export class LabNode {
 
   #start(): ChildProcess {
     const process = this.#spawn();
-    process.stdout?.on("data", (chunk: Buffer) => {
-      this.#output += chunk.toString();
-    });
+    this.#output.follow(process);
     return process;
   }
 
   close(): void {
+    this.#output.close();
     this.#agent?.close();
     for (const fd of this.#netnsFds) closeSync(fd);
     this.#netnsFds = [];
@@ -187,10 +198,11 @@ export class MeshLab {
   readonly meshFile: string = join(this.folder, "mesh.yaml");
   readonly #options: MeshLabOptions;
   #control: ChildProcess | undefined;
-  #controlOutput = "";
+  readonly #controlOutput: ProcessOutput;
 
   private constructor(options: MeshLabOptions) {
     this.#options = options;
+    this.#controlOutput = this.#outputOf("control");
     // Before the handlers of the namespaces, which end this process.
     process.prependOnceListener("SIGINT", this.#removeFolder);
     process.prependOnceListener("SIGTERM", this.#removeFolder);
@@ -297,13 +309,13 @@ export class MeshLab {
     // Rules first: whatever is connected by then stays as it is.
     if (unprivileged !== undefined) this.net.exec(host, "sh", "-ec", unprivileged);
     else await this.#redirectBeside(host);
-    const node = new LabNode(host, undefined, () =>
+    const spawn = (): ChildProcess =>
       this.#spawn(host, environment, [
         ...["setpriv", "--regid", String(PROXY_GROUP), "--clear-groups"],
         ...(unprivileged === undefined ? [] : ["--bounding-set=-all", "--inh-caps=-all"]),
         ...[...OUR_COMMAND, "proxy", "ztunnel"],
-      ]),
-    );
+      ]);
+    const node = new LabNode(host, undefined, spawn, this.#outputOf(name));
     this.nodes.set(name, node);
     return node;
   }
@@ -334,11 +346,9 @@ export class MeshLab {
       ...["--state-dir", join(this.folder, "authority"), ...tokens],
     ]);
     this.#control = control;
+    this.#controlOutput.follow(control);
     await new Promise<void>((resolve, reject) => {
-      control.stdout?.on("data", (chunk: Buffer) => {
-        this.#controlOutput += chunk.toString();
-        resolve();
-      });
+      control.stdout?.once("data", () => resolve());
       control.once("exit", (code) => reject(new Error(`embedded-mesh ended with ${code}`)));
     });
   }
@@ -357,12 +367,14 @@ export class MeshLab {
 
   /** What control planes have said so far. */
   get controlLines(): string[] {
-    return this.#controlOutput.split("\n").slice(0, -1);
+    return this.#controlOutput.lines;
   }
 
   /** Ends the daemons, then removes everything. Idempotent. */
   async close(): Promise<void> {
+    if (this.#options.logFolder !== undefined) await sleep(LAST_WORDS_MS);
     for (const node of [...this.nodes.values(), ...this.#formerNodes]) node.close();
+    this.#controlOutput.close();
     this.net.close();
     process.off("SIGINT", this.#removeFolder);
     process.off("SIGTERM", this.#removeFolder);
@@ -424,8 +436,10 @@ export class MeshLab {
         : ["sh", "-c", `exec env ${options.command}`]),
     ];
     writeFileSync(resolvConf, "");
-    const start: StartDaemon = (where, more) =>
-      new LabNode(where, agent, () => this.#spawn(where, { ...environment, ...more }, command));
+    const start: StartDaemon = (where, more) => {
+      const spawn = (): ChildProcess => this.#spawn(where, { ...environment, ...more }, command);
+      return new LabNode(where, agent, spawn, this.#outputOf(name));
+    };
     this.#daemons.set(name, start);
     const node = start(host, {});
     this.nodes.set(name, node);
@@ -441,6 +455,11 @@ export class MeshLab {
       await agent.add(enrolment(pod, name, index), netnsFd);
     }
     await node.ready();
+  }
+
+  #outputOf(name: string): ProcessOutput {
+    const { logFolder } = this.#options;
+    return new ProcessOutput(logFolder === undefined ? undefined : join(logFolder, `${name}.log`));
   }
 
   #addGateway(): void {
