@@ -9,12 +9,13 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { installRedirect, removeRedirect } from "../../src/embedded/redirect-rules.ts";
 import { enrolment, type LabNode, MeshLab, waitUntil } from "../../test/support/mesh-lab.ts";
-import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
+import type { LabHost } from "../../test/support/netns-lab.ts";
 import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool } from "../load/build.ts";
 import { firstWords } from "../load/run-load.ts";
 import type { PairLedger } from "./churn-ledger.ts";
 import { type ChurnMesh, type ChurnPod, churnMeshText, generationOf } from "./churn-mesh.ts";
+import { requireStage } from "./require-stage.ts";
 
 export const ECHO_PORT = 8080;
 const NODES = ["node-a", "node-b"] as const;
@@ -71,10 +72,9 @@ export class ChurnStage {
     this.#mesh = mesh;
   }
 
-  /** @throws Error that names what the machine lacks. */
+  /** Ends the process when the machine lacks something. */
   static async start(): Promise<ChurnStage> {
-    const obstacle = requireNetns("iptables", "cc");
-    if (obstacle !== false) throw new Error(obstacle);
+    requireStage();
     const mesh: ChurnMesh = {
       pods: [...stablePods("client", "node-a"), ...stablePods("server", "node-b")],
       generation: 0,

@@ -6,7 +6,7 @@
  */
 import { readFileSync } from "node:fs";
 import { MeshLab } from "../../test/support/mesh-lab.ts";
-import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
+import type { LabHost } from "../../test/support/netns-lab.ts";
 import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool, type LoadTool } from "../load/build.ts";
 import { firstWords, holdConnections, type LoadResult, runLoad } from "../load/run-load.ts";
@@ -15,6 +15,7 @@ import { type NodeCommands, parseBenchOptions } from "../options.ts";
 import { meshText, podNames } from "./bench-mesh.ts";
 import { startEnvoyPair } from "./envoy-pair.ts";
 import { startHaproxyPair } from "./haproxy-pair.ts";
+import { requireStage } from "./require-stage.ts";
 
 export interface PathSystem {
   readonly name: "direct" | "ztunnel" | "other" | "HAProxy" | "Envoy";
@@ -64,12 +65,13 @@ export class PathStage {
   }
 
   /**
+   * Ends the process when the machine lacks something.
+   *
    * @param server the application behind each system, with the arguments before its port.
-   * @throws Error that names what the machine lacks, or an option that is wrong.
+   * @throws Error that names an option that is wrong.
    */
   static async start(server: LoadTool, ...args: readonly string[]): Promise<PathStage> {
-    const obstacle = requireNetns("iptables", "cc");
-    if (obstacle !== false) throw new Error(obstacle);
+    requireStage();
     const { nodeCommands } = parseBenchOptions(process.argv.slice(2));
     const lab = await startLab(nodeCommands);
     try {

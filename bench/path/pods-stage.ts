@@ -4,12 +4,13 @@
  */
 import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import { enrolment, MeshLab } from "../../test/support/mesh-lab.ts";
-import { type LabHost, requireNetns } from "../../test/support/netns-lab.ts";
+import type { LabHost } from "../../test/support/netns-lab.ts";
 import { keepLogs } from "../kept-logs.ts";
 import { buildLoadTool } from "../load/build.ts";
 import { firstWords } from "../load/run-load.ts";
 import { meshText, podNames } from "./bench-mesh.ts";
 import type { Proxy as ProxyProcess } from "./path-stage.ts";
+import { requireStage } from "./require-stage.ts";
 
 /** The client's and the server's. */
 const NODES = ["a", "b"] as const;
@@ -41,10 +42,9 @@ export class PodsStage {
     this.#enrolledPerNode = enrolledPerNode;
   }
 
-  /** @throws Error that names what the machine lacks. */
+  /** Ends the process when the machine lacks something. */
   static async start(options: PodsStageOptions): Promise<PodsStage> {
-    const obstacle = requireNetns("iptables", "cc");
-    if (obstacle !== false) throw new Error(obstacle);
+    requireStage();
     const { podsPerNode, enrolledPerNode = podsPerNode } = options;
     const mesh = meshText(NODES, podsPerNode, podIp);
     const node = (name: NodeName, ip: string): MeshNode => ({

@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
-import { missingTool } from "./missing-tool.ts";
+import { missingCommands, missingTool } from "./missing-tool.ts";
 
 const NETNS_FOLDER = "/run/netns";
 const NAME_PREFIX = "ztlab";
@@ -149,13 +149,8 @@ export function requireNetns(...tools: string[]): string | false {
 }
 
 function findObstacle(tools: readonly string[]): string | false {
-  for (const tool of ["ip", "nsenter", ...tools]) {
-    try {
-      run("sh", ["-c", `command -v ${tool}`]);
-    } catch {
-      return `needs the command ${tool}`;
-    }
-  }
+  const missing = missingCommands(["ip", "nsenter", ...tools]);
+  if (missing !== false) return missing;
   const probe = `${freePrefix()}-probe`;
   try {
     run("ip", ["netns", "add", probe]);
