@@ -1,6 +1,6 @@
 /**
- * What both ends of a tunnel share on the reactor: the handshake, HTTP/2 over it, pings and the
- * story of how it ended.
+ * What both ends of a tunnel share on the reactor: the handshake, HTTP/2 over it, its windows and its
+ * end.
  */
 import { ErrorCode } from "../http2/error-code.ts";
 import { Http2Connection } from "../http2/http2-connection.ts";
@@ -17,17 +17,11 @@ import { BatchStream, type StreamTunnel } from "./batch-stream.ts";
 import type { TlsOptions, TunnelSettings } from "./engine.ts";
 import { EngineError } from "./engine-error.ts";
 import { alertFor, CERTIFICATE_REVOKED, CERTIFICATE_UNKNOWN } from "./handshake-alert.ts";
-import {
-  handshakeTimeout,
-  leftBeforePreface,
-  leftInHandshake,
-  revokedPeer,
-  tlsFailure,
-} from "./handshake-error.ts";
+import { handshakeTimeout, leftInHandshake, revokedPeer, tlsFailure } from "./handshake-error.ts";
 import type { OpenThings } from "./open-things.ts";
 import { PingWatch } from "./ping-watch.ts";
-import type { SideFailure } from "./side-failure.ts";
 import { resetFailure, streamReset } from "./stream-reset.ts";
+import { TunnelStory } from "./tunnel-story.ts";
 
 /** A peer that takes nothing any more can't hold a tunnel open that this process has ended. */
 const GOODBYE_MS_MAX = 1000;
@@ -37,10 +31,6 @@ const QUEUED_BYTES_MAX = 512 * 1024;
 
 /** One full TLS record: what is left of a window is not read in smaller pieces. */
 const SHARE_BYTES_MIN = 16 * 1024;
-
-const VANISHED_TEXT =
-  "peer closed connection without sending TLS close_notify: " +
-  "https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
 
 export interface BatchTunnelDeps {
   readonly clock: Clock;
@@ -82,23 +72,19 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   readonly #entry: { destroy(): void } = {
     destroy: () => {
       this.destroy();
-      this.#leave(this.#outcome());
+      this.#leave(this.#story.outcome());
     },
   };
+  readonly #story: TunnelStory;
   /** Who wrote in this turn. */
   readonly #writers: BatchStream[] = [];
   #connection: Http2Connection<BatchStream> | undefined;
   #pings: PingWatch | undefined;
   #goodbyeTimer: Timer | undefined;
   #phase: "handshake" | "running" | "goodbye" | "gone" = "handshake";
-  #error: EngineError | undefined;
   #lostStreams = 0;
-  #isSettled = false;
   #isBlocked = false;
-  #hadGoaway = false;
   #hasPeerEnded = false;
-  #isClosing = false;
-  #isDestroyed = false;
 
   /**
    * Takes a connection of the reactor and begins the handshake.
@@ -116,6 +102,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.#deps = deps;
     this.#options = options;
     this.#listener = listener;
+    this.#story = new TunnelStory(options.role);
     const context = deps.contexts.context(options.tls);
     deps.loop.reactor.startTls(id, context, options.role === "server");
     deps.loop.watch(this);
@@ -136,7 +123,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
 
   /** True as long as new streams may be asked for. */
   get isUsable(): boolean {
-    return this.#phase === "running" && !this.#isClosing && this.connection.usable;
+    return this.#phase === "running" && !this.#story.isClosing && this.connection.usable;
   }
 
   /** How many streams had not ended when the tunnel broke. */
@@ -146,9 +133,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
 
   /** Why no stream can be had of a tunnel that is gone or going. */
   closedError(): EngineError {
-    if (this.#error !== undefined) return this.#error;
-    const isOurs = this.#isDestroyed || this.#isClosing;
-    return new EngineError("tunnel-closed", isOurs ? "tunnel is closed" : VANISHED_TEXT);
+    return this.#story.closedError();
   }
 
   /**
@@ -158,8 +143,8 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   close(): void {
     const { role } = this.#options;
     if (this.#phase === "handshake" && role === "client") this.destroy();
-    if ((this.#phase !== "handshake" && this.#phase !== "running") || this.#isClosing) return;
-    this.#isClosing = true;
+    if ((this.#phase !== "handshake" && this.#phase !== "running") || this.#story.isClosing) return;
+    this.#story.closing();
     if (role === "client") this.connection.close();
     else if (this.#phase === "running") this.connection.drain();
   }
@@ -167,7 +152,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   /** Ends all streams as stopped. Idempotent. */
   destroy(): void {
     if (this.#phase !== "handshake" && this.#phase !== "running") return;
-    this.#isDestroyed = true;
+    this.#story.destroyed();
     if (this.#phase === "handshake") {
       this.#leave(undefined);
       return;
@@ -208,7 +193,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       { role, settings },
     );
     this.#connection.start();
-    if (this.#isClosing) this.#connection.drain();
+    if (this.#story.isClosing) this.#connection.drain();
     this.#pings = new PingWatch(
       {
         clock: this.#deps.clock,
@@ -228,39 +213,31 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.#hasPeerEnded = true;
     if (this.#phase === "handshake") this.#leave(leftInHandshake(this.#options.role));
     else if (this.#phase === "running") {
-      // Whoever leaves in order says so, or has nothing open.
-      if (!this.#hadGoaway && [...this.connection.streams()].length > 0) {
-        this.#error ??= new EngineError("tunnel-closed", VANISHED_TEXT);
-      }
+      this.#story.left(this.connection.streamCount > 0);
       this.#loseStreams();
     }
     if (this.#phase === "goodbye" && this.loop.pending[slotOf(this.id)] !== 0) return;
-    this.#leave(this.#outcome());
+    this.#leave(this.#story.outcome());
   }
 
   failed(errno: number, tlsNumber: number): void {
     const failure = failureOf(errno, tlsNumber);
-    const { role } = this.#options;
     if (this.#phase === "handshake") {
-      const error = tlsFailure(failure, role);
+      const error = tlsFailure(failure, this.#options.role);
       const alert = alertFor(failure);
       if (alert === undefined) this.#leave(error);
       else this.#refuse(alert, error);
       return;
     }
     if (this.#phase === "running") {
-      // A server that refuses us does so when we believe the handshake done, and the reverse.
-      const isRefusal = failure.kind === "alert" && !this.#isSettled;
-      const error = tlsFailure(failure, isRefusal ? role : "client");
-      this.#error ??=
-        isRefusal && role === "server" ? error : new EngineError("tunnel-closed", error.message);
+      this.#story.failed(failure);
       this.#loseStreams();
     }
-    this.#leave(this.#outcome());
+    this.#leave(this.#story.outcome());
   }
 
   drained(): void {
-    if (this.#phase === "goodbye" && this.#hasPeerEnded) this.#leave(this.#outcome());
+    if (this.#phase === "goodbye" && this.#hasPeerEnded) this.#leave(this.#story.outcome());
     if (this.#phase !== "running" || !this.#isBlocked) return;
     this.#isBlocked = false;
     this.#reopenStreams();
@@ -280,9 +257,9 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   accepted(): void {}
 
   abandon(error: unknown): void {
-    this.#error ??= new EngineError("protocol", String(error), { cause: error });
+    this.#story.broke(new EngineError("protocol", String(error), { cause: error }));
     if (this.#phase === "running") this.#loseStreams();
-    this.#leave(this.#error);
+    this.#leave(this.closedError());
   }
 
   /** Each writer could use up what is left of the connection's window; what more is read is copied. */
@@ -308,7 +285,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       settled: () => this.#onSettled(),
       ponged: () => this.#pings?.answered(),
       goneAway: (_lastStreamId, code) => {
-        this.#hadGoaway ||= code === ErrorCode.noError;
+        if (code === ErrorCode.noError) this.#story.saidGoodbye();
       },
       finished: (failure) => this.#onFinished(failure),
     };
@@ -331,13 +308,13 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   #onSettled(): void {
-    this.#isSettled = true;
+    this.#story.settled();
     this.#handshakeTimer.cancel();
     this.#listener.settled();
   }
 
   #onFinished(failure: Http2Failure | undefined): void {
-    if (failure !== undefined) this.#error ??= new EngineError("protocol", failure.message);
+    if (failure !== undefined) this.#story.broke(new EngineError("protocol", failure.message));
     this.#loseStreams();
     this.#sayGoodbye();
   }
@@ -349,33 +326,16 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.#pings?.stop();
     this.loop.push(OPERATION.END, this.id, 0, 0);
     this.#goodbyeTimer = this.#deps.clock.after(GOODBYE_MS_MAX, () => {
-      this.#leave(this.#outcome());
+      this.#leave(this.#story.outcome());
     });
   }
 
   #loseStreams(): void {
-    const failure = this.#streamFailure();
+    const failure = this.#story.streamFailure();
     const why = this.closedError();
     const streams = [...this.connection.streams()];
     this.#lostStreams += streams.length;
     for (const stream of streams) stream.owner?.lost(failure, why);
-  }
-
-  /** How the tunnel went, for its streams. */
-  #streamFailure(): SideFailure | undefined {
-    if (this.#isDestroyed) return { kind: "stopped" };
-    if (this.#error === undefined && this.#hadGoaway) return undefined;
-    return { kind: "reset", error: this.#error };
-  }
-
-  #outcome(): EngineError | undefined {
-    if (this.#isDestroyed) return undefined;
-    if (this.#options.role === "server" && !this.#isSettled) {
-      return this.#error?.code === "handshake" ? this.#error : leftBeforePreface();
-    }
-    if (this.#error !== undefined) return this.#error;
-    if (this.#hadGoaway || this.#isClosing) return undefined;
-    return this.closedError();
   }
 
   /** Leaves with a word of why. */
@@ -400,7 +360,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   #unanswered(): void {
-    this.#error ??= new EngineError("ping-timeout", "HBONE ping timeout");
+    this.#story.broke(new EngineError("ping-timeout", "HBONE ping timeout"));
     this.connection.terminate(ErrorCode.noError);
     this.#loseStreams();
     this.#sayGoodbye();
