@@ -16,8 +16,7 @@ import {
   encodeAuthorization,
   readPolicyScope,
 } from "../wire/authorization-resource.ts";
-import { Arena } from "./arena.ts";
-import { addMember, type GroupMember, hasRoom, makeGroup, removeMember } from "./endpoint-group.ts";
+import { EndpointMembership } from "./endpoint-membership.ts";
 import {
   hashText,
   type IndexKey,
@@ -29,15 +28,15 @@ import {
 } from "./mesh-keys.ts";
 import { type IndexName, type MeshMemory, POLICY_VERSION } from "./mesh-memory.ts";
 import {
-  makeRecord,
   type RecordContent,
   recordEncoded,
   recordFlags,
   recordName,
   recordVersion,
 } from "./mesh-record.ts";
-import { MeshTables, REFUSED_EVERYWHERE, VERBATIM } from "./mesh-tables.ts";
+import { REFUSED_EVERYWHERE, VERBATIM } from "./mesh-tables.ts";
 import type { CachedRecord } from "./record-cache.ts";
+import { RecordWriter } from "./record-writer.ts";
 
 /** What was changed since the last commit. */
 export interface MeshChange {
@@ -55,8 +54,8 @@ export type ResourceType = "address" | "policy";
 
 export class MeshWriter {
   readonly #memory: MeshMemory;
-  readonly #arena: Arena;
-  readonly #tables: MeshTables;
+  readonly #records: RecordWriter;
+  readonly #membership: EndpointMembership;
   readonly #localNode: string | undefined;
   readonly #touchedLocal = new Set<string>();
   #policiesChanged = false;
@@ -68,8 +67,8 @@ export class MeshWriter {
    */
   constructor(memory: MeshMemory, options: { readonly localNode: string | undefined }) {
     this.#memory = memory;
-    this.#arena = new Arena(memory);
-    this.#tables = new MeshTables(memory);
+    this.#records = new RecordWriter(memory);
+    this.#membership = new EndpointMembership(this.#records);
     this.#localNode = options.localNode;
   }
 
@@ -93,13 +92,13 @@ export class MeshWriter {
 
   /** @param name uid or `namespace/hostname`; may be one that is not known. */
   removeAddress(name: string): void {
-    const workload = this.#find((tables) => tables.workload(name));
+    const workload = this.#records.find((tables) => tables.workload(name));
     // Names of workloads and services don't collide: a host name has no slash.
     if (workload !== undefined) {
       this.#replaceWorkload(workload, undefined);
       return;
     }
-    const service = this.#find((tables) => tables.service(name));
+    const service = this.#records.find((tables) => tables.service(name));
     if (service !== undefined) this.#replaceService(name, service, undefined);
   }
 
@@ -107,9 +106,9 @@ export class MeshWriter {
   putPolicy(encoded: Uint8Array, version: string, dialect: AddressDialect = "control-plane"): void {
     const policy = decodeAuthorization(encoded);
     const name = policyKey(policy);
-    const former = this.#find((tables) => tables.policy(name));
+    const former = this.#records.find((tables) => tables.policy(name));
     const flags = dialect === "verbatim" ? VERBATIM : 0;
-    const added = this.#make({ kind: "policy", flags, name, version, encoded }, former);
+    const added = this.#records.make({ kind: "policy", flags, name, version, encoded }, former);
     this.#removeRefusal(name);
     this.#replacePolicy(name, former, { ref: added, policy });
   }
@@ -117,7 +116,7 @@ export class MeshWriter {
   /** @param name `namespace/name`; may be one that is not known. */
   removePolicy(name: string): void {
     this.#removeRefusal(name);
-    const former = this.#find((tables) => tables.policy(name));
+    const former = this.#records.find((tables) => tables.policy(name));
     if (former !== undefined) this.#replacePolicy(name, former, undefined);
   }
 
@@ -128,7 +127,7 @@ export class MeshWriter {
    * @param encoded `undefined`: nothing came with the name.
    */
   refusePolicy(name: string, encoded: Uint8Array | undefined): void {
-    if (this.#find((tables) => tables.policy(name)) !== undefined) return;
+    if (this.#records.find((tables) => tables.policy(name)) !== undefined) return;
     this.#removeRefusal(name);
     const scope = encoded === undefined ? undefined : readPolicyScope(encoded);
     // Where it applies is not known either: at least in its own namespace.
@@ -137,8 +136,8 @@ export class MeshWriter {
     if (hash === undefined) return;
     const flags = scope === "Global" ? REFUSED_EVERYWHERE : 0;
     const content = { flags, name, version: "", encoded: encoded ?? NOTHING };
-    const ref = this.#make({ kind: "refusal", ...content }, undefined);
-    this.#relate(refusalKeys(name, hash), ref, [], undefined);
+    const ref = this.#records.make({ kind: "refusal", ...content }, undefined);
+    this.#records.relate(refusalKeys(name, hash), ref, [], undefined);
     this.#policiesChanged = true;
   }
 
@@ -167,7 +166,7 @@ export class MeshWriter {
   commit(): MeshCommit {
     const localWorkloads: Workload[] = [];
     for (const uid of this.#touchedLocal) {
-      const workload = this.#find((tables) => tables.workload(uid))?.value;
+      const workload = this.#records.find((tables) => tables.workload(uid))?.value;
       if (workload !== undefined && workload.node === this.#localNode)
         localWorkloads.push(workload);
     }
@@ -200,7 +199,7 @@ export class MeshWriter {
     const indexes: readonly IndexName[] =
       type === "policy" ? ["policy-by-key"] : ["workload-by-uid", "service-by-key"];
     for (const index of indexes) {
-      for (const ref of this.#tables.index(index).all()) {
+      for (const ref of this.#records.tables.index(index).all()) {
         // No control plane has sent what a file says, nor may one take it back.
         if ((recordFlags(this.#memory, ref) & VERBATIM) !== 0) continue;
         yield [recordName(this.#memory, ref), recordVersion(this.#memory, ref)];
@@ -210,7 +209,7 @@ export class MeshWriter {
 
   /** Policies that were refused and of which no earlier version is in force; do not write meanwhile. */
   *refusals(): Iterable<{ readonly name: string; readonly bytes: Uint8Array }> {
-    for (const ref of this.#tables.index("refusal-by-key").all()) {
+    for (const ref of this.#records.tables.index("refusal-by-key").all()) {
       yield { name: recordName(this.#memory, ref), bytes: recordEncoded(this.#memory, ref) };
     }
   }
@@ -218,38 +217,27 @@ export class MeshWriter {
   #refOf(type: ResourceType, name: string): number | undefined {
     const known =
       type === "policy"
-        ? this.#find((tables) => tables.policy(name))
-        : (this.#find((tables) => tables.workload(name)) ??
-          this.#find((tables) => tables.service(name)));
+        ? this.#records.find((tables) => tables.policy(name))
+        : (this.#records.find((tables) => tables.workload(name)) ??
+          this.#records.find((tables) => tables.service(name)));
     return known?.ref;
   }
 
   #putWorkload(workload: Workload, content: Encoded): void {
-    const former = this.#find((tables) => tables.workload(workload.uid));
+    const former = this.#records.find((tables) => tables.workload(workload.uid));
     const named = { kind: "workload", name: workload.uid, workload, ...content } as const;
-    this.#replaceWorkload(former, { ref: this.#make(named, former), workload });
+    this.#replaceWorkload(former, { ref: this.#records.make(named, former), workload });
   }
 
   #replaceWorkload(
     former: CachedRecord<Workload> | undefined,
     added: { readonly ref: number; readonly workload: Workload } | undefined,
   ): void {
-    const joinedKeys = [...(added?.workload.services.keys() ?? [])];
-    for (const key of joinedKeys) this.#makeRoom(key);
-    const joined = this.#groups(joinedKeys);
-    const left = this.#groups([...(former?.value.services.keys() ?? [])]);
+    const place = former && { ref: former.ref, workload: former.value };
+    const moveEndpoints = this.#membership.move(place, added);
     const addedKeys = added === undefined ? [] : this.#workloadKeys(added.workload);
     const formerKeys = former === undefined ? [] : this.#workloadKeys(former.value);
-    this.#relate(addedKeys, added?.ref, formerKeys, former?.ref, () => {
-      if (added !== undefined) {
-        const member = memberOf(added.ref, added.workload);
-        for (const { group } of joined) addMember(this.#memory, group, member);
-      }
-      if (former !== undefined) {
-        const member = memberOf(former.ref, former.value);
-        for (const place of left) this.#leave(place, member);
-      }
-    });
+    this.#records.relate(addedKeys, added?.ref, formerKeys, former?.ref, moveEndpoints);
     this.#workloadsChanged = true;
     const uid = (added?.workload ?? former?.value)?.uid;
     if (uid === undefined || this.#localNode === undefined) return;
@@ -263,8 +251,8 @@ export class MeshWriter {
 
   #putService(service: Service, content: Encoded): void {
     const key = serviceKey(service);
-    const former = this.#find((tables) => tables.service(key));
-    const ref = this.#make({ kind: "service", name: key, ...content }, former);
+    const former = this.#records.find((tables) => tables.service(key));
+    const ref = this.#records.make({ kind: "service", name: key, ...content }, former);
     this.#replaceService(key, former, { ref, service });
   }
 
@@ -275,7 +263,7 @@ export class MeshWriter {
   ): void {
     const addedKeys = added === undefined ? [] : serviceKeys(key, added.service);
     const formerKeys = former === undefined ? [] : serviceKeys(key, former.value);
-    this.#relate(addedKeys, added?.ref, formerKeys, former?.ref, () => {
+    this.#records.relate(addedKeys, added?.ref, formerKeys, former?.ref, () => {
       this.#countRanges(added?.service, 1);
       this.#countRanges(former?.value, -1);
     });
@@ -295,95 +283,31 @@ export class MeshWriter {
   ): void {
     const addedKeys = added === undefined ? [] : policyKeys(name, added.policy);
     const formerKeys = former === undefined ? [] : policyKeys(name, former.value);
-    this.#relate(addedKeys, added?.ref, formerKeys, former?.ref, () => this.#policiesMoved());
+    this.#records.relate(addedKeys, added?.ref, formerKeys, former?.ref, () =>
+      this.#policiesMoved(),
+    );
     this.#policiesChanged = true;
   }
 
   #removeRefusal(name: string): void {
-    const refusal = this.#find((tables) => tables.refusal(name));
+    const refusal = this.#records.find((tables) => tables.refusal(name));
     if (refusal === undefined) return;
     const hash = scopeHash(namespaceOf(name), refusal.isEverywhere ? "Global" : "Namespace");
     if (hash === undefined) return;
-    this.#relate([], undefined, refusalKeys(name, hash), refusal.ref, () => this.#policiesMoved());
+    this.#records.relate([], undefined, refusalKeys(name, hash), refusal.ref, () =>
+      this.#policiesMoved(),
+    );
     this.#policiesChanged = true;
   }
 
   #policiesMoved(): void {
     this.#memory.words[POLICY_VERSION] = this.#memory.word(POLICY_VERSION) + 1;
   }
-
-  #make(
-    content: Omit<RecordContent, "since" | "workload"> & { readonly workload?: Workload },
-    former: CachedRecord<unknown> | undefined,
-  ): number {
-    const record = { workload: undefined, ...content, since: former?.since };
-    return makeRecord(this.#memory, this.#arena, record);
-  }
-
-  /** One change for readers: the added record is found, the former no longer. */
-  #relate(
-    addedKeys: readonly IndexKey[],
-    added: number | undefined,
-    formerKeys: readonly IndexKey[],
-    former: number | undefined,
-    also?: () => void,
-  ): void {
-    for (const { index } of addedKeys) {
-      // All the keys of a record may be in one index.
-      this.#tables.index(index).reserve(this.#arena, addedKeys.length);
-    }
-    this.#memory.write(() => {
-      if (added !== undefined) {
-        for (const { index, hash } of addedKeys) this.#tables.index(index).add(hash, added);
-      }
-      also?.();
-      if (former === undefined) return;
-      for (const { index, hash } of formerKeys) this.#tables.index(index).remove(hash, former);
-      this.#arena.release(former);
-    });
-  }
-
-  /** So that one more workload can join the endpoints of a service. */
-  #makeRoom(key: string): void {
-    const former = this.#find((tables) => tables.group(key));
-    if (former !== undefined && hasRoom(this.#memory, former)) return;
-    const group = makeGroup(this.#memory, this.#arena, key, former);
-    const keys: IndexKey[] = [{ index: "endpoints-by-service", hash: hashText(key) }];
-    this.#relate(keys, group, former === undefined ? [] : keys, former);
-  }
-
-  #groups(keys: readonly string[]): readonly EndpointGroup[] {
-    return keys.flatMap((key) => {
-      const group = this.#find((tables) => tables.group(key));
-      return group === undefined ? [] : [{ key, group }];
-    });
-  }
-
-  /** Within a write. A group without endpoints is given up. */
-  #leave({ key, group }: EndpointGroup, member: GroupMember): void {
-    if (removeMember(this.#memory, group, member)) return;
-    this.#tables.index("endpoints-by-service").remove(hashText(key), group);
-    this.#arena.release(group);
-  }
-
-  /** Not within a write. */
-  #find<Found>(find: (tables: MeshTables) => Found): Found {
-    return this.#memory.read(() => find(this.#tables));
-  }
-}
-
-interface EndpointGroup {
-  readonly key: string;
-  readonly group: number;
 }
 
 type Encoded = Pick<RecordContent, "flags" | "version" | "encoded">;
 
 const NOTHING = new Uint8Array();
-
-function memberOf(ref: number, { status, capacity }: Workload): GroupMember {
-  return { ref, isHealthy: status === "Healthy", capacity };
-}
 
 function refusalKeys(name: string, scope: number): readonly IndexKey[] {
   return [
