@@ -46,11 +46,12 @@ export interface DemoStageOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** Sets `process.exitCode` to 1 when something was not as it should be. */
+/** Sets `process.exitCode` to 1 when something was not as it should be, or ended before it was seen. */
 export async function runDemoStage(options: DemoStageOptions): Promise<void> {
   const stage = new Stage(options);
   try {
     await Promise.race([stage.play(), aborted(options.signal)]);
+    if (!stage.hasReported) process.exitCode = 1;
   } finally {
     await stage.close();
   }
@@ -61,9 +62,14 @@ class Stage {
   /** Agents first, so that they remove their rules while the pods are there. */
   readonly #daemons: DemoDaemon[] = [];
   readonly #servers: Server[] = [];
+  #hasReported = false;
 
   constructor(options: DemoStageOptions) {
     this.#options = options;
+  }
+
+  get hasReported(): boolean {
+    return this.#hasReported;
   }
 
   async play(): Promise<void> {
@@ -84,6 +90,7 @@ class Stage {
     const outcome = await this.#talk(network, proxies);
     const report = formatDemoReport(outcome);
     process.stdout.write(report.text);
+    this.#hasReported = true;
     if (report.mistakes.length > 0) process.exitCode = 1;
     if (!this.#options.keep) return;
     writeFileSync(PROMETHEUS_FILE, prometheusFile(network));

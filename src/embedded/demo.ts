@@ -33,7 +33,7 @@ const TOOLS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Sets `process.exitCode` to 1 when something was not as it should be.
+ * Sets `process.exitCode` to 1 when something was not as it should be, or ended before it was seen.
  *
  * @throws Error in one sentence when the machine lacks something.
  */
@@ -54,7 +54,10 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     await installPackages(missing);
   }
   const unshare = await chooseUnshare();
-  if (options.signal.aborted) return;
+  if (options.signal.aborted) {
+    process.exitCode = 1;
+    return;
+  }
   const main = join(import.meta.dirname, "..", `main${extname(import.meta.filename)}`);
   const stage = [process.execPath, main, "demo", ...(options.keep ? ["--keep"] : [])];
   const child = spawn(
