@@ -130,7 +130,8 @@ class Daemon implements App {
     this.#mesh = new DaemonMesh(
       {
         committed: (commit) => this.#committed(commit),
-        metrics: (status) => createDiscoveryMetrics(registry, status, () => clock.now()),
+        metrics: (status) => createDiscoveryMetrics(registry, status, clock),
+        connected: () => this.#certificates.retryUnanswered(),
         clock,
         random,
         log,

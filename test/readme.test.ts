@@ -16,6 +16,7 @@ import { registerBuildMetric } from "../src/telemetry/build-info.ts";
 import { registerProcessMetrics } from "../src/telemetry/process-metrics.ts";
 import { makeRegistry } from "../src/telemetry/registry.ts";
 import { createDiscoveryMetrics } from "../src/xds/metrics.ts";
+import { FakeClock } from "./support/fake-clock.ts";
 
 const text = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
 const limits = new Set(Object.values(LIMITS).map(({ variable }) => variable));
@@ -48,8 +49,11 @@ test("the families of metrics are those that a scrape may have", () => {
   registerSocketMetrics(registry, () => []);
   createDiscoveryMetrics(
     registry,
-    () => ({ connected: false, lastAnswerAt: undefined, lastError: undefined }),
-    () => 0,
+    () => ({
+      ...{ connected: false, awaySince: 0 },
+      ...{ lastAnswerAt: undefined, lastError: undefined, refusal: undefined },
+    }),
+    new FakeClock(),
   );
   makeTrafficFamilies(registry);
   makeDnsFamilies(registry);

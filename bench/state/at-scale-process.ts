@@ -117,6 +117,7 @@ const client = new DiscoveryClient(
       offeredBytesMax: 3_500_000,
     }),
     metrics: { received() {}, terminated() {} },
+    connected() {},
     clock,
     random: systemRandom(),
     log: silentLogger,

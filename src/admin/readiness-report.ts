@@ -17,8 +17,12 @@ export interface ReadinessStanding {
   /** `undefined`: the mesh comes from a file alone. */
   readonly controlPlane:
     | (LineStanding & {
+        /** For how long it has not been connected, milliseconds; `undefined`: it is. */
+        readonly awayMs: number | undefined;
         /** Since its last answer, milliseconds; `undefined`: none yet. */
         readonly ageMs: number | undefined;
+        /** What was refused last, while something is missing because of that. */
+        readonly refusal: string | undefined;
       })
     | undefined;
   /** `undefined`: nobody has called it yet; `none`: there is one workload only. */
@@ -35,6 +39,9 @@ export interface ReadinessStanding {
     readonly policies: number;
   };
 }
+
+/** Of what may name each resource of a mesh. */
+const REFUSAL_LENGTH_MAX = 500;
 
 /** @returns lines below the plain answer, each with its line feed. */
 export function describeReadiness(standing: ReadinessStanding): string {
@@ -53,7 +60,7 @@ export function describeReadiness(standing: ReadinessStanding): string {
     ),
     controlPlane === undefined
       ? "control plane: none, the mesh is read from a file"
-      : `control plane ${controlPlane.address}: ${describeLine(controlPlane)}`,
+      : `control plane ${controlPlane.address}: ${describeControlPlane(controlPlane)}`,
     describeAgent(nodeAgent),
     `pods: ${upCount} up, ${waiting.length} pending${drainingCount > 0 ? `, ${drainingCount} draining` : ""}`,
     `mesh: ${describeMesh(mesh)}${describeAge(controlPlane)}`,
@@ -75,8 +82,13 @@ function reasonOf(task: string, standing: ReadinessStanding): string {
   switch (task) {
     case "state manager":
       if (controlPlane === undefined) return "the mesh is being read";
-      if (!controlPlane.connected) return `${controlPlane.address}: ${describeLine(controlPlane)}`;
-      return `${controlPlane.address} has not sent everything yet`;
+      if (!controlPlane.connected) {
+        return `${controlPlane.address}: ${describeControlPlane(controlPlane)}`;
+      }
+      if (controlPlane.refusal === undefined) {
+        return `${controlPlane.address} has not sent everything yet`;
+      }
+      return `what ${controlPlane.address} sent was refused: ${beginning(controlPlane.refusal)}`;
     case "workload proxy manager": {
       if (nodeAgent === undefined || nodeAgent === "none") return "the mesh must be known first";
       if (!nodeAgent.connected) return `${nodeAgent.address}: ${describeLine(nodeAgent)}`;
@@ -89,10 +101,21 @@ function reasonOf(task: string, standing: ReadinessStanding): string {
   }
 }
 
+/** All of it is in the log. */
+function beginning(text: string): string {
+  return text.length <= REFUSAL_LENGTH_MAX ? text : `${text.slice(0, REFUSAL_LENGTH_MAX)}…`;
+}
+
 function describeAgent(nodeAgent: ReadinessStanding["nodeAgent"]): string {
   if (nodeAgent === undefined) return "node agent: not called yet";
   if (nodeAgent === "none") return "node agent: none, this is the proxy of one workload";
   return `node agent ${nodeAgent.address}: ${describeLine(nodeAgent)}`;
+}
+
+function describeControlPlane(line: NonNullable<ReadinessStanding["controlPlane"]>): string {
+  const { awayMs, lastError } = line;
+  if (awayMs === undefined || lastError === undefined) return describeLine(line);
+  return `not connected for ${formatSeconds(awayMs)}: ${lastError}`;
 }
 
 function describeLine({ connected, lastError }: LineStanding): string {

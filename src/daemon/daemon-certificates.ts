@@ -106,6 +106,11 @@ export class DaemonCertificates {
     return this.#cache.forget(workload);
   }
 
+  /** The control plane, where the authority mostly is, answers again. */
+  retryUnanswered(): void {
+    this.#cache.retryUnanswered();
+  }
+
   /** Sorted by identity. */
   dump(): readonly CertificateEntry[] {
     return this.#cache.dump();

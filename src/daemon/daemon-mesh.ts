@@ -17,6 +17,8 @@ export interface DaemonMeshDeps {
   /** Told of what a file or an answer changed; readers could see it before. */
   readonly committed: (commit: MeshCommit) => void;
   readonly metrics: (status: () => DiscoveryStatus) => DiscoveryMetrics;
+  /** The control plane answers, at first and after each time that it did not. */
+  readonly connected: () => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -83,12 +85,15 @@ export class DaemonMesh {
     const { discovery } = this.#config.mesh;
     if (discovery === undefined) return undefined;
     const status = this.#discovery?.status();
-    const lastAnswerAt = status?.lastAnswerAt;
+    const { lastAnswerAt, awaySince } = status ?? {};
+    const { clock } = this.#deps;
     return {
       address: serverUrl(discovery.server),
       connected: status?.connected ?? false,
       lastError: status?.lastError,
-      ageMs: lastAnswerAt === undefined ? undefined : this.#deps.clock.now() - lastAnswerAt,
+      refusal: status?.refusal,
+      awayMs: awaySince === undefined ? undefined : clock.monotonic() - awaySince,
+      ageMs: lastAnswerAt === undefined ? undefined : clock.now() - lastAnswerAt,
     };
   }
 

@@ -7,7 +7,7 @@ export interface CertificateAuthority {
    *
    * @param csrPem see createCertificateRequest in tls/csr.ts.
    * @returns PEM: leaf, intermediates, and at the end one element with all roots.
-   * @throws IdentityError `signing` or `token`; TlsError `bad-roots`.
+   * @throws IdentityError `signing` or `unreachable`; LineError `token`; TlsError `bad-roots`.
    */
   sign(identity: Identity, csrPem: string): Promise<readonly string[]>;
 }

@@ -75,6 +75,8 @@ interface Cell {
   retries: RetrySchedule | undefined;
   /** Fires when the next attempt is due. */
   timer: Timer | undefined;
+  /** The last attempt failed because nobody answered. */
+  isUnanswered: boolean;
 }
 
 export class CertificateCache {
@@ -148,6 +150,18 @@ export class CertificateCache {
     return cells.map((cell) => cell.identity);
   }
 
+  /**
+   * The authority answers again: who failed because it did not tries now, instead of up to 150 s
+   * later.
+   */
+  retryUnanswered(): void {
+    for (const cell of this.#cells.values()) {
+      if (!cell.isUnanswered) continue;
+      cell.timer?.cancel();
+      this.#enqueue(cell);
+    }
+  }
+
   /** Called with each new certificate, the first of an identity too. @returns unsubscribe. */
   onRenewed(listener: (certificate: WorkloadCertificate) => void): () => void {
     this.#listeners.add(listener);
@@ -190,6 +204,7 @@ export class CertificateCache {
       settled: Promise.withResolvers(),
       retries: undefined,
       timer: undefined,
+      isUnanswered: false,
     };
     this.#cells.set(id, cell);
     this.#enqueue(cell);
@@ -276,6 +291,7 @@ export class CertificateCache {
       log.write("debug", "certificate fetch succeeded", [["id", { bare: cell.id }]]);
     }
     cell.retries = undefined;
+    cell.isUnanswered = false;
     cell.state = { kind: "available", certificate };
     cell.settled.resolve(certificate);
     const now = clock.now();
@@ -288,6 +304,7 @@ export class CertificateCache {
     const now = clock.now();
     cell.retries ??= new RetrySchedule(random, clock.monotonic());
     const retryMs = cell.retries.next(clock.monotonic());
+    cell.isUnanswered = error instanceof IdentityError && error.code === "unreachable";
     const held = cell.state.kind === "available" ? cell.state.certificate : undefined;
     if (held !== undefined && this.#isValid(held)) {
       const nextMs = Math.min(retryMs, held.notAfterAt - now);

@@ -1,8 +1,10 @@
 /** Why there is no certificate for an identity. */
 
 export type IdentityErrorCode =
-  /** The authority refused or could not be reached; the message holds the gRPC status. */
+  /** The authority refused; the message holds the gRPC status, here and in the next. */
   | "signing"
+  /** The authority could not be reached, or did not answer. */
+  | "unreachable"
   /** Nobody needs the identity any longer. */
   | "forgotten"
   /** What the authority sent is not valid any more, by our clock. */

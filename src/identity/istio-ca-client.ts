@@ -5,8 +5,8 @@
  *
  * @see spec control-plane 5.3 and 5.9.
  */
-import type { Client, Metadata, ServiceError } from "@grpc/grpc-js";
-import { describeStatus } from "../istiod/grpc-status.ts";
+import { type Client, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { describeStatus, plainDetails } from "../istiod/grpc-status.ts";
 import { IstiodLine, type IstiodLineOptions } from "../istiod/istiod-line.ts";
 import { formatSpiffeId, type Identity } from "../mesh/identity.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -25,6 +25,8 @@ export interface IstioCaClientOptions extends IstiodLineOptions {
 
 /** An authority behind istiod may take its time; a call that hangs would keep its place for ever. */
 const DEADLINE_MS = 30_000;
+/** These say nothing of the request. */
+const UNREACHABLE: ReadonlySet<status> = new Set([status.UNAVAILABLE, status.DEADLINE_EXCEEDED]);
 
 /** A channel and the roots that it was built with. */
 interface Channel {
@@ -111,6 +113,8 @@ function call(
 }
 
 function signingError(error: ServiceError): IdentityError {
-  const message = `signing gRPC error (${describeStatus(error.code)}): ${error.details}`;
-  return new IdentityError("signing", message, { cause: error });
+  const details = plainDetails(error.details);
+  const message = `signing gRPC error (${describeStatus(error.code)}): ${details}`;
+  const code = UNREACHABLE.has(error.code) ? "unreachable" : "signing";
+  return new IdentityError(code, message, { cause: error });
 }

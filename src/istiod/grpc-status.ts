@@ -6,6 +6,16 @@ export function describeStatus(code: number): string {
   return DESCRIPTIONS[code as status] ?? `code ${code}`;
 }
 
+/** What gRPC tells of an error, without its empty headings and Node's advice to its own users. */
+export function plainDetails(details: string): string {
+  return details
+    .replace(/\.? Resolution note: $/, "")
+    .replace(
+      /; if the root CA is installed locally, try running Node\.js with --use-system-ca/,
+      "",
+    );
+}
+
 const DESCRIPTIONS: Readonly<Record<status, string>> = {
   [status.OK]: "The operation completed successfully",
   [status.CANCELLED]: "The operation was cancelled",

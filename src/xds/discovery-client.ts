@@ -30,6 +30,8 @@ export interface DiscoveryClientDeps {
   readonly transport: DiscoveryTransport;
   readonly client: DeltaClient;
   readonly metrics: DiscoveryMetrics;
+  /** The first answer of a conversation has come. */
+  readonly connected: () => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -48,10 +50,14 @@ export interface DiscoveryClientOptions {
 export interface DiscoveryStatus {
   /** An answer has come on the stream that is there. */
   readonly connected: boolean;
+  /** Since when that is not so, monotonic ms; `undefined`: it is. */
+  readonly awaySince: number | undefined;
   /** When the last answer was taken in, ms since the epoch; `undefined`: none yet. */
   readonly lastAnswerAt: number | undefined;
   /** What ended the last conversation or stands in the way of the next. */
   readonly lastError: string | undefined;
+  /** What was refused last, while something is missing because of that. */
+  readonly refusal: string | undefined;
 }
 
 const BACKOFF = { firstMs: 20, maxMs: 15_000, jitter: 0.2 };
@@ -69,14 +75,17 @@ export class DiscoveryClient {
   #stream: DiscoveryStream | undefined;
   #attempts = 0;
   #answered = false;
+  #awaySince: number;
   #lastAnswerAt: number | undefined;
   #lastError: string | undefined;
+  #refusal: string | undefined;
   #synced = Promise.withResolvers<void>();
 
   constructor(deps: DiscoveryClientDeps, options: DiscoveryClientOptions) {
     this.#deps = deps;
     this.#options = options;
     this.#backoff = new Backoff(deps.random, BACKOFF);
+    this.#awaySince = deps.clock.monotonic();
   }
 
   /** Resolves once an answer of each type that is fully subscribed was accepted. */
@@ -87,8 +96,10 @@ export class DiscoveryClient {
   status(): DiscoveryStatus {
     return {
       connected: this.#answered,
+      awaySince: this.#answered ? undefined : this.#awaySince,
       lastAnswerAt: this.#lastAnswerAt,
       lastError: this.#lastError,
+      refusal: this.#refusal,
     };
   }
 
@@ -107,6 +118,7 @@ export class DiscoveryClient {
         .span("xds", [["id", ++this.#attempts]]);
       const ending = await this.#converse(log, signal);
       this.#stream = undefined;
+      if (this.#answered) this.#awaySince = this.#deps.clock.monotonic();
       this.#answered = false;
       if (signal.aborted) break;
       await sleep(this.#deps.clock, this.#judge(ending, log), signal).catch(() => undefined);
@@ -171,8 +183,11 @@ export class DiscoveryClient {
         const received = await stream.next();
         silence.cancel();
         if (received === undefined) return undefined;
-        if (!this.#answered) log.write("info", "Stream established");
-        this.#answered = true;
+        if (!this.#answered) {
+          log.write("info", "Stream established");
+          this.#answered = true;
+          this.#deps.connected();
+        }
         stream.send(await this.#takeIn(received, log));
       }
     } catch (error) {
@@ -211,7 +226,9 @@ export class DiscoveryClient {
       ["type", { bare: refused === undefined ? "Ack" : "Nack" }],
       ...(refused === undefined ? [] : [["error", refused] as const]),
     ]);
-    if (client.missing().length === 0) this.#synced.resolve();
+    const isWhole = client.missing().length === 0;
+    this.#refusal = isWhole ? undefined : (refused ?? this.#refusal);
+    if (isWhole) this.#synced.resolve();
     return reply;
   }
 

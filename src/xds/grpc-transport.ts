@@ -11,6 +11,7 @@ import {
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
+import { plainDetails } from "../istiod/grpc-status.ts";
 import type { IstiodLine } from "../istiod/istiod-line.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
@@ -119,7 +120,8 @@ class GrpcStream implements DiscoveryStream {
       return done === true ? undefined : value;
     } catch (cause) {
       const { code, details } = cause as Partial<ServiceError>;
-      throw new DiscoveryError(this.#begun ? "stream" : "connection", details ?? errorText(cause), {
+      const message = details === undefined ? errorText(cause) : plainDetails(details);
+      throw new DiscoveryError(this.#begun ? "stream" : "connection", message, {
         status: STATUS_NAMES[code ?? status.UNKNOWN] ?? "Unknown",
         cause,
       });

@@ -23,6 +23,8 @@ export interface MeshDiscoveryDeps {
   readonly writer: MeshWriter;
   readonly committed: MeshCommitted;
   readonly metrics: (status: () => DiscoveryStatus) => DiscoveryMetrics;
+  /** The first answer of a conversation has come. */
+  readonly connected: () => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -75,6 +77,7 @@ export class MeshDiscovery {
         transport: new GrpcTransport({ line: this.#line, clock }, options),
         client: new DeltaClient(types, options),
         metrics: deps.metrics(() => this.status()),
+        connected: deps.connected,
         clock,
         random,
         log,

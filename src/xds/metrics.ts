@@ -1,12 +1,13 @@
-/** The `istio_xds_*` families; names, labels and help texts are the original's, the age is ours. */
+/** The `istio_xds_*` families; names, labels and help texts are the original's; those of `ztunnel_xds_*` are ours. */
 import { Counter, Gauge, type Registry } from "prom-client";
+import type { Clock } from "../runtime/clock.ts";
 import type { DiscoveryMetrics, DiscoveryStatus } from "./discovery-client.ts";
 
-/** @param status asked at each scrape. @param now milliseconds since the epoch. */
+/** @param status asked at each scrape. */
 export function createDiscoveryMetrics(
   registry: Registry,
   status: () => DiscoveryStatus,
-  now: () => number,
+  clock: Pick<Clock, "now" | "monotonic">,
 ): DiscoveryMetrics {
   const registers = [registry];
   const terminations = new Counter({
@@ -42,7 +43,16 @@ export function createDiscoveryMetrics(
     collect() {
       const { lastAnswerAt } = status();
       if (lastAnswerAt === undefined) age.reset();
-      else age.set((now() - lastAnswerAt) / 1000);
+      else age.set((clock.now() - lastAnswerAt) / 1000);
+    },
+  });
+  const away: Gauge = new Gauge({
+    name: "ztunnel_xds_disconnected_seconds",
+    help: "How long the control plane has not answered; 0 while it does.",
+    registers,
+    collect() {
+      const { awaySince } = status();
+      away.set(awaySince === undefined ? 0 : (clock.monotonic() - awaySince) / 1000);
     },
   });
   return {

@@ -61,7 +61,13 @@ for (const { method, target, pending, status, body } of answers) {
 }
 
 const POD = { uid: "4711", name: "cart-1", namespace: "shop", serviceAccount: "cart" };
-const CONTROL_PLANE = { address: "https://istiod:15012", connected: true, lastError: undefined };
+const CONTROL_PLANE = {
+  address: "https://istiod:15012",
+  connected: true,
+  awayMs: undefined,
+  lastError: undefined,
+  refusal: undefined,
+};
 const AGENT = { address: "/run/agent.sock", connected: true, lastError: undefined };
 
 const reports: readonly {
@@ -80,6 +86,7 @@ const reports: readonly {
       controlPlane: {
         ...CONTROL_PLANE,
         connected: false,
+        awayMs: 12_300,
         lastError: "connect ECONNREFUSED 10.0.0.1:15012",
         ageMs: undefined,
       },
@@ -87,9 +94,9 @@ const reports: readonly {
     status: 500,
     lines: [
       "not ready, pending: state manager, workload proxy manager",
-      "state manager: pending for 12.3s: https://istiod:15012: not connected: connect ECONNREFUSED 10.0.0.1:15012",
+      "state manager: pending for 12.3s: https://istiod:15012: not connected for 12.3s: connect ECONNREFUSED 10.0.0.1:15012",
       "workload proxy manager: pending for 12.3s: the mesh must be known first",
-      "control plane https://istiod:15012: not connected: connect ECONNREFUSED 10.0.0.1:15012",
+      "control plane https://istiod:15012: not connected for 12.3s: connect ECONNREFUSED 10.0.0.1:15012",
       "node agent: not called yet",
       "pods: 0 up, 0 pending",
       "mesh: 58 workloads, 13 services, 9 policies",
@@ -105,6 +112,22 @@ const reports: readonly {
     lines: [
       "not ready, pending: state manager",
       "state manager: pending for 0.1s: https://istiod:15012 has not sent everything yet",
+      "control plane https://istiod:15012: connected",
+      "node agent: not called yet",
+      "pods: 0 up, 0 pending",
+      "mesh: 58 workloads, 13 services, 9 policies, last answer 0.1s ago",
+    ],
+  },
+  {
+    title: "a control plane of which something was refused",
+    standing: {
+      pending: [{ task: "state manager", forMs: 100 }],
+      controlPlane: { ...CONTROL_PLANE, ageMs: 60, refusal: `odd: ${"very ".repeat(100)}odd` },
+    },
+    status: 500,
+    lines: [
+      "not ready, pending: state manager",
+      `state manager: pending for 0.1s: what https://istiod:15012 sent was refused: odd: ${"very ".repeat(99)}…`,
       "control plane https://istiod:15012: connected",
       "node agent: not called yet",
       "pods: 0 up, 0 pending",
@@ -159,6 +182,7 @@ const reports: readonly {
       controlPlane: {
         ...CONTROL_PLANE,
         connected: false,
+        awayMs: 5000,
         lastError: "the control plane ended the stream",
         ageMs: 3_600_000,
       },
@@ -167,7 +191,7 @@ const reports: readonly {
     status: 200,
     lines: [
       "ready",
-      "control plane https://istiod:15012: not connected: the control plane ended the stream",
+      "control plane https://istiod:15012: not connected for 5.0s: the control plane ended the stream",
       "node agent /run/agent.sock: connected",
       "pods: 0 up, 0 pending",
       "mesh: 58 workloads, 13 services, 9 policies, last answer 3600.0s ago",

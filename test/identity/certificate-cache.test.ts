@@ -328,6 +328,40 @@ test("a failure is answered at once until a retry succeeds, and callers trigger 
   assert.equal((await cache.certificate(a, "real-time")).identity, a);
 });
 
+test("an authority that answers again is asked at once by those whom it left unanswered", async () => {
+  const { authority, cache, clock } = fixture();
+  authority.failure = new IdentityError("unreachable", "away");
+  await assert.rejects(cache.certificate(a, "real-time"));
+  authority.failure = new IdentityError("signing", "refused");
+  await assert.rejects(cache.certificate(b, "real-time"));
+  authority.failure = new IdentityError("unreachable", "away");
+  await clock.advance(100 * SECOND);
+  authority.failure = undefined;
+  await clock.advance(0);
+  const { length } = authority.requested;
+
+  // b was refused at first, then left alone, too.
+  cache.retryUnanswered();
+  cache.retryUnanswered();
+  await settle();
+  assert.deepEqual(authority.requested.slice(length), ["a", "b"]);
+  assert.equal((await cache.certificate(a, "real-time")).identity, a);
+  assert.equal((await cache.certificate(b, "real-time")).identity, b);
+  cache.retryUnanswered();
+  // Half a day later comes the renewal, and nothing before.
+  await clock.advance(11 * HOUR);
+  assert.equal(authority.requested.length, length + 2);
+});
+
+test("who was refused is not asked for because the authority answers", async () => {
+  const { authority, cache } = fixture();
+  authority.failure = new IdentityError("signing", "refused");
+  await assert.rejects(cache.certificate(a, "real-time"));
+  cache.retryUnanswered();
+  await settle();
+  assert.equal(authority.requested.length, 1);
+});
+
 test("the error is answered also while the retry is on its way", async () => {
   const { authority, cache, clock } = fixture();
   authority.failure = new Error("no");

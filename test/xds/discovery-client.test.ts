@@ -19,6 +19,7 @@ function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: bool
   const put: string[] = [];
   const kept = new Map<string, string>();
   let opens = 0;
+  let connects = 0;
   const sink = {
     put(name: string, version: string) {
       if (name === "bad") throw new WireError("malformed", "made-up error");
@@ -55,6 +56,7 @@ function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: bool
         received: (url, byteCount) => received.push([url, byteCount]),
         terminated: (reason) => reasons.push(reason),
       },
+      connected: () => connects++,
       clock,
       random: { unit: () => 0.5, hex: () => "" },
       log: log.root,
@@ -72,6 +74,7 @@ function setup(options: { open?: () => Promise<DiscoveryStream>; onDemand?: bool
     put,
     discovery,
     opens: () => opens,
+    connects: () => connects,
     stop: async () => {
       abort.abort();
       await ended;
@@ -135,22 +138,57 @@ describe("a conversation", () => {
     await stop();
   });
 
+  test("knows what was refused while it is not in step because of that", async () => {
+    const { latest, discovery, stop } = setup();
+    await settle();
+    latest().answer({ typeUrl: AUTHORIZATION_TYPE, resources: [resource("bad")] });
+    latest().answer({});
+    await settle();
+    assert.equal(discovery.status().refusal, "bad: made-up error");
+    latest().answer({ typeUrl: AUTHORIZATION_TYPE });
+    await settle();
+    assert.equal(discovery.status().refusal, undefined);
+    latest().answer({ typeUrl: AUTHORIZATION_TYPE, resources: [resource("bad")] });
+    await settle();
+    assert.equal(discovery.status().refusal, undefined);
+    await stop();
+  });
+
+  test("tells once a conversation that it is answered, and since when it is not", async () => {
+    const { clock, latest, discovery, connects, stop } = setup();
+    const startedAt = clock.monotonic();
+    await clock.advance(70);
+    assert.deepEqual([connects(), discovery.status().awaySince], [0, startedAt]);
+    latest().answer({});
+    latest().answer({});
+    await settle();
+    assert.deepEqual([connects(), discovery.status().awaySince], [1, undefined]);
+    await clock.advance(30);
+    latest().end();
+    await settle();
+    assert.equal(discovery.status().awaySince, startedAt + 100);
+    await clock.advance(10);
+    assert.equal(discovery.status().awaySince, startedAt + 100);
+    latest().answer({});
+    await settle();
+    assert.deepEqual([connects(), discovery.status().awaySince], [2, undefined]);
+    await stop();
+  });
+
   test("counts messages and bytes by type, and knows when it last heard", async () => {
     const { clock, latest, received, discovery, stop } = setup();
     await settle();
     assert.deepEqual(discovery.status(), {
-      connected: false,
-      lastAnswerAt: undefined,
-      lastError: undefined,
+      ...{ connected: false, awaySince: clock.monotonic() },
+      ...{ lastAnswerAt: undefined, lastError: undefined, refusal: undefined },
     });
     await clock.advance(500);
     latest().answer({});
     await settle();
     assert.deepEqual(received, [[ADDRESS_TYPE, 7]]);
     assert.deepEqual(discovery.status(), {
-      connected: true,
-      lastAnswerAt: clock.now(),
-      lastError: undefined,
+      ...{ connected: true, awaySince: undefined },
+      ...{ lastAnswerAt: clock.now(), lastError: undefined, refusal: undefined },
     });
     await stop();
   });

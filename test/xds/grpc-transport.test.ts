@@ -169,6 +169,7 @@ function converse(by: GrpcTransport, firstAnswerMs = 10_000) {
       transport: by,
       client,
       metrics: { received: () => undefined, terminated: (reason) => endings.push(reason) },
+      connected: () => undefined,
       clock: systemClock,
       random: systemRandom(),
       log: silentLogger,
@@ -205,7 +206,7 @@ describe("a stream to a control plane", () => {
     close();
     const error = await failure(firstAnswer(transport(port)));
     assert.deepEqual([error.code, error.status], ["connection", "Unavailable"]);
-    assert.match(error.message, /ECONNREFUSED/);
+    assert.match(error.message, /ECONNREFUSED 127\.0\.0\.1:\d+$/);
   });
 
   test("is not opened to a server of another authority", async () => {
@@ -337,11 +338,11 @@ describe("a server that is slow without end is given up:", () => {
     const { discovery, endings, stop } = converse(transport(port), 100);
     await until(() => endings.length > 0);
     stop();
-    assert.deepEqual(discovery.status(), {
-      connected: false,
-      lastAnswerAt: undefined,
-      lastError: "no answer within 100ms",
-    });
+    const { connected, lastAnswerAt, lastError } = discovery.status();
+    assert.deepEqual(
+      [connected, lastAnswerAt, lastError],
+      [false, undefined, "no answer within 100ms"],
+    );
     assert.equal(endings[0], "ConnectionError");
   });
 

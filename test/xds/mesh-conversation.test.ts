@@ -32,6 +32,7 @@ function setup(options: { onDemand?: boolean; clock?: Clock } = {}) {
         { node: { id: "id", metadata: {} }, offeredBytesMax: 3_500_000 },
       ),
       metrics: { received() {}, terminated() {} },
+      connected() {},
       clock,
       random: { unit: () => 0.5, hex: () => "" },
       log: silentLogger,

@@ -128,6 +128,7 @@ async function converse(name: string, options: ConverseOptions = {}) {
         received: () => undefined,
         terminated: (reason) => endings.push(reason),
       }),
+      connected: () => undefined,
       clock,
       random: systemRandom(),
       log: silentLogger,
