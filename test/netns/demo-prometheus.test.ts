@@ -18,7 +18,7 @@ test("Prometheus, started as the demo says, finds what the demo did, and nothing
   skip,
   timeout: 170_000,
 }, async (t) => {
-  const run = new DemoRun(t, "--keep");
+  const run = new DemoRun(t, ["--keep"]);
   const command = (await run.line(" prometheus ")).split(" ");
   const enter = command.slice(0, command.indexOf("prometheus"));
   const [program = "", ...args] = [...command, "--log.level=error"];

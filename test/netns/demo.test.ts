@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { DemoRun } from "../support/demo-run.ts";
+import { DemoRun, MAIN } from "../support/demo-run.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 
 const skip = requireNetns("iptables", "unshare", "setpriv");
@@ -27,12 +28,34 @@ test("the demo is as it should be and leaves no process", { skip }, async (t) =>
   assert.deepEqual(await run.leftovers(), []);
 });
 
+/** Nobody, who can do what anybody can. */
+const AS_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] as const;
+
+/** Whether users may do so is up to the machine, also in CI. */
+function noUserNamespaces(): string | false {
+  const work = `mount -t tmpfs tmpfs /run && ip link set lo up && test -r ${MAIN}`;
+  const enter = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", work];
+  const [program, ...args] = [...AS_USER, ...enter];
+  const { status, stderr } = spawnSync(program, args, { encoding: "utf8" });
+  return status !== 0 && `users can't make user namespaces, or not read dist/ there: ${stderr}`;
+}
+
+test("the demo shows a user without privileges the same", {
+  skip: skip || noUserNamespaces(),
+}, async (t) => {
+  const run = new DemoRun(t, [], AS_USER);
+  const output = await run.output;
+  assert.equal(await run.exitCode(), 0, output);
+  assert.match(output, /All as it should be\./);
+  assert.deepEqual(await run.leftovers(), []);
+});
+
 for (const signal of ["SIGINT", "SIGKILL"] as const) {
   for (const afterMs of ENDED_AFTER_MS) {
     test(`the demo ended by ${signal} after ${afterMs} ms leaves no process`, {
       skip,
     }, async (t) => {
-      const run = new DemoRun(t, "--keep");
+      const run = new DemoRun(t, ["--keep"]);
       await delay(afterMs);
       run.kill(signal);
       const exitCode = await run.exitCode();

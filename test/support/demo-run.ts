@@ -8,7 +8,8 @@ import { text } from "node:stream/consumers";
 import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
-const MAIN = join(import.meta.dirname, "../../dist/main.js");
+/** What is run. */
+export const MAIN: string = join(import.meta.dirname, "../../dist/main.js");
 /** What a busy machine needs to end everything. */
 const ENDING_MS_MAX = 30_000;
 
@@ -21,9 +22,15 @@ export class DemoRun {
   readonly output: Promise<string>;
   #printed = "";
 
-  constructor(t: TestContext, ...options: string[]) {
+  /** @param through a command that runs another, before the demo's own. */
+  constructor(
+    t: TestContext,
+    options: readonly string[] = [],
+    through: readonly string[] = ["env"],
+  ) {
     const [name, value] = this.#mark.split("=") as [string, string];
-    this.#child = spawn(process.execPath, [MAIN, "demo", ...options], {
+    const [program = "", ...args] = [...through, process.execPath, MAIN, "demo", ...options];
+    this.#child = spawn(program, args, {
       stdio: ["ignore", "pipe", "inherit"],
       env: { ...process.env, [name]: value },
     });
