@@ -113,7 +113,7 @@ async function answerWhy(
 ): Promise<HttpAnswer> {
   const wish = query.get("connect") ?? "false";
   if (wish !== "true" && wish !== "false") {
-    return { status: 400, body: "invalid connect value; expected true or false\n" };
+    return { status: 400, body: `connect must be true or false, not ${wish}\n` };
   }
   const connect = wish === "true";
   if (connect && method !== "POST") return { status: 405, body: "connect=true needs POST\n" };

@@ -76,7 +76,7 @@ export class SharedMode implements Mode {
     const { native, clock, random, log } = this.#deps;
     this.#agent = new ZdsClient(
       {
-        dial: (path) => new SeqpacketConnection(native, native.connectSeqpacket(path)),
+        dial: (path) => SeqpacketConnection.dial(native, path),
         reconciler: this.#reconciler,
         clock,
         random,

@@ -196,6 +196,6 @@ export function hopError(error: ProxyError, where: string, hop: Workload): Proxy
 }
 
 /** No certificate could be had for our own workload. */
-export function identityError(cause: Error): ProxyError {
-  return new ProxyError("identity", `identity error: ${cause.message}`, cause);
+export function identityError(cause: unknown): ProxyError {
+  return new ProxyError("identity", `identity error: ${errorText(cause)}`, cause);
 }

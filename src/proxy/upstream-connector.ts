@@ -254,7 +254,7 @@ export class UpstreamConnector {
   ): Promise<ClientTunnel> {
     const { clientTunnel, tls12, postQuantumOnly, checkRevocation } = this.#options;
     const certificate = await this.#deps.certificateFor(source).catch((error: unknown) => {
-      throw identityError(error as Error);
+      throw identityError(error);
     });
     const { revocations } = this.#deps;
     let chainDer: Uint8Array = new Uint8Array();
