@@ -1,7 +1,7 @@
 /** Proxies of two nodes and their control plane: pushed to, cut off, killed, back again. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -40,6 +40,8 @@ const CROWD = Array.from(
 `,
 ).join("");
 
+/** `guarded` names a policy that is nowhere. */
+const UNKNOWN_POLICY_MESH = TWO_NODES_MESH.replace("[default/friends]", "[default/nowhere]");
 const OPEN_MESH = TWO_NODES_MESH.replace("authorizationPolicies: [default/friends]", "");
 
 // Side by side, because the first mostly waits.
@@ -56,6 +58,7 @@ describe("the mesh of a control plane", {
         environment: {
           XDS_CONNECT_TIMEOUT: `${CONNECT_MS}ms`,
           XDS_FIRST_ANSWER_TIMEOUT: `${FIRST_ANSWER_MS}ms`,
+          UNKNOWN_POLICY_TIMEOUT: "200ms",
         },
       });
       for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
@@ -98,6 +101,37 @@ describe("the mesh of a control plane", {
         assert.equal(lines[0], `proxy of ${node}: connected`);
         assert(lines.includes(`proxy of ${node}: sent 1 addresses, removed 0`), lines.join("\n"));
       }
+    });
+
+    test("a policy that is named and does not come denies, with a line and a count, until it does", async () => {
+      const node = lab.node("node-b");
+      const { length } = node.lines;
+      const isFriend = (): Promise<boolean> =>
+        echoOnce(lab, "friend", ADDRESS.guarded).then(
+          () => true,
+          () => false,
+        );
+      change(UNKNOWN_POLICY_MESH);
+      await waitUntil(async () => !(await isFriend()), "still allowed", PUSH_MS_MAX);
+      assert.equal(await mayCall(ADDRESS.server), true);
+      await waitUntil(
+        () =>
+          [
+            "denying because of unknown policy default/nowhere",
+            "connection closed due to policy rejection: unknown policy: default/nowhere",
+          ].every((text) => node.lines.slice(length).some((line) => line.includes(text))),
+        "node-b never said why",
+        PUSH_MS_MAX,
+      );
+      assert.match(
+        await node.metrics(),
+        /^ztunnel_unknown_policy_connections_total\{decision="deny"\} [1-9]/m,
+      );
+      change(UNKNOWN_POLICY_MESH.replace("name: friends", "name: nowhere"));
+      await waitUntil(isFriend, "the policy never came", PUSH_MS_MAX);
+      assert.equal(await mayCall(ADDRESS.guarded), false);
+      change(TWO_NODES_MESH);
+      await waitUntil(isFriend, "the former policy never came", PUSH_MS_MAX);
     });
 
     test("a control plane that is told to end takes its leave", async () => {
@@ -246,7 +280,14 @@ describe("the mesh of a control plane", {
 
     before(async () => {
       lab = await startTwoNodes({
-        environmentOf: { "node-b": { STATE_DIR: folder, STATE_SAVE_INTERVAL: "50ms" } },
+        // Renewed each four seconds, and shown to peers with each new connection.
+        environment: { SECRET_TTL: "8s", POOL_UNUSED_RELEASE_TIMEOUT: "50ms" },
+        environmentOf: {
+          "node-b": {
+            ...{ STATE_DIR: folder, STATE_SAVE_INTERVAL: "50ms" },
+            ...{ UNKNOWN_POLICY: "allow", UNKNOWN_POLICY_TIMEOUT: "200ms" },
+          },
+        },
       });
       for (const name of ["server", "guarded"]) servers.push(listenEcho(lab.host(name), APP_PORT));
     });
@@ -257,14 +298,23 @@ describe("the mesh of a control plane", {
       rmSync(folder, { recursive: true, force: true });
     });
 
-    test("is served after a restart while the control plane is away, and true again when it is back", async () => {
-      const workloads = async (): Promise<number> =>
-        JSON.parse(await lab.node("node-b").get(15000, "/config_dump")).workloads.length;
-      const known = await workloads();
-      assert(known > 0);
+    const workloads = async (): Promise<number> =>
+      JSON.parse(await lab.node("node-b").get(15000, "/config_dump")).workloads.length;
+    const mayCall = (from: string, ip: string): Promise<boolean> =>
+      echoOnce(lab, from, ip).then(
+        () => true,
+        () => false,
+      );
+    const killControlPlane = async (): Promise<void> => {
       const ended = once(lab.controlPlane, "exit");
       lab.controlPlane.kill("SIGKILL");
       await ended;
+    };
+
+    test("is served after a restart while the control plane is away, and true again when it is back", async () => {
+      const known = await workloads();
+      assert(known > 0);
+      await killControlPlane();
       await lab.node("node-b").restart();
       assert.equal(await workloads(), known);
       // Without certificates there is plain text, and what policies say of it.
@@ -273,15 +323,78 @@ describe("the mesh of a control plane", {
       assert.match(await lab.node("node-b").metrics(), /^ztunnel_xds_connected 0$/m);
       await lab.startControlPlane();
       await waitUntil(
-        () =>
-          echoOnce(lab, "client", ADDRESS.server).then(
-            () => true,
-            () => false,
-          ),
+        () => mayCall("client", ADDRESS.server),
         "no certificate after the control plane was back",
         BACK_MS_MAX,
       );
       assert.equal(await workloads(), known);
+    });
+
+    test("is left alone where its file was cut off: not ready and why, until the control plane is back", async () => {
+      const node = lab.node("node-b");
+      const file = join(folder, "mesh.state");
+      await killControlPlane();
+      writeFileSync(file, readFileSync(file).subarray(0, -1));
+      const { length } = node.lines;
+      const restarted = node.restart();
+      const readiness = (): Promise<string> =>
+        node.get(15021, "/healthz/ready?verbose").catch((error: Error) => error.message);
+      await waitUntil(
+        async () =>
+          /not ready.*\nstate manager: pending for \S+: \S+: not connected for \S+: .*ECONNREFUSED/.test(
+            await readiness(),
+          ),
+        "never said why it is not ready",
+        PUSH_MS_MAX,
+      );
+      const said = `starting without the mesh that was kept: ${file} is damaged: its checksum differs`;
+      await waitUntil(
+        () => node.lines.slice(length).some((line) => line.includes(said)),
+        `node-b never said ${said}`,
+        PUSH_MS_MAX,
+      );
+      await lab.startControlPlane();
+      await restarted;
+      await waitUntil(() => mayCall("client", ADDRESS.server), "no traffic", BACK_MS_MAX);
+    });
+
+    test("lets go by where the operator wants what the original does, with a line and a count", async () => {
+      lab.changeMesh(UNKNOWN_POLICY_MESH);
+      await waitUntil(() => mayCall("client", ADDRESS.guarded), "still denied", PUSH_MS_MAX);
+      const node = lab.node("node-b");
+      const said = "skipping unknown policy default/nowhere";
+      await waitUntil(
+        () => node.lines.some((line) => line.includes(said)),
+        `node-b never said ${said}`,
+        PUSH_MS_MAX,
+      );
+      assert.match(
+        await node.metrics(),
+        /^ztunnel_unknown_policy_connections_total\{decision="allow"\} [1-9]/m,
+      );
+      lab.changeMesh(TWO_NODES_MESH);
+      await waitUntil(
+        async () => !(await mayCall("client", ADDRESS.guarded)),
+        "still open",
+        PUSH_MS_MAX,
+      );
+    });
+
+    test("outlives its certificates: connections say who did not renew them, until somebody does", async () => {
+      const node = lab.node("node-a");
+      await killControlPlane();
+      // Those in use carry on; new ones have none to show in the end.
+      await waitUntil(
+        async () =>
+          !(await mayCall("client", ADDRESS.server)) &&
+          node.lines.some((line) => /"access".*signing gRPC error .*ECONNREFUSED/.test(line)),
+        "never said why",
+        PUSH_MS_MAX,
+      );
+      const [held] = JSON.parse(await node.get(15000, "/config_dump")).certificates;
+      assert.match(held.state, /^Unavailable: signing gRPC error .*ECONNREFUSED/);
+      await lab.startControlPlane();
+      await waitUntil(() => mayCall("client", ADDRESS.server), "none came", BACK_MS_MAX);
     });
   });
 
