@@ -16,7 +16,7 @@ export interface CertificateChainOptions {
    * authority decides who we are.
    */
   readonly checkIdentity: boolean;
-  /** Told about roots that are left out. */
+  /** Told about roots that are left out, and about a leaf that none of them vouches for. */
   readonly warn: (message: string) => void;
 }
 
@@ -49,6 +49,12 @@ export function parseCertificateResponse(
     throw new TlsError(
       "bad-key",
       `the certificate for ${formatSpiffeId(identity)} is not for the requested key`,
+    );
+  }
+  if (!isVouchedFor(leaf.x509, intermediates, roots)) {
+    // Refused by peers with the same roots; others may know better.
+    options.warn(
+      `no root in the chain vouches for the certificate of: ${formatSpiffeId(identity)}`,
     );
   }
   return {
@@ -96,6 +102,25 @@ function rootCertificates(
   const usable = all.filter(({ x509 }) => canAnchor(x509));
   if (usable.length < all.length) warn(`found ${all.length - usable.length} invalid root certs`);
   return usable;
+}
+
+/** Whether signatures lead from the leaf to a root, through intermediates in whatever order. */
+function isVouchedFor(
+  leaf: X509Certificate,
+  intermediates: readonly ParsedCertificate[],
+  roots: readonly ParsedCertificate[],
+): boolean {
+  const left = new Set(intermediates);
+  let current = leaf;
+  const isIssuer = ({ x509 }: ParsedCertificate): boolean =>
+    current.checkIssued(x509) && current.verify(x509.publicKey);
+  while (!roots.some(isIssuer)) {
+    const next = [...left].find(isIssuer);
+    if (next === undefined) return false;
+    left.delete(next);
+    current = next.x509;
+  }
+  return true;
 }
 
 /** An authority, or a certificate that vouches for itself. */

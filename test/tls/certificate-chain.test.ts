@@ -30,11 +30,13 @@ test("leaf, intermediates and a bundle of roots are told apart", () => {
   });
 });
 
-test("text around blocks, CRLF and further blocks of leaf elements are ignored", () => {
-  const parsed = parse([
-    `a comment\r\n${leaf.replaceAll("\n", "\r\n")}${intermediate}`,
-    `${ca.rootPem.trimEnd()}`,
-  ]);
+test("text around blocks, CRLF and further blocks of leaf elements are ignored", async () => {
+  const direct = await ca.certificate(cart);
+  const [own] = direct.chainPem as [string];
+  const parsed = parse(
+    [`a comment\r\n${own.replaceAll("\n", "\r\n")}${intermediate}`, `${ca.rootPem.trimEnd()}`],
+    direct.privateKeyPem,
+  );
   assert.equal(parsed.chainPem.length, 1);
   assert.deepEqual(parsed.rootsPem, [ca.rootPem]);
 });
@@ -154,10 +156,32 @@ test("in dedicated mode a leaf without SPIFFE ID goes by the requested identity"
   );
 });
 
+for (const [what, chain] of [
+  ["another authority's root", [leaf, intermediate, other.rootPem]],
+  ["no intermediate", [leaf, ca.rootPem]],
+] as const) {
+  test(`a leaf with ${what} is taken, with a warning that nobody vouches for it`, () => {
+    const warnings: string[] = [];
+    const parsed = parseCertificateResponse(chain, issued.privateKeyPem, cart, {
+      checkIdentity: true,
+      warn: (message) => warnings.push(message),
+    });
+    assert.equal(parsed.chainPem[0], leaf);
+    assert.deepEqual(warnings, [
+      "no root in the chain vouches for the certificate of: spiffe://cluster.local/ns/shop/sa/cart",
+    ]);
+  });
+}
+
 test("a root that can't vouch for anything is left out with a warning", () => {
   const warnings: string[] = [];
   const options = { checkIdentity: true, warn: (message: string) => warnings.push(message) };
-  const parsed = parseCertificateResponse([leaf, leaf + ca.rootPem], key, cart, options);
+  const parsed = parseCertificateResponse(
+    [leaf, intermediate, leaf + ca.rootPem],
+    key,
+    cart,
+    options,
+  );
   assert.deepEqual(parsed.rootsPem, [ca.rootPem]);
   assert.deepEqual(warnings, ["found 1 invalid root certs"]);
 });
