@@ -24,7 +24,7 @@ export interface WhyReport extends ConnectionForecast {
     /** `namespace/name`; `null`: the mesh does not know it. */
     readonly workload: string | null;
     readonly node: string | null;
-    /** Whether this daemon carries it: `Up`, `Pending` or `no`. */
+    /** Whether this daemon carries it: `Up`, `Pending`, `Draining` or `no`. */
     readonly enrolled: string;
   };
   readonly destination: { readonly address: string; readonly name: string | null };

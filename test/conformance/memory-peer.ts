@@ -1,7 +1,8 @@
 /** Applications in the memory network, in the process's own namespace. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import type { MemoryNetwork, MemoryPod, MemorySocket } from "../support/memory-engine.ts";
+import type { MemoryNetwork, MemoryPod } from "../support/memory-engine.ts";
+import type { MemorySocket } from "../support/memory-socket.ts";
 import { afterTurn } from "../support/turn.ts";
 import {
   type Applications,

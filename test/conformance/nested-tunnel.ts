@@ -5,7 +5,7 @@ import type { ClientTunnel, RelayOutcome, TunnelRequest } from "../../src/engine
 import { testIdentity } from "../support/test-ca.ts";
 import { connectOptions, Deferred, LISTEN, SETTINGS, TunnelLab, tlsOptions } from "./engine-lab.ts";
 import { type RawPeer, RawServer, rawConnect } from "./raw-peer.ts";
-import type { TunnelSuiteOptions } from "./tunnel.ts";
+import type { TunnelSuiteOptions } from "./tunnel-exchange.ts";
 
 const BULK_BYTES = 3_000_000;
 

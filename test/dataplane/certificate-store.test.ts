@@ -4,7 +4,7 @@ import { CertificateStore } from "../../src/dataplane/certificate-store.ts";
 import type { Identity } from "../../src/mesh/identity.ts";
 import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts";
 import { FakeClock } from "../support/fake-clock.ts";
-import { memoryCertificate } from "../support/memory-engine.ts";
+import { memoryCertificate } from "../support/memory-certificate.ts";
 import { testIdentity } from "../support/test-ca.ts";
 
 const cart = testIdentity("cart");

@@ -6,12 +6,8 @@ import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { echoTwice } from "../proxy/lab.ts";
 import { CapturedLog } from "../support/captured-log.ts";
 import { FakeClock } from "../support/fake-clock.ts";
-import {
-  MemoryNetwork,
-  type MemoryPod,
-  memoryCertificate,
-  quiet,
-} from "../support/memory-engine.ts";
+import { memoryCertificate } from "../support/memory-certificate.ts";
+import { MemoryNetwork, type MemoryPod, quiet } from "../support/memory-engine.ts";
 import { fixedRandom, liveMesh, makeAffinity, mesh, noHosts } from "../support/mesh-fixture.ts";
 
 const PORTS = [15001, 15006, 15008];

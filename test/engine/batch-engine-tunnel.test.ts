@@ -6,7 +6,8 @@ import { createReactor } from "../../src/net/reactor.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { HALF_CLOSED } from "../conformance/engine-lab.ts";
 import { nestedTunnelSuite } from "../conformance/nested-tunnel.ts";
-import { type TunnelSuiteOptions, tunnelSuite } from "../conformance/tunnel.ts";
+import { tunnelSuite } from "../conformance/tunnel.ts";
+import type { TunnelSuiteOptions } from "../conformance/tunnel-exchange.ts";
 import { LeakCheck } from "../support/leak-check.ts";
 
 const options: TunnelSuiteOptions = {

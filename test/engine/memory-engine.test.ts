@@ -5,7 +5,8 @@ import { byteStreamSuite } from "../conformance/byte-stream.ts";
 import { memoryApplications } from "../conformance/memory-peer.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { LeakCheck } from "../support/leak-check.ts";
-import { type MemoryEngine, MemoryNetwork, memoryCertificate } from "../support/memory-engine.ts";
+import { memoryCertificate } from "../support/memory-certificate.ts";
+import { type MemoryEngine, MemoryNetwork } from "../support/memory-engine.ts";
 
 byteStreamSuite("memory engine", {
   makeEngine() {

@@ -19,13 +19,9 @@ import type { SessionAffinity } from "../../src/state/session-affinity.ts";
 import type { LogLevel } from "../../src/telemetry/logger.ts";
 import { CapturedLog, formatFields } from "../support/captured-log.ts";
 import { FakeClock } from "../support/fake-clock.ts";
-import {
-  MemoryNetwork,
-  type MemoryPod,
-  type MemorySocket,
-  memoryCertificate,
-  quiet,
-} from "../support/memory-engine.ts";
+import { memoryCertificate } from "../support/memory-certificate.ts";
+import { MemoryNetwork, type MemoryPod, quiet } from "../support/memory-engine.ts";
+import type { MemorySocket } from "../support/memory-socket.ts";
 import { type LiveMesh, liveMesh, makeAffinity, noHosts } from "../support/mesh-fixture.ts";
 import { recordedMesh } from "./recorded-mesh.ts";
 

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { AuthorizationPolicy } from "../../src/mesh/authorization.ts";
 import type { Workload } from "../../src/mesh/workload.ts";
-import type { MemorySocket } from "../support/memory-engine.ts";
 import { quiet } from "../support/memory-engine.ts";
+import type { MemorySocket } from "../support/memory-socket.ts";
 import { greet, type Lab, makeLab } from "./lab.ts";
 import { policy, workload } from "./recorded-mesh.ts";
 

@@ -5,7 +5,8 @@ import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts
 import { RevocationGuard } from "../../src/proxy/revocation-guard.ts";
 import { TrafficMetrics } from "../../src/proxy/traffic-metrics.ts";
 import { parseRevocationLists } from "../../src/tls/revocation-list.ts";
-import { memoryCertificate, quiet } from "../support/memory-engine.ts";
+import { memoryCertificate } from "../support/memory-certificate.ts";
+import { quiet } from "../support/memory-engine.ts";
 import { testCa } from "../support/test-ca.ts";
 import { buildCrl, chainDer } from "../support/test-crl.ts";
 import { dialPeer, type Lab, makeLab, type Node } from "./lab.ts";

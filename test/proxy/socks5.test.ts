@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { IpAddress } from "../../src/mesh/ip-address.ts";
 import type { FindAddress } from "../../src/proxy/socks5-handshake.ts";
-import { type MemorySocket, quiet } from "../support/memory-engine.ts";
+import { quiet } from "../support/memory-engine.ts";
+import type { MemorySocket } from "../support/memory-socket.ts";
 import { type Lab, type LabOptions, makeLab } from "./lab.ts";
 
 const GREETING = [5, 1, 0];

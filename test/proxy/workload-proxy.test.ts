@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { MemorySocket } from "../support/memory-engine.ts";
 import { quiet } from "../support/memory-engine.ts";
+import type { MemorySocket } from "../support/memory-socket.ts";
 import { echoTwice, greet, type Lab, makeLab, type Node } from "./lab.ts";
 
 /** A connection from client1 to server1 through both proxies, and the application's side of it. */
