@@ -22,6 +22,7 @@ import { SocketSampler } from "./inpod/socket-sampler.ts";
 import { native } from "./net/native.ts";
 import { takeCensus } from "./net/socket-census.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { counted } from "./runtime/counted.ts";
 import { threadCpuMs } from "./runtime/cpu-time.ts";
 import { errorText } from "./runtime/error-text.ts";
 import { systemRandom } from "./runtime/random.ts";
@@ -318,7 +319,7 @@ class Daemon implements App {
   }
 
   #reportDropped(count: number): void {
-    this.#log.write("warn", `dropped ${count} log lines because nobody read them`);
+    this.#log.write("warn", `dropped ${counted(count, "log line")} that nobody read`);
   }
 }
 

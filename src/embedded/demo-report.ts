@@ -1,4 +1,5 @@
 /** What the demo saw, for a person who looks at it once. Pure: outcome in, text out. */
+import { counted } from "../runtime/counted.ts";
 import type { NodeName } from "./demo-network.ts";
 import type { CapturedFlow } from "./wire-capture.ts";
 
@@ -114,7 +115,7 @@ function wire({
         : "NOT TLS";
       return `${flow.source} → ${flow.destination}  ${flow.byteCount} bytes, ${what}`;
     }),
-    `"${marker}" was readable in ${markerInsidePodCount} segments inside the client's pod, in ${markerCount} on the wire`,
+    `"${marker}" was readable in ${counted(markerInsidePodCount, "segment")} inside the client's pod, in ${markerCount} on the wire`,
   ];
 }
 

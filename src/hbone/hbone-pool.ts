@@ -148,7 +148,7 @@ export class HbonePool {
       try {
         tunnel = await this.#deps.dial(target);
       } catch (error) {
-        this.#backoff.failed(key);
+        if (!this.#closed) this.#backoff.failed(key);
         for (const request of waiting.splice(0)) request.reject(error);
         break;
       }

@@ -669,6 +669,18 @@ describe("closing the pool", () => {
     assert.equal(bench.liveTunnelCount, 0);
   });
 
+  test("leaves no timer to a dial that fails too late", async () => {
+    const bench = new PoolBench();
+    bench.dialMs = 10;
+    bench.dialError = new EngineError("connect-timeout", "no answer");
+    const waiting = assert.rejects(bench.open(), { code: "tunnel-closed" });
+    await settle();
+    bench.pool.close();
+    await waiting;
+    await bench.clock.advance(10);
+    assert.equal(bench.clock.pendingCount, 0);
+  });
+
   test("refuses later requests without a dial", async () => {
     const bench = new PoolBench();
     bench.pool.close();
