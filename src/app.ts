@@ -12,6 +12,7 @@ import { DaemonMesh } from "./daemon/daemon-mesh.ts";
 import { DedicatedMode } from "./daemon/dedicated-mode.ts";
 import type { Mode } from "./daemon/mode.ts";
 import { OperatorServers } from "./daemon/operator-servers.ts";
+import { releaseWhenQuiet } from "./daemon/quiet-process.ts";
 import { SharedMode } from "./daemon/shared-mode.ts";
 import type { DataPlane } from "./dataplane/data-plane.ts";
 import type { StartedThread } from "./dataplane/data-threads.ts";
@@ -210,6 +211,7 @@ class Daemon implements App {
       this.#clock.after(START_MEMORY_MS, () => native.releaseResidentMemory());
     });
     giveBackWhenQuiet(this.#clock);
+    releaseWhenQuiet(this.#clock);
   }
 
   shutDown(signal: string): void {

@@ -12,7 +12,7 @@ import { ECHO_PORT, PodsStage } from "./pods-stage.ts";
 
 const CONNECTION_COUNT = isQuick() ? 2000 : 10_000;
 const POD_COUNT = 4;
-/** Idle means: a thread has rested long enough to be collected, 15 s at most. */
+/** Idle means: nothing has happened for so long. */
 const SETTLE_MS = 20_000;
 /** From the end of each burst to the look at what is left. */
 const REST_MS = isQuick() ? [5000, 5000, 5000] : [60_000, 10_000, 60_000];

@@ -34,7 +34,7 @@ export interface ScaleResult {
 const [script = "", rate = ""] = process.argv.slice(2);
 const PUSH_RESPONSES = 2;
 /** Longer than a thread takes to notice that it is quiet, and to give back what it does not need. */
-const SETTLE_MS = 20_000;
+const SETTLE_MS = 35_000;
 
 const { proxy } = parseConfig({ LOCAL_XDS: "{}" }, undefined);
 const memory = new MeshMemory();

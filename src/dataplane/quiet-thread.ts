@@ -10,15 +10,14 @@ import { QuietMemory } from "../runtime/quiet-memory.ts";
 export function giveBackWhenQuiet(clock: Clock): void {
   // V8's collector has no other door, and contexts that are there already do not get this one.
   setFlagsFromString("--expose-gc");
-  const collectGarbage = runInNewContext("gc") as () => void;
+  const collectGarbage = runInNewContext("gc") as (how: object) => void;
   new QuietMemory({
     clock,
     cpuMs: threadCpuMs,
     allocatedBytes: () => getHeapStatistics().total_allocated_bytes,
     collect: () => {
-      // The first frees objects, the second the pages that they leave half empty.
-      collectGarbage();
-      collectGarbage();
+      // Any other collection leaves pages half empty, and keeps empty ones for a time of V8's choice.
+      collectGarbage({ type: "major", execution: "sync", flavor: "last-resort" });
       native.releaseResidentMemory();
     },
   });

@@ -19,15 +19,13 @@ const BUSY_SHARE_MIN = 0.05;
  * being asked.
  */
 const WORK_BYTES_MIN = 1.5 * 1024 * 1024;
-/** So many looks without work in a row are a rest. */
-const REST_LOOKS = 2;
+/**
+ * So many looks without work in a row are a rest, 25 to 30 s: tunnels and what belongs to them go 15 s
+ * after the last connection, and are collected with it.
+ */
+const REST_LOOKS = 5;
 /** Allocated by work since the last collection; less is not worth it. */
 const GARBAGE_BYTES_MIN = 4 * 1024 * 1024;
-/**
- * A thread that rests is collected once more, whatever it did meanwhile: tunnels and what the C heap
- * holds for them go some seconds after the last connection.
- */
-const LAST_AFTER_LOOKS = 6;
 /** A quiet thread that always has a little to do is collected after pauses, each twice as long. */
 const PAUSE_LOOKS = { first: 6, longest: 60 } as const;
 
@@ -37,8 +35,9 @@ export interface QuietMemoryDeps {
   /** CPU time of the thread since its start, milliseconds. */
   readonly cpuMs: () => number;
   /**
-   * Allocated since the thread's start; asked once a look. The size of the heap would not do: one that
-   * was collected while connections were idle has the same size when they are gone.
+   * Allocated since the thread's start; asked once a look and once after a collection. The size of the
+   * heap would not do: one that was collected while connections were idle has the same size when they
+   * are gone.
    */
   readonly allocatedBytes: () => number;
   /** Collects everything; takes a few milliseconds for each megabyte that lives. */
@@ -56,7 +55,6 @@ export class QuietMemory {
   /** Quiet ones in a row, since the last collection at most. */
   #quietLooks = 0;
   #pauseLooks: number = PAUSE_LOOKS.first;
-  #awaitsLast = false;
 
   /** Looks after the memory as long as the thread lives; does not keep it running. */
   constructor(deps: QuietMemoryDeps) {
@@ -88,26 +86,18 @@ export class QuietMemory {
     this.#quietLooks = isQuiet ? this.#quietLooks + 1 : 0;
     this.#restLooks = isQuiet && !hasWork ? this.#restLooks + 1 : 0;
 
-    if (this.#restLooks >= REST_LOOKS) this.#collectAtRest();
-    else if (this.#quietLooks >= this.#pauseLooks && this.#hasGarbage) {
+    if (this.#garbageBytes < GARBAGE_BYTES_MIN) return;
+    if (this.#restLooks >= REST_LOOKS) this.#collect();
+    else if (this.#quietLooks >= this.#pauseLooks) {
       this.#pauseLooks = Math.min(2 * this.#pauseLooks, PAUSE_LOOKS.longest);
-      this.#collect("once more");
+      this.#collect();
     }
   }
 
-  get #hasGarbage(): boolean {
-    return this.#garbageBytes >= GARBAGE_BYTES_MIN;
-  }
-
-  #collectAtRest(): void {
-    const isLast = this.#awaitsLast && this.#quietLooks >= LAST_AFTER_LOOKS;
-    if (!this.#hasGarbage && !isLast) return;
-    this.#collect(this.#hasGarbage ? "once more" : "for good");
-  }
-
-  #collect(until: "once more" | "for good"): void {
+  #collect(): void {
     this.#deps.collect();
-    this.#awaitsLast = until === "once more";
+    // What it moved counts as allocated, and is no work.
+    this.#allocatedBytes = this.#deps.allocatedBytes();
     this.#garbageBytes = 0;
     this.#quietLooks = 0;
   }
