@@ -13,6 +13,7 @@
  */
 import { LOAD_BALANCING_SCOPES, placeIn } from "../mesh/load-balancing-scope.ts";
 import type { Workload } from "../mesh/workload.ts";
+import { WireError } from "../wire/wire-error.ts";
 import { type Arena, BLOCK_HEADER_WORDS, type BlockKind, blockFlags } from "./arena.ts";
 import { hashText } from "./mesh-keys.ts";
 import type { MeshMemory } from "./mesh-memory.ts";
@@ -38,19 +39,21 @@ const CAPACITY = 6;
 const UID_HASH = 7;
 const PLACES = 8;
 const RECORD_HEADER_WORDS = PLACES + LOAD_BALANCING_SCOPES.length;
-const TEXT_BYTES_MAX = 0xffff;
+/** Of a name or version. */
+export const TEXT_BYTES_MAX = 0xffff;
 
 /**
  * For the writer.
  *
  * @returns the reference of a new record that no reader knows yet.
+ * @throws WireError when name or version are longer than {@link TEXT_BYTES_MAX}.
  * @throws Error when there is no room left.
  */
 export function makeRecord(memory: MeshMemory, arena: Arena, content: RecordContent): number {
   const name = Buffer.from(content.name);
   const version = Buffer.from(content.version);
   if (Math.max(name.length, version.length) > TEXT_BYTES_MAX) {
-    throw new Error(`name or version of ${TEXT_BYTES_MAX + 1} bytes or more`);
+    throw new WireError("malformed", `name or version of more than ${TEXT_BYTES_MAX} bytes`);
   }
   const { encoded } = content;
   const place = Buffer.from(encoded.buffer, encoded.byteOffset, encoded.length).indexOf(name);

@@ -33,6 +33,7 @@ import {
   recordFlags,
   recordName,
   recordVersion,
+  TEXT_BYTES_MAX,
 } from "./mesh-record.ts";
 import { REFUSED_EVERYWHERE, VERBATIM } from "./mesh-tables.ts";
 import type { CachedRecord } from "./record-cache.ts";
@@ -128,6 +129,8 @@ export class MeshWriter {
    */
   refusePolicy(name: string, encoded: Uint8Array | undefined): void {
     if (this.#records.find((tables) => tables.policy(name)) !== undefined) return;
+    // No object of any cluster has such a name.
+    if (Buffer.byteLength(name) > TEXT_BYTES_MAX) return;
     this.#removeRefusal(name);
     const scope = encoded === undefined ? undefined : readPolicyScope(encoded);
     // Where it applies is not known either: at least in its own namespace.

@@ -99,6 +99,24 @@ test("a refused policy that went while nobody listened is forgotten with the nex
   assert.deepEqual(state.policiesFor(value).unknown, ["shop/stays"]);
 });
 
+test("names too long to be kept are refused, and stop neither what comes beside them nor the stream", () => {
+  const { state, answer } = setup();
+  const long = "x".repeat(70_000);
+  const too = /: name or version of more than 65535 bytes$/;
+  const addressOf = (name: string): Resource => {
+    const { value } = mesh.workload(name);
+    const bytes = encodeAddress({ kind: "workload", workload: value });
+    const resource = { typeUrl: ADDRESS_TYPE, value: bytes };
+    return { name: value.uid, version: "1", aliases: [], resource };
+  };
+  assert.match(answer(addressOf(long), addressOf("fine")) ?? "", too);
+  assert.equal(state.findWorkload(mesh.workload("fine").value.uid)?.name, "fine");
+  const wide = (name: string): PolicyBuilder => mesh.deny(name, "shop").scope("Namespace");
+  assert.match(answer(policyResource(wide(long)), policyResource(wide("fine"))) ?? "", too);
+  const { policies, unknown } = state.policiesFor(mesh.workload("w").in("shop").value);
+  assert.deepEqual([policies.map(({ name }) => name), unknown], [["fine"], []]);
+});
+
 test("a workload that is refused leaves its earlier version, with its version", () => {
   const { state, answer } = setup();
   const { value } = mesh.workload("w");
