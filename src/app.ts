@@ -19,6 +19,7 @@ import type { StartedThread } from "./dataplane/data-threads.ts";
 import { makeOutlierFamilies } from "./dataplane/metrics.ts";
 import { OutlierList } from "./dataplane/outlier-list.ts";
 import { giveBackWhenQuiet } from "./dataplane/quiet-thread.ts";
+import { createCertificateMetrics } from "./identity/metrics.ts";
 import { SocketSampler } from "./inpod/socket-sampler.ts";
 import { native } from "./net/native.ts";
 import { takeCensus } from "./net/socket-census.ts";
@@ -140,7 +141,10 @@ class Daemon implements App {
       },
       config,
     );
-    this.#certificates = new DaemonCertificates({ clock, random, log }, config);
+    this.#certificates = new DaemonCertificates(
+      { clock, random, log, metrics: (counts) => createCertificateMetrics(registry, counts) },
+      config,
+    );
     const { affinity } = config.proxy;
     const affinityMemory = makeAffinityMemory(affinity.clientsMax);
     const table = new AffinityTable(affinityMemory, clock);

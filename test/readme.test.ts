@@ -8,7 +8,7 @@ import { LIMITS } from "../src/config/limits.ts";
 import { makeLoopDelayFamily, makeOutlierFamilies } from "../src/dataplane/metrics.ts";
 import { DNS_LABELS } from "../src/dns/dns-metrics.ts";
 import { makeDnsFamilies } from "../src/dns/metrics.ts";
-import { registerClockSkew } from "../src/identity/metrics.ts";
+import { createCertificateMetrics, registerClockSkew } from "../src/identity/metrics.ts";
 import { createInpodMetrics, POD_LABELS, registerSocketMetrics } from "../src/inpod/metrics.ts";
 import { makeTrafficFamilies } from "../src/proxy/metrics.ts";
 import { TRAFFIC_LABELS } from "../src/proxy/traffic-metrics.ts";
@@ -45,6 +45,7 @@ test("the families of metrics are those that a scrape may have", () => {
   registerProcessMetrics(registry);
   registerBuildMetric(registry, "unknown");
   registerClockSkew(registry, () => 0);
+  createCertificateMetrics(registry, () => ({ Initializing: 0, Available: 0, Unavailable: 0 }));
   createInpodMetrics(registry);
   registerSocketMetrics(registry, () => []);
   createDiscoveryMetrics(

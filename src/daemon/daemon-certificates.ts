@@ -2,7 +2,12 @@
 import type { Config } from "../config/config.ts";
 import type { DataPlane } from "../dataplane/data-plane.ts";
 import type { CertificateAuthority } from "../identity/certificate-authority.ts";
-import { CertificateCache, type CertificateEntry } from "../identity/certificate-cache.ts";
+import {
+  CertificateCache,
+  type CertificateCounts,
+  type CertificateEntry,
+  type CertificateMetrics,
+} from "../identity/certificate-cache.ts";
 import { certificateOrder } from "../identity/certificate-order.ts";
 import { ClockSkew } from "../identity/clock-skew.ts";
 import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
@@ -19,6 +24,7 @@ export interface DaemonCertificatesDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
+  readonly metrics: (counts: () => CertificateCounts) => CertificateMetrics;
 }
 
 export class DaemonCertificates {
@@ -59,6 +65,7 @@ export class DaemonCertificates {
         random,
         log,
         skew: this.#skew,
+        metrics: deps.metrics(() => this.#cache.counts()),
       },
       { waitMs: identity.certificateWaitMs },
     );

@@ -32,6 +32,16 @@ export interface CertificateEntry {
   readonly state: string;
 }
 
+/** Identities by state: the names are those of the dump. */
+export type CertificateCounts = Readonly<
+  Record<"Initializing" | "Available" | "Unavailable", number>
+>;
+
+export interface CertificateMetrics {
+  /** A request has ended. @param error `undefined`: with a certificate that can be used. */
+  ended(error: Error | undefined): void;
+}
+
 export interface CertificateCacheDeps {
   /** Makes a request, has it signed and checks the answer; see certificate-order.ts. */
   readonly fetch: (identity: Identity) => Promise<WorkloadCertificate>;
@@ -40,6 +50,7 @@ export interface CertificateCacheDeps {
   readonly log: Logger;
   /** Sees each new certificate; see clock-skew.ts. */
   readonly skew: { observe(certificate: WorkloadCertificate): void };
+  readonly metrics: CertificateMetrics;
 }
 
 export interface CertificateCacheOptions {
@@ -62,6 +73,12 @@ type CellState =
   | { readonly kind: "initializing" }
   | { readonly kind: "available"; readonly certificate: WorkloadCertificate }
   | { readonly kind: "unavailable"; readonly error: Error };
+
+const STATE_NAMES = {
+  initializing: "Initializing",
+  available: "Available",
+  unavailable: "Unavailable",
+} as const;
 
 interface Cell {
   readonly id: string;
@@ -168,6 +185,12 @@ export class CertificateCache {
     return () => this.#listeners.delete(listener);
   }
 
+  counts(): CertificateCounts {
+    const counts = { Initializing: 0, Available: 0, Unavailable: 0 };
+    for (const { state } of this.#cells.values()) counts[STATE_NAMES[state.kind]]++;
+    return counts;
+  }
+
   /** Sorted by identity. */
   dump(): readonly CertificateEntry[] {
     return [...this.#cells.values()].sort((a, b) => (a.id < b.id ? -1 : 1)).map(describe);
@@ -269,6 +292,11 @@ export class CertificateCache {
       outcome = { error: error instanceof Error ? error : new Error(String(error)) };
     }
     this.#inFlight.delete(id);
+    if ("certificate" in outcome && !this.#isValid(outcome.certificate)) {
+      this.#deps.skew.observe(outcome.certificate);
+      outcome = { error: expiredError(id, outcome.certificate) };
+    }
+    this.#deps.metrics.ended("error" in outcome ? outcome.error : undefined);
     // The cell may be another by now, or gone: forgotten, and perhaps asked for once more.
     const cell = this.#cells.get(id);
     if (cell !== undefined) {
@@ -281,12 +309,6 @@ export class CertificateCache {
   #succeeded(cell: Cell, certificate: WorkloadCertificate): void {
     const { clock, random, log, skew } = this.#deps;
     skew.observe(certificate);
-    if (!this.#isValid(certificate)) {
-      const since = formatTimestamp(certificate.notAfterAt);
-      const message = `the certificate that came for ${cell.id} expired at ${since}`;
-      this.#failed(cell, new IdentityError("expired", message));
-      return;
-    }
     if (log.enabled("debug")) {
       log.write("debug", "certificate fetch succeeded", [["id", { bare: cell.id }]]);
     }
@@ -334,6 +356,11 @@ export class CertificateCache {
   }
 }
 
+function expiredError(id: string, { notAfterAt }: WorkloadCertificate): IdentityError {
+  const since = formatTimestamp(notAfterAt);
+  return new IdentityError("expired", `the certificate that came for ${id} expired at ${since}`);
+}
+
 function describe(cell: Cell): CertificateEntry {
   const { state } = cell;
   const held = state.kind === "available" ? state.certificate : undefined;
@@ -346,14 +373,8 @@ function describe(cell: Cell): CertificateEntry {
 }
 
 function formatState(state: CellState): string {
-  switch (state.kind) {
-    case "initializing":
-      return "Initializing";
-    case "available":
-      return "Available";
-    case "unavailable":
-      return `Unavailable: ${state.error.message}`;
-  }
+  const name = STATE_NAMES[state.kind];
+  return state.kind === "unavailable" ? `${name}: ${state.error.message}` : name;
 }
 
 /** `1.234s` */

@@ -28,11 +28,14 @@ function fixture() {
   /** Retries come exactly at their nominal time. */
   const random: Random = { unit: () => 0.5, hex: () => "" };
   const skew = { observe() {} };
+  /** Messages of failures, `undefined` for successes. */
+  const ended: (string | undefined)[] = [];
+  const metrics = { ended: (error: Error | undefined) => ended.push(error?.message) };
   const cache = new CertificateCache(
-    { fetch: authority.fetch, clock, random, log, skew },
+    { fetch: authority.fetch, clock, random, log, skew, metrics },
     { waitMs: 10 * SECOND },
   );
-  return { clock, authority, logged, cache };
+  return { clock, authority, logged, ended, cache };
 }
 
 /** What became of a promise, as far as it has. */
@@ -100,7 +103,14 @@ test("renewals of certificates that came together are spread over a tenth of the
   const units = [0, 0.25, 0.5, 0.999];
   const random: Random = { unit: () => units.shift() ?? 0.5, hex: () => "" };
   const cache = new CertificateCache(
-    { fetch: authority.fetch, clock, random, log: silentLogger, skew: { observe() {} } },
+    {
+      fetch: authority.fetch,
+      clock,
+      random,
+      log: silentLogger,
+      skew: { observe() {} },
+      metrics: { ended() {} },
+    },
     { waitMs: 10 * SECOND },
   );
   for (const name of ["s1", "s2", "s3", "s4"]) {
@@ -153,7 +163,7 @@ test("a certificate of two minutes that istiod dates back by two is renewed afte
 });
 
 test("a certificate that comes expired is a failure that says so, with its back-off", async () => {
-  const { authority, cache, clock, logged } = fixture();
+  const { authority, cache, clock, logged, ended } = fixture();
   authority.lifetimeMs = -120 * SECOND;
   const message =
     "the certificate that came for spiffe://cluster.local/ns/default/sa/a expired at 2027-01-15T07:58:00.000000Z";
@@ -166,8 +176,12 @@ test("a certificate that comes expired is a failure that says so, with its back-
   // At 0, 1, 3 and 7.
   assert.equal(authority.requested.length, 4);
   authority.lifetimeMs = HOUR;
+  assert.deepEqual(cache.counts(), { Initializing: 0, Available: 0, Unavailable: 1 });
   await clock.advance(5 * SECOND);
   assert.equal((await cache.certificate(a, "real-time")).identity, a);
+  assert.equal(ended.length, 5);
+  assert.deepEqual([ended[0], ended[4]], [message, undefined]);
+  assert.deepEqual(cache.counts(), { Initializing: 0, Available: 1, Unavailable: 0 });
 });
 
 test("a certificate that comes all but expired is not renewed in a loop", async () => {
@@ -383,7 +397,7 @@ test("each identity backs off by itself, and from the beginning after a success"
   };
   const random: Random = { unit: () => 0.5, hex: () => "" };
   const own = new CertificateCache(
-    { fetch, clock, random, log: silentLogger, skew: { observe() {} } },
+    { fetch, clock, random, log: silentLogger, skew: { observe() {} }, metrics: { ended() {} } },
     { waitMs: 10 * SECOND },
   );
   authority.lifetimeMs = 10 * SECOND;
@@ -488,7 +502,7 @@ test("the dump shows each identity's state and certificates, sorted", async () =
     identity === b ? promise : Promise.reject(new Error("no"));
   const random: Random = { unit: () => 0.5, hex: () => "" };
   const cache = new CertificateCache(
-    { fetch, clock, random, log: silentLogger, skew: { observe() {} } },
+    { fetch, clock, random, log: silentLogger, skew: { observe() {} }, metrics: { ended() {} } },
     { waitMs: 10 * SECOND },
   );
 

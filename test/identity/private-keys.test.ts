@@ -46,7 +46,14 @@ test("no log, dump, request or error holds a piece of a private key", async () =
     return certificate;
   };
   const cache = new CertificateCache(
-    { fetch, clock, random: systemRandom(), log: log.root, skew: { observe() {} } },
+    {
+      fetch,
+      clock,
+      random: systemRandom(),
+      log: log.root,
+      skew: { observe() {} },
+      metrics: { ended() {} },
+    },
     { waitMs: 10_000 },
   );
   await cache.certificate(cart, "real-time");

@@ -393,6 +393,14 @@ describe("the mesh of a control plane", {
       );
       const [held] = JSON.parse(await node.get(15000, "/config_dump")).certificates;
       assert.match(held.state, /^Unavailable: signing gRPC error .*ECONNREFUSED/);
+      const metrics = await node.metrics();
+      for (const sample of [
+        /^ztunnel_certificates\{state="Unavailable"\} [1-9]/m,
+        /^ztunnel_certificate_requests_total\{outcome="unreachable"\} [1-9]/m,
+        /^ztunnel_xds_disconnected_seconds [1-9]/m,
+      ]) {
+        assert.match(metrics, sample);
+      }
       await lab.startControlPlane();
       await waitUntil(() => mayCall("client", ADDRESS.server), "none came", BACK_MS_MAX);
     });
