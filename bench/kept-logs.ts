@@ -4,6 +4,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join, relative } from "node:path";
+import { describeLosses, networkLosses } from "./network-losses.ts";
 
 const LOGS = join(import.meta.dirname, "out/logs");
 /** Of each file. */
@@ -21,7 +22,11 @@ export function keepLogs(): string {
   const made = join(LOGS, bench.replace(/(\.bench)?\.ts$/, "").replaceAll(/[^\w-]+/g, "-"));
   rmSync(made, { recursive: true, force: true });
   mkdirSync(made, { recursive: true });
-  const tell = (): void => void process.stderr.write(complaintsIn(made));
+  const before = networkLosses();
+  const tell = (): void => {
+    const losses = describeLosses(before, networkLosses());
+    process.stderr.write(`\n${complaintsIn(made)}${losses}\n`);
+  };
   process.once("exit", (status) => {
     if (status === 0) rmSync(made, { recursive: true, force: true });
     else tell();
@@ -49,5 +54,5 @@ export function complaintsIn(logs: string): string {
         ...last,
       ];
     });
-  return `\n${[...parts.sort().flat(), `all lines are in ${logs}`].join("\n")}\n`;
+  return `${[...parts.sort().flat(), `all lines are in ${logs}`].join("\n")}\n`;
 }

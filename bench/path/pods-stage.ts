@@ -61,6 +61,7 @@ export class PodsStage {
       prefixLength: 16,
       gatewayIp: "10.80.0.1",
       logFolder: keepLogs(),
+      isIpv4Only: true,
     });
     const stage = new PodsStage(lab, podsPerNode, enrolledPerNode);
     try {

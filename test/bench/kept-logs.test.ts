@@ -18,7 +18,7 @@ test("of each log the last complaints are told, in either format", (t) => {
   writeFileSync(join(folder, "a.log"), `${OTHER}${json}\n${OTHER}--- ended with SIGSEGV\n`);
   writeFileSync(join(folder, "b.log"), COMPLAINT.repeat(100));
   writeFileSync(join(folder, "c.log"), "");
-  const lines = complaintsIn(folder).trim().split("\n");
+  const lines = complaintsIn(folder).split("\n");
   assert.deepEqual(lines.slice(0, 4), [
     "a.log: 2 complaints in 4 lines",
     json,
@@ -29,6 +29,7 @@ test("of each log the last complaints are told, in either format", (t) => {
   assert.deepEqual(lines.slice(24), [
     "c.log: 0 complaints in 0 lines",
     `all lines are in ${folder}`,
+    "",
   ]);
 });
 
@@ -45,6 +46,10 @@ test("one that fails, or is told to end, tells the complaints and leaves all lin
   assert.equal(status, 1);
   assert.match(stderr, /\nnode\.log: 1 complaints in 1 lines\n.*why/);
   assert.match(stderr, /the load failed/);
+  assert.match(
+    stderr,
+    /: \d+ packets lost of full queues, \d+ addresses .*, \d+ refused by a full/,
+  );
   assert.deepEqual(readdirSync(failed.logs(stderr)), ["node.log"]);
 
   const hanging = runScript(t, `console.log("hangs"); setInterval(() => {}, 1000);`);

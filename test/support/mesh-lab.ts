@@ -15,7 +15,7 @@ import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
 import { httpFrom } from "./http-from.ts";
-import { type LabHost, NetnsLab } from "./netns-lab.ts";
+import { type LabHost, NetnsLab, type NetnsLabOptions } from "./netns-lab.ts";
 import { ProcessOutput } from "./process-output.ts";
 import { silentLogger } from "./silent-logger.ts";
 
@@ -66,7 +66,7 @@ export interface LabNodeOptions {
   readonly command?: string;
 }
 
-export interface MeshLabOptions {
+export interface MeshLabOptions extends NetnsLabOptions {
   readonly nodes: Readonly<Record<string, LabNodeOptions>>;
   /** Hosts outside the mesh: name → IPv4 address. */
   readonly outsiders?: Readonly<Record<string, string>>;
@@ -185,7 +185,7 @@ export class LabNode {
 type StartDaemon = (host: LabHost, more: Readonly<Record<string, string>>) => LabNode;
 
 export class MeshLab {
-  readonly net: NetnsLab = new NetnsLab();
+  readonly net: NetnsLab;
   readonly nodes: Map<string, LabNode> = new Map();
   /** Those that have a successor. */
   readonly #formerNodes: LabNode[] = [];
@@ -202,6 +202,7 @@ export class MeshLab {
 
   private constructor(options: MeshLabOptions) {
     this.#options = options;
+    this.net = new NetnsLab(options);
     this.#controlOutput = this.#outputOf("control");
     // Before the handlers of the namespaces, which end this process.
     process.prependOnceListener("SIGINT", this.#removeFolder);

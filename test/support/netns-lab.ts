@@ -20,6 +20,14 @@ export interface LabHostOptions {
   readonly routes?: readonly string[];
 }
 
+export interface NetnsLabOptions {
+  /**
+   * Nobody uses IPv6, so its multicast goes nowhere. What hundreds of hosts say to find routers is more,
+   * sent to each, than the kernel's queues hold, and packets of others are lost with it.
+   */
+  readonly isIpv4Only?: boolean;
+}
+
 export interface LabHost {
   /** Name of the namespace, unique on the machine. */
   readonly netns: string;
@@ -39,6 +47,7 @@ export interface LabHost {
 export class NetnsLab {
   readonly #prefix: string;
   readonly #bridge: string;
+  readonly #isIpv4Only: boolean;
   readonly #netnsNames = new Set<string>();
   /** Key is the process, value its namespace. */
   readonly #processes = new Map<ChildProcess, string>();
@@ -47,8 +56,9 @@ export class NetnsLab {
   #closed = false;
   #overdue: NodeJS.Timeout | undefined;
 
-  constructor() {
+  constructor({ isIpv4Only = false }: NetnsLabOptions = {}) {
     removeAbandonedLabs();
+    this.#isIpv4Only = isIpv4Only;
     this.#prefix = freePrefix();
     process.once("exit", this.#exited);
     process.once("SIGINT", this.#interrupted);
@@ -68,6 +78,7 @@ export class NetnsLab {
     ip(this.#bridge, [
       `link add ${port} type veth peer name eth0 netns ${netns} address ${macOf(options.ipv4)}`,
       `link set ${port} master br0 up`,
+      ...(this.#isIpv4Only ? [`link set ${port} type bridge_slave mcast_flood off`] : []),
     ]);
     ip(netns, [
       `addr add ${options.ipv4} dev eth0`,
