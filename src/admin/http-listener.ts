@@ -19,6 +19,7 @@ import type { Clock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { AdminError } from "./admin-error.ts";
+import { ConnectionLimit } from "./connection-limit.ts";
 
 export interface HttpQuestion {
   readonly method: string;
@@ -135,6 +136,7 @@ export class HttpListener {
 
   #serve(server: Server): void {
     this.#servers.push(server);
+    new ConnectionLimit(server, this.#options.connectionsMax);
     server.on("request", (request, response) => void this.#respond(request, response));
     server.on("clientError", refuseBadRequest);
   }
@@ -184,7 +186,6 @@ function bind(options: HttpListenerOptions, host: string, port: number): Promise
     requireHostHeader: false,
     noDelay: true,
   });
-  server.maxConnections = options.connectionsMax;
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
       const errno = error.errno ?? 0;

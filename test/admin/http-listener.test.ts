@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import {
@@ -93,7 +94,7 @@ test("close refuses new connections and lets a running answer finish", async (t)
 test("close does not wait for a connection that asks nothing", async (t) => {
   const listener = await listen(t);
   const silent = await connected(listener.port);
-  const closedByPeer = new Promise<void>((resolve) => silent.once("close", () => resolve()));
+  const closedByPeer = closed(silent);
   await listener.close();
   await closedByPeer;
 });
@@ -106,11 +107,50 @@ function connected(port: number): Promise<Socket> {
   });
 }
 
-test("connections beyond the limit are dropped", async (t) => {
+/** Settles when it is gone, in whatever way. */
+function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) => socket.once("close", () => resolve()));
+}
+
+test("a connection beyond the limit takes the place of the one that is silent longest", async (t) => {
+  const { port } = await listen(t, undefined, { connectionsMax: 2 });
+  const [oldest, other] = [await connected(port), await connected(port)];
+  oldest.write("GET / HTTP/1.1\r\nx: ");
+  const ended = closed(oldest);
+  assert.match((await exchange(port, "GET / HTTP/1.0\r\n\r\n")).toString(), /here\n$/);
+  await ended;
+  other.end("GET / HTTP/1.0\r\n\r\n");
+  const [answer] = await once(other, "data");
+  assert.match(String(answer), /^HTTP\/1\.1 200 /);
+});
+
+test("a connection beyond the limit is dropped while all others wait for answers", async (t) => {
+  const [asked, mayAnswer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const answer: AnswerHttp = async () => {
+    asked.resolve();
+    await mayAnswer.promise;
+    return { status: 200, body: "late\n" };
+  };
+  const { port } = await listen(t, answer, { connectionsMax: 1 });
+  const first = exchange(port, "GET / HTTP/1.0\r\n\r\n");
+  await asked.promise;
+  assert.equal((await exchange(port, "GET / HTTP/1.0\r\n\r\n")).length, 0);
+  mayAnswer.resolve();
+  assert.match((await first).toString(), /late\n$/);
+});
+
+test("a connection that was answered is silent again", async (t) => {
   const { port } = await listen(t, undefined, { connectionsMax: 1 });
   const first = await connected(port);
-  assert.equal((await exchange(port, "GET / HTTP/1.1\r\n\r\n")).length, 0);
-  first.destroy();
+  const answered = once(first, "data");
+  first.write("GET / HTTP/1.1\r\n\r\n");
+  await answered;
+  const ended = closed(first);
+  let bytes: Buffer = Buffer.alloc(0);
+  // The server may need a moment more to see that its answer is out.
+  while (bytes.length === 0) bytes = await exchange(port, "GET / HTTP/1.0\r\n\r\n");
+  assert.match(bytes.toString(), /here\n$/);
+  await ended;
 });
 
 test("the log tells when the listener stands and when it is drained", async () => {
