@@ -336,6 +336,9 @@ function assertAlike(state: LiveMesh, naive: NaiveMesh): void {
     services: naive.services.size,
     policies: naive.policies.size,
   });
+  const refusals = Array.from(state.writer.refusals(), ({ name }) => name);
+  const refused = [...naive.refused].filter(([, { scope }]) => scope !== "WorkloadSelector");
+  assert.deepEqual(refusals.sort(), refused.map(([key]) => key).sort());
   for (const uid of ADDRESS_NAMES) {
     const workload = naive.workloads.get(uid)?.value;
     assert.deepEqual(state.findWorkload(uid), workload);
