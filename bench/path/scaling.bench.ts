@@ -103,15 +103,21 @@ function connects(pods: readonly number[], total: number, atATime: number): Prom
   });
 }
 
+/** With every pod, also when some fail: one of 250 is another fault than all from the 180th on. */
 async function inTurns(
   pods: readonly number[],
   work: (pod: number) => Promise<void>,
 ): Promise<void> {
   const waiting = [...pods];
+  const failures: unknown[] = [];
   const runner = async (): Promise<void> => {
-    for (let pod = waiting.shift(); pod !== undefined; pod = waiting.shift()) await work(pod);
+    for (let pod = waiting.shift(); pod !== undefined; pod = waiting.shift()) {
+      await work(pod).catch((error: unknown) => failures.push(error));
+    }
   };
   await Promise.all(Array.from({ length: BUSY_PODS }, runner));
+  if (failures.length === 0) return;
+  throw new AggregateError(failures, `${failures.length} of ${pods.length} pods failed`);
 }
 
 async function noteConnects(
