@@ -23,8 +23,6 @@ constexpr ssize_t kLongReadBytes = 8 << 10;
 constexpr socklen_t kAddressBytes = sizeof(sockaddr_in6);
 // Longest plaintext of a TLS record.
 constexpr size_t kRecordBytes = 16 << 10;
-// Longest record with all that TLS 1.2 may add (RFC 5246 section 6.2.3).
-constexpr size_t kCipherRecordBytes = kRecordBytes + 2048 + 5;
 // Bits of an id: generation above, slot below; ids are positive.
 constexpr int kSlotBits = 16;
 constexpr uint16_t kGenerationMask = 0x7fff;

@@ -110,22 +110,21 @@ bool Reactor::WriteTunnel(Connection* connection, const uint8_t* bytes, size_t c
   }
   Add(kStaged, connection->Slot());
   while (count > 0) {
-    Block<uint8_t>& stage = connection->stage;
-    if (stage == nullptr && count < kStagedMax) {
-      stage.reset(static_cast<uint8_t*>(malloc(kRecordBytes)));
+    if (connection->stage == nullptr && count < kStagedMax) {
+      connection->stage.reset(static_cast<uint8_t*>(malloc(kSentRecordBytes)));
     }
     // What is long, or finds no memory, is records of its own.
-    if (stage == nullptr) {
+    if (connection->stage == nullptr) {
       Encrypt(connection, bytes, count);
       break;
     }
     // Whole records, so that the header of a frame is no record of its own.
-    const size_t taken = std::min(count, kRecordBytes - connection->staged_bytes);
-    memcpy(stage.get() + connection->staged_bytes, bytes, taken);
+    const size_t taken = std::min(count, kSentRecordBytes - connection->staged_bytes);
+    memcpy(connection->stage.get() + connection->staged_bytes, bytes, taken);
     connection->staged_bytes += taken;
     bytes += taken;
     count -= taken;
-    if (connection->staged_bytes == kRecordBytes) EncryptStage(connection);
+    if (connection->staged_bytes == kSentRecordBytes) EncryptStage(connection);
   }
   return true;
 }

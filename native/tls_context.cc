@@ -66,6 +66,7 @@ napi_value MakeTlsContext(napi_env env, napi_callback_info) {
   ERR_clear_error();
   Owned<SSL_CTX, SSL_CTX_free> context(SSL_CTX_new(TLS_method()));
   if (context == nullptr || SSL_CTX_set_num_tickets(context.get(), 0) != 1 ||
+      SSL_CTX_set_max_send_fragment(context.get(), kSentRecordBytes) != 1 ||
       SSL_CTX_set_alpn_protos(context.get(), kAlpn, sizeof(kAlpn)) != 0) {
     return ThrowText(env, "no memory for a TLS context");
   }

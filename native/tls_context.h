@@ -22,6 +22,10 @@ extern "C" int ssl3_send_alert(SSL* ssl, int level, int description) __attribute
 
 namespace ztunnel {
 
+// Longest plaintext of a record that we send: four of them, whatever the size of segments, go through the
+// kernel as one packet of at most 64 KiB; of 16 KiB only three would.
+constexpr size_t kSentRecordBytes = 15 << 10;
+
 // Answers nullptr for anything but what MakeTlsContext() made.
 SSL_CTX* TlsContextOf(napi_env env, napi_value object);
 // The oldest error of this thread, -1 with errno when there is none; clears all of them.

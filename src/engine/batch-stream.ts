@@ -315,5 +315,5 @@ export class BatchStream implements BatchEnd {
 /** An end that was closed before it was relayed. */
 const CLOSED: SideFailure = { kind: "stopped" };
 
-/** With its header one full TLS record; no peer may allow less than 16 KiB. */
-const STASH_FRAME_BYTES_MAX = 16_384 - DATA_HEADER_BYTES;
+/** With its header one full TLS record as the addon sends them; no peer may allow less than 16 KiB. */
+const STASH_FRAME_BYTES_MAX = 15 * 1024 - DATA_HEADER_BYTES;
