@@ -105,7 +105,8 @@ void Reactor::Close(Connection* connection) {
 // Gives bytes to the kernel; what it does not take waits behind what is waiting. Uses up the pieces.
 void Reactor::Send(Connection* connection, iovec* pieces, size_t piece_count) {
   size_t sent = 0;
-  if (connection->queue.Size() == 0 && (connection->ready & kWritable) != 0) {
+  const bool tries = connection->queue.Size() == 0 && (connection->ready & kWritable) != 0;
+  if (tries) {
     msghdr message = {};
     message.msg_iov = pieces;
     message.msg_iovlen = piece_count;
@@ -119,7 +120,8 @@ void Reactor::Send(Connection* connection, iovec* pieces, size_t piece_count) {
     const size_t skipped = std::min(sent, piece->iov_len);
     sent -= skipped;
     if (skipped == piece->iov_len) continue;
-    connection->ready &= ~kWritable;
+    // Where a queue waits for its turn of this batch, the word that it may be sent still counts.
+    if (tries) connection->ready &= ~kWritable;
     Enqueue(connection, static_cast<uint8_t*>(piece->iov_base) + skipped, piece->iov_len - skipped);
   }
   TellPending(*connection);
