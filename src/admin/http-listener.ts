@@ -142,6 +142,8 @@ export class HttpListener {
   }
 
   async #respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // Of requests sent ahead by somebody who has left.
+    if (request.socket.destroyed) return;
     // Nobody sends a body that matters, and nobody may keep a connection busy with one.
     request.resume();
     let answer: HttpAnswer;
