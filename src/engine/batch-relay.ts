@@ -234,7 +234,6 @@ export class BatchRelay implements Relay, QuietRelay {
       reading.end ??= "reset";
       writing.end ??= "stopped";
       this.#error ??= failure.error;
-      this.#settleCounts();
       reading.sink.reset();
     } else {
       // It had said all it had to say but did not stay for the rest of ours: what it said still

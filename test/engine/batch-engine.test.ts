@@ -232,37 +232,6 @@ describe("BatchEngine", () => {
     });
   }
 
-  it("does not count what still waited for a client when the other side was reset", async () => {
-    const { engine } = makeEngine();
-    const lab = await TunnelLab.open(engine);
-    const requested = new Deferred<TunnelRequest>();
-    lab.requested = requested.resolve;
-    const tunnel = await lab.dial();
-    const listener = engine.listen(LISTEN);
-    const accepted = new Deferred<SocketEnd>();
-    listener.start(accepted.resolve, (failure) => assert.fail(failure));
-    const application = await RawServer.listen();
-    const accepting = application.accept();
-    const client = await rawConnect(listener.address, "stalled");
-    const opening = tunnel.open("10.0.0.1:80", []);
-    const far = (await requested.promise).accept([]);
-    engine.relay(far, await engine.connect(connectOptions(application.address)), () => {});
-    const { end } = await opening;
-    assert(end !== undefined);
-    const outcome = new Deferred<RelayOutcome>();
-    const relay = engine.relay(await accepted.promise, end, outcome.resolve);
-    const server = await accepting;
-    void server.sendPattern(64 * 1024 * 1024, 1).catch(() => {});
-    await untilStalled(relay);
-    const writtenBytes = relay.bytesReceived;
-    server.reset();
-    assert.equal((await outcome.promise).received, "reset");
-    assert.equal(relay.bytesReceived, writtenBytes);
-    client.close();
-    application.close();
-    engine.close();
-  });
-
   it("gives the destination before redirection when asked to", async () => {
     // What the kernel says of a connection that it redirected: test/netns has real ones.
     const asked: unknown[] = [];
