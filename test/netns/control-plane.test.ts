@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { type LabServer, listenEcho } from "../support/lab-application.ts";
 import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
@@ -23,6 +24,8 @@ const HALF_OPEN_MS_MAX = 40_000 + 30_000;
 const BACK_MS_MAX = 15_000 + 30_000;
 const PUSH_MS_MAX = 30_000;
 const CONNECT_MS = 1000;
+/** A tunnel goes so long after its last connection. */
+const RELEASE_MS = 50;
 const FIRST_ANSWER_MS = 3000;
 
 const CROWD_SIZE = 500;
@@ -281,7 +284,7 @@ describe("the mesh of a control plane", {
     before(async () => {
       lab = await startTwoNodes({
         // Renewed each four seconds, and shown to peers with each new connection.
-        environment: { SECRET_TTL: "8s", POOL_UNUSED_RELEASE_TIMEOUT: "50ms" },
+        environment: { SECRET_TTL: "8s", POOL_UNUSED_RELEASE_TIMEOUT: `${RELEASE_MS}ms` },
         environmentOf: {
           "node-b": {
             ...{ STATE_DIR: folder, STATE_SAVE_INTERVAL: "50ms" },
@@ -385,11 +388,16 @@ describe("the mesh of a control plane", {
       await killControlPlane();
       // Those in use carry on; new ones have none to show in the end.
       await waitUntil(
-        async () =>
-          !(await mayCall("client", ADDRESS.server)) &&
-          node.lines.some((line) => /"access".*signing gRPC error .*ECONNREFUSED/.test(line)),
+        async () => {
+          // Between two calls their tunnel goes.
+          await delay(10 * RELEASE_MS);
+          if (await mayCall("client", ADDRESS.server)) return false;
+          return node.lines.some((line) =>
+            /"access".*signing gRPC error .*ECONNREFUSED/.test(line),
+          );
+        },
         "never said why",
-        PUSH_MS_MAX,
+        BACK_MS_MAX,
       );
       const [held] = JSON.parse(await node.get(15000, "/config_dump")).certificates;
       assert.match(held.state, /^Unavailable: signing gRPC error .*ECONNREFUSED/);
