@@ -59,6 +59,7 @@ export interface DiscoveryConfig {
   readonly onDemand: boolean;
   readonly connectMs: number;
   readonly firstAnswerMs: number;
+  readonly receivedBytesMax: number;
   readonly demandMs: number;
   /** Where the mesh is kept for a restart; `undefined`: nowhere. */
   readonly state: StateKeeperOptions | undefined;
@@ -85,6 +86,8 @@ export interface IdentityConfig {
   readonly certificateTtlMs: number;
   /** How long a connection waits for a first certificate. */
   readonly certificateWaitMs: number;
+  /** How long a request to the authority may take. */
+  readonly answerMs: number;
   /** File of revocation lists, read anew when it changes. */
   readonly revocationPath: string | undefined;
 }

@@ -24,6 +24,7 @@ const IDLE_OPTIONS: readonly IdleOptions[] = [
     names: [
       ...["XDS_ROOT_CA", "ALT_XDS_HOSTNAME", "XDS_HEADER_*", "XDS_ON_DEMAND", "STATE_DIR"],
       ...["XDS_CONNECT_TIMEOUT", "XDS_FIRST_ANSWER_TIMEOUT", "XDS_OFFERED_VERSIONS_SIZE"],
+      "XDS_MESSAGE_SIZE",
     ],
     isIdle: ({ mesh }) => mesh.discovery === undefined,
     reason: "the mesh comes from a file alone, no control plane is asked without XDS_ADDRESS",

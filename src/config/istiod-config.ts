@@ -63,6 +63,7 @@ function readDiscovery(
     onDemand: reader.flag("XDS_ON_DEMAND", false),
     connectMs: readLimit(reader, "discoveryConnect"),
     firstAnswerMs: readLimit(reader, "discoveryFirstAnswer"),
+    receivedBytesMax: readLimit(reader, "discoveryMessage"),
     demandMs: readLimit(reader, "discoveryDemand"),
     state: readState(reader),
     offeredBytesMax: readLimit(reader, "discoveryOffer"),
@@ -119,6 +120,7 @@ export function readIdentity(reader: EnvironmentReader, host: Host): IdentityCon
     headers: readHeaders(reader, "CA_HEADER_"),
     certificateTtlMs: reader.duration("SECRET_TTL", DAY_MS, { min: 1000, max: DURATION_MS_MAX }),
     certificateWaitMs: readLimit(reader, "certificateWait"),
+    answerMs: readLimit(reader, "authorityAnswer"),
     revocationPath: reader.text("CRL_PATH") || undefined,
   };
 }

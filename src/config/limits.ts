@@ -17,6 +17,7 @@ export type LimitName =
   | "hostLookup"
   | "hostAnswers"
   | "certificateWait"
+  | "authorityAnswer"
   | "acceptQueue"
   | "connectTimeout"
   | "outlierWindow"
@@ -40,6 +41,7 @@ export type LimitName =
   | "unknownPolicyWait"
   | "discoveryConnect"
   | "discoveryFirstAnswer"
+  | "discoveryMessage"
   | "discoveryDemand"
   | "discoveryOffer"
   | "stateSave"
@@ -74,6 +76,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 10_000,
     unit: "ms",
     why: "a connection that needs a first certificate waits for the authority; peers give up a handshake after as long",
+  },
+  authorityAnswer: {
+    variable: "CA_ANSWER_TIMEOUT",
+    value: 30_000,
+    unit: "ms",
+    why: "from a request for a certificate to its answer, the way there included: an authority behind istiod may take its time, but of eight requests that are on their way at once none must hang",
   },
   acceptQueue: {
     variable: "ACCEPT_QUEUE_SIZE",
@@ -212,6 +220,12 @@ export const LIMITS: Readonly<Record<LimitName, Limit>> = {
     value: 60_000,
     unit: "ms",
     why: "a server that takes the stream and says nothing is given up; istiod answers at once, a busy one within seconds",
+  },
+  discoveryMessage: {
+    variable: "XDS_MESSAGE_SIZE",
+    value: 209_715_200,
+    unit: "bytes",
+    why: "a full push of a big mesh is one message: one of 55,000 workloads has 28 MB; a bigger message ends the conversation; the original's number",
   },
   discoveryDemand: {
     variable: "XDS_ON_DEMAND_TIMEOUT",

@@ -54,6 +54,7 @@ export class DaemonCertificates {
         {
           ...istiodLineOptions(identity.authority, identity.headers, config),
           validitySeconds: Math.round(identity.certificateTtlMs / 1000),
+          answerMs: identity.answerMs,
           impersonate: isShared,
         },
       );

@@ -19,12 +19,14 @@ import { IdentityError } from "./identity-error.ts";
 export interface IstioCaClientOptions extends IstiodLineOptions {
   /** How long certificates shall be valid, seconds (`SECRET_TTL`). */
   readonly validitySeconds: number;
+  /** How long a request may take, the way there included, milliseconds. */
+  readonly answerMs: number;
   /** Ask in the name of the pod (shared mode), not in our own (dedicated mode). */
   readonly impersonate: boolean;
 }
 
-/** An authority behind istiod may take its time; a call that hangs would keep its place for ever. */
-const DEADLINE_MS = 30_000;
+/** Far more than chains and roots take; gRPC's own number. */
+const ANSWER_BYTES_MAX = 4 * 2 ** 20;
 /** These say nothing of the request. */
 const UNREACHABLE: ReadonlySet<status> = new Set([status.UNAVAILABLE, status.DEADLINE_EXCEEDED]);
 
@@ -53,10 +55,10 @@ export class IstioCaClient implements CertificateAuthority {
   }
 
   async sign(identity: Identity, csrPem: string): Promise<readonly string[]> {
-    const { impersonate, validitySeconds } = this.#options;
+    const { impersonate, validitySeconds, answerMs } = this.#options;
     const metadata = await this.#line.metadata();
     const client = await this.#openChannel();
-    return call(client, metadata, this.#clock.now() + DEADLINE_MS, {
+    return call(client, metadata, this.#clock.now() + answerMs, {
       csrPem,
       validitySeconds,
       impersonatedIdentity: impersonate ? formatSpiffeId(identity) : undefined,
@@ -76,7 +78,7 @@ export class IstioCaClient implements CertificateAuthority {
       const rootsPem = await this.#line.readRoots();
       // Another call may have come first while the file was read.
       if (this.#channel?.rootsPem === rootsPem) return this.#channel.client;
-      const client = this.#line.openChannel(rootsPem);
+      const client = this.#line.openChannel(rootsPem, ANSWER_BYTES_MAX);
       this.#channel?.client.close();
       this.#channel = { client, rootsPem };
       return client;

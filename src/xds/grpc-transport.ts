@@ -30,6 +30,8 @@ import {
 export interface GrpcTransportOptions {
   /** Name, TCP and TLS together, milliseconds. */
   readonly connectMs: number;
+  /** Of one message; a bigger one ends the stream. */
+  readonly receivedBytesMax: number;
 }
 
 const SETTLED: ReadonlySet<connectivityState> = new Set([
@@ -55,7 +57,8 @@ export class GrpcTransport implements DiscoveryTransport {
     let channel: Client;
     let metadata: Metadata;
     try {
-      channel = this.#line.openChannel(await this.#line.readRoots());
+      const rootsPem = await this.#line.readRoots();
+      channel = this.#line.openChannel(rootsPem, this.#options.receivedBytesMax);
     } catch (cause) {
       throw new DiscoveryError("setup", `TLS Error: ${errorText(cause)}`, { cause });
     }

@@ -38,6 +38,8 @@ export interface MeshDiscoveryOptions extends DeltaClientOptions {
   readonly connectMs: number;
   /** Until the server says something, milliseconds. */
   readonly firstAnswerMs: number;
+  /** Of one message. */
+  readonly receivedBytesMax: number;
   /** How long a connection waits for an answer on demand, milliseconds. */
   readonly demandMs: number;
   /** Where the mesh is kept for a restart; `undefined`: nowhere. */

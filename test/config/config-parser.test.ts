@@ -46,6 +46,7 @@ test("an empty environment but for the mesh gives the documented defaults", () =
     headers: [],
     certificateTtlMs: 86_400_000,
     certificateWaitMs: 10_000,
+    answerMs: 30_000,
     revocationPath: undefined,
   });
   const tunnel = {
@@ -131,6 +132,12 @@ const settings: readonly {
     environment: { POD_TERMINATION_DEADLINE: "0" },
     read: (c) => c.mode.kind === "shared" && c.mode.podDrainMs,
     value: 0,
+  },
+  { environment: { CA_ANSWER_TIMEOUT: "5s" }, read: (c) => c.identity.answerMs, value: 5000 },
+  {
+    environment: { XDS_ADDRESS: "istiod:1", XDS_MESSAGE_SIZE: "4194304" },
+    read: (c) => c.mesh.discovery?.receivedBytesMax,
+    value: 4_194_304,
   },
   { environment: { CONNECT_RETRIES: "0" }, read: (c) => c.proxy.connectRetriesMax, value: 0 },
   {
@@ -465,11 +472,12 @@ const idle: readonly (readonly [
       ...{ XDS_ROOT_CA: "SYSTEM", ALT_XDS_HOSTNAME: "istiod", XDS_HEADER_TOKEN: "secret" },
       ...{ XDS_ON_DEMAND: "true", ISTIO_META_DNS_CAPTURE: "false", STATE_DIR: "/state" },
       ...{ XDS_CONNECT_TIMEOUT: "1s", XDS_FIRST_ANSWER_TIMEOUT: "1s" },
-      ...{ XDS_OFFERED_VERSIONS_SIZE: "1" },
+      ...{ XDS_OFFERED_VERSIONS_SIZE: "1", XDS_MESSAGE_SIZE: "1" },
     },
     [
       ...["XDS_ROOT_CA", "ALT_XDS_HOSTNAME", "XDS_HEADER_TOKEN", "XDS_ON_DEMAND", "STATE_DIR"],
       ...["XDS_CONNECT_TIMEOUT", "XDS_FIRST_ANSWER_TIMEOUT", "XDS_OFFERED_VERSIONS_SIZE"],
+      "XDS_MESSAGE_SIZE",
     ].map(
       (name) =>
         `${name} has no effect: the mesh comes from a file alone, no control plane is asked without XDS_ADDRESS`,

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
+import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -79,6 +81,7 @@ function client(
       headers: [],
       validitySeconds: 3600,
       impersonate: true,
+      answerMs: 30_000,
       tls: { tls12: false, postQuantumOnly: false },
       ...options,
     },
@@ -241,6 +244,39 @@ test("a server of another authority is refused", async () => {
     client(server.port).sign(cart, csrPem),
     signingError(/unavailable\): .*(self-signed certificate|unable to verify.*)$/, "unreachable"),
   );
+});
+
+test("an authority that does not answer in time is given up", async (t) => {
+  const mute = await ControlPlaneServer.start(
+    {
+      authority,
+      services: [
+        {
+          definition: { createCertificate: createCertificateMethod },
+          implementation: { createCertificate: () => undefined },
+        },
+      ],
+    },
+    { listen: "127.0.0.1:0", names: [] },
+  );
+  cleanUps.push(() => mute.close());
+  const held: Socket[] = [];
+  const deaf = createServer((socket) => held.push(socket));
+  deaf.listen(0, "127.0.0.1");
+  await once(deaf, "listening");
+  t.after(() => {
+    deaf.close();
+    for (const socket of held) socket.destroy();
+  });
+  for (const port of [mute.port, (deaf.address() as AddressInfo).port]) {
+    await assert.rejects(
+      client(port, { answerMs: 300 }).sign(cart, csrPem),
+      signingError(
+        /^signing gRPC error \(Deadline expired before operation could complete\): ./,
+        "unreachable",
+      ),
+    );
+  }
 });
 
 test("roots in a file may appear late, change, and break", async () => {

@@ -53,6 +53,7 @@ certificateAuthoritySuite("the client of the Istio CA service", async () => {
       headers: [],
       validitySeconds: HOUR_MS / 1000,
       impersonate: true,
+      answerMs: 30_000,
       tls: { tls12: false, postQuantumOnly: false },
     },
   );

@@ -145,6 +145,7 @@ function open(impersonate: boolean, validitySeconds: number) {
       headers: [],
       validitySeconds,
       impersonate,
+      answerMs: 30_000,
       tls: { tls12: false, postQuantumOnly: false },
     },
   );

@@ -72,6 +72,7 @@ function open(port: number, path: string) {
       headers: [],
       validitySeconds: 60,
       impersonate: true,
+      answerMs: 30_000,
       tls: { tls12: false, postQuantumOnly: false },
     },
   );

@@ -22,7 +22,7 @@ import { ADDRESS_TYPE, deltaDiscoveryMethod } from "../../src/wire/delta-discove
 import { DeltaClient, type ResourceSink } from "../../src/xds/delta-client.ts";
 import { DiscoveryClient, type TerminationReason } from "../../src/xds/discovery-client.ts";
 import { DiscoveryError, type DiscoveryStream } from "../../src/xds/discovery-transport.ts";
-import { GrpcTransport } from "../../src/xds/grpc-transport.ts";
+import { GrpcTransport, type GrpcTransportOptions } from "../../src/xds/grpc-transport.ts";
 import { recordedScenario } from "../support/istiod-recording.ts";
 import { silentLogger } from "../support/silent-logger.ts";
 
@@ -96,7 +96,7 @@ async function start(
 function transport(
   port: number,
   options: Partial<IstiodLineOptions> = {},
-  connectMs = CONNECT_MS,
+  limits: Partial<GrpcTransportOptions> = {},
 ): GrpcTransport {
   const line = new IstiodLine({
     address: `https://127.0.0.1:${port}`,
@@ -108,7 +108,14 @@ function transport(
     tls: { tls12: false, postQuantumOnly: false },
     ...options,
   });
-  return new GrpcTransport({ line, clock: systemClock }, { connectMs });
+  return new GrpcTransport(
+    { line, clock: systemClock },
+    {
+      connectMs: CONNECT_MS,
+      receivedBytesMax: 1_000_000,
+      ...limits,
+    },
+  );
 }
 
 const NODE = {
@@ -297,6 +304,21 @@ test("a request over 4 MiB ends the stream as istiod ends it", async () => {
   assert.match(error.message, /larger than max \(\d+ vs\.? 4194304\)/i);
 });
 
+test("an answer that is bigger than may be ends the conversation, and is named", async () => {
+  const { port } = await serve();
+  const { discovery, endings, names, stop } = converse(
+    transport(port, {}, { receivedBytesMax: 5000 }),
+  );
+  await until(() => endings.length > 0);
+  stop();
+  assert.equal(endings[0], "Error");
+  assert.match(
+    discovery.status().lastError ?? "",
+    /^Received message larger than max \(\d+ vs 5000\)$/,
+  );
+  assert.equal(names.size, 0);
+});
+
 describe("a server that goes away", () => {
   test("and comes back is asked only for what is lacking", async () => {
     const first = await serve();
@@ -348,14 +370,14 @@ describe("a server that is slow without end is given up:", () => {
 
   test("one that takes the connection and never shakes hands", async () => {
     const port = await listen(createServer(() => undefined));
-    const error = await failure(transport(port, {}, 150).open());
+    const error = await failure(transport(port, {}, { connectMs: 150 }).open());
     assert.deepEqual([error.code, error.message], ["connection", "not connected within 150 ms"]);
   });
 
   test("one whose handshake comes drop by drop", async () => {
     const { port } = await serve();
     const dripping = await listen(relayTo(port, () => 20));
-    const error = await failure(transport(dripping, {}, 300).open());
+    const error = await failure(transport(dripping, {}, { connectMs: 300 }).open());
     assert.deepEqual([error.code, error.message], ["connection", "not connected within 300 ms"]);
   });
 

@@ -150,6 +150,7 @@ async function converse(name: string, options: ConverseOptions = {}) {
       offeredBytesMax: 1_000_000,
       onDemand: false,
       connectMs: NEVER_MS,
+      receivedBytesMax: 1_000_000,
       firstAnswerMs: NEVER_MS,
       demandMs: NEVER_MS,
       state:
