@@ -6,6 +6,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { systemClock } from "./runtime/clock.ts";
 import { errorText } from "./runtime/error-text.ts";
+import { systemProblem } from "./runtime/system-problem.ts";
 
 /** The mesh configuration that Istio's images mount, relative to the working directory. */
 const MESH_CONFIG_PATH = "./etc/istio/config/mesh";
@@ -47,10 +48,7 @@ async function runProxy(): Promise<void> {
     import("./config/config-parser.ts"),
     import("./dataplane/data-threads.ts"),
   ]);
-  const meshConfig = existsSync(MESH_CONFIG_PATH)
-    ? readFileSync(MESH_CONFIG_PATH, "utf8")
-    : undefined;
-  const config = parseConfig(process.env, meshConfig);
+  const config = parseConfig(process.env, readMeshConfig());
   const threads = startDataThreads(config.dataThreadCount);
   const { startApp } = await import("./app.ts");
   const app = await startApp(config, threads);
@@ -62,6 +60,15 @@ async function runProxy(): Promise<void> {
     () => process.exit(0),
   );
   process.exit(await app.ended);
+}
+
+/** @throws Error that names the file when it is there and can't be read. */
+function readMeshConfig(): string | undefined {
+  try {
+    return existsSync(MESH_CONFIG_PATH) ? readFileSync(MESH_CONFIG_PATH, "utf8") : undefined;
+  } catch (cause) {
+    throw new Error(`can't read ${MESH_CONFIG_PATH}: ${systemProblem(cause)}`, { cause });
+  }
 }
 
 /** Runs a command until it ends by itself or the first SIGINT or SIGTERM asks it to. */

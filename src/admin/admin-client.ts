@@ -1,6 +1,7 @@
 /** Asks the admin port of a running daemon, for the commands. */
 import { request } from "node:http";
 import { text } from "node:stream/consumers";
+import { systemProblem } from "../runtime/system-problem.ts";
 
 /** A daemon that hangs is said to. */
 const ANSWER_MS_MAX = 30_000;
@@ -19,14 +20,15 @@ export function askAdmin(
   return new Promise((resolve, reject) => {
     const fail = (reason: string): void => reject(new Error(`ztunnel at ${address}: ${reason}`));
     const url = `http://${address}${path}`;
-    if (!URL.canParse(url)) return fail("this is not HOST:PORT");
+    if (!/:\d+$/.test(address) || !URL.canParse(url)) return fail("this is not HOST:PORT");
     const asked = request(url, {
       method,
       timeout: ANSWER_MS_MAX,
     });
     asked.on("timeout", () => asked.destroy(new Error(`no answer within ${ANSWER_MS_MAX} ms`)));
     asked.on("error", (error: NodeJS.ErrnoException) => {
-      fail(error.code === "ECONNREFUSED" ? "nobody listens, is it running?" : error.message);
+      const isAbsent = error.code === "ECONNREFUSED";
+      fail(isAbsent ? "nobody listens, is it running?" : systemProblem(error));
     });
     asked.on("response", (response) => {
       text(response).then(

@@ -23,7 +23,7 @@ import type {
   PortMap,
   Workload,
 } from "../mesh/workload.ts";
-import { errorText } from "../runtime/error-text.ts";
+import { systemProblem } from "../runtime/system-problem.ts";
 import { readPolicy } from "./local-mesh-policy.ts";
 import {
   optionalText,
@@ -70,7 +70,7 @@ export function readLocalMeshText(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    throw new LocalMeshError([`can't read ${path}: ${errorText(error)}`], error);
+    throw new LocalMeshError([`can't read ${path}: ${systemProblem(error)}`], error);
   }
 }
 

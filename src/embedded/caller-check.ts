@@ -7,7 +7,7 @@
 import { timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { Metadata } from "@grpc/grpc-js";
-import { errorText } from "../runtime/error-text.ts";
+import { systemProblem } from "../runtime/system-problem.ts";
 
 export interface CallerTokens {
   /** Whoever shows its text may speak for every node; read for each call. */
@@ -67,7 +67,9 @@ export async function tokenFileNotes({
       if ((await readFile(file, "utf8")).trim() !== "") continue;
       notes.push(`the token file ${file} is empty: it lets nobody in`);
     } catch (error) {
-      notes.push(`can't read a token yet, so it lets nobody in: ${errorText(error)}`);
+      notes.push(
+        `can't read the token file ${file} yet, so it lets nobody in: ${systemProblem(error)}`,
+      );
     }
   }
   return notes;

@@ -15,6 +15,7 @@ import {
 } from "@grpc/grpc-js";
 import { ipAddressToBytes, parseIpAddress } from "../mesh/ip-address.ts";
 import { systemClock } from "../runtime/clock.ts";
+import { systemProblem } from "../runtime/system-problem.ts";
 import type { EmbeddedAuthority } from "./certificate-authority.ts";
 import type { AlternativeName } from "./certificate-builder.ts";
 
@@ -129,8 +130,8 @@ export function answerHeaders(): Metadata {
 
 /** Without what gRPC says around it. */
 function refusal(listen: string, { message }: Error): string {
-  const [, reason = message] = /errors: \[listen (.*)\]$/.exec(message) ?? [];
-  return `can't listen on ${listen}: ${reason}`;
+  const [, code] = /errors: \[listen (E[A-Z]+): /.exec(message) ?? [];
+  return `can't listen on ${listen}: ${systemProblem(Object.assign(new Error(message), { code }))}`;
 }
 
 function alternativeName(name: string): AlternativeName {

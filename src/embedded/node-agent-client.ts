@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { text } from "node:stream/consumers";
 import { counted } from "../runtime/counted.ts";
+import { systemProblem } from "../runtime/system-problem.ts";
 import type { AttachedWorkload, AttachRequest } from "./node-agent-attachments.ts";
 import type { AgentPicture } from "./node-agent-control.ts";
 import { NodeAgentError } from "./node-agent-error.ts";
@@ -153,9 +154,9 @@ function call(
       request.destroy(new Error(`no answer within ${ANSWER_MS_MAX} ms`));
     });
     request.on("error", (cause: NodeJS.ErrnoException) => {
-      const hint =
-        cause.code === "ENOENT" || cause.code === "ECONNREFUSED" ? ", is it running?" : "";
-      reject(new Error(`node agent at ${socketPath}: ${cause.message}${hint}`, { cause }));
+      const isAbsent = cause.code === "ENOENT" || cause.code === "ECONNREFUSED";
+      const reason = isAbsent ? "nobody listens, is it running?" : systemProblem(cause);
+      reject(new Error(`node agent at ${socketPath}: ${reason}`, { cause }));
     });
     request.on("response", (response) => {
       text(response).then((json) => {

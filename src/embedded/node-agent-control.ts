@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { text } from "node:stream/consumers";
 import { errorText } from "../runtime/error-text.ts";
+import { systemProblem } from "../runtime/system-problem.ts";
 import type { AttachedWorkload, Attachments, AttachRequest } from "./node-agent-attachments.ts";
 import { NodeAgentError, type NodeAgentErrorCode } from "./node-agent-error.ts";
 
@@ -28,7 +29,7 @@ export function serveControl(attachments: Attachments, controlPath: string): Pro
   const server = createServer((request, response) => void respond(attachments, request, response));
   return new Promise((resolve, reject) => {
     server.once("error", (cause) => {
-      reject(new Error(`can't listen on ${controlPath}: ${cause.message}`, { cause }));
+      reject(new Error(`can't listen on ${controlPath}: ${systemProblem(cause)}`, { cause }));
     });
     server.listen({ path: controlPath, exclusive: true }, () => resolve(server));
   });

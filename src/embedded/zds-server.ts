@@ -13,6 +13,7 @@ import type { EnrolledWorkload } from "../mesh/enrolled-workload.ts";
 import type { Native, NativeWatch } from "../net/native.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { errorText } from "../runtime/error-text.ts";
+import { systemProblem } from "../runtime/system-problem.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import {
   decodeZdsAck,
@@ -52,7 +53,7 @@ export class ZdsServer {
   /**
    * Listens at once; takes over a socket file that nobody serves any more.
    *
-   * @throws what the system says, EADDRINUSE when another agent serves the path.
+   * @throws Error that names the path: another agent serves it, say.
    */
   constructor(deps: ZdsServerDeps, options: { readonly path: string }) {
     this.#deps = deps;
@@ -248,5 +249,9 @@ function listenAfresh(native: Native, path: string): number {
     // Nobody there.
     removeAbandonedSocket(path);
   }
-  return native.listenSeqpacket(path, BACKLOG);
+  try {
+    return native.listenSeqpacket(path, BACKLOG);
+  } catch (cause) {
+    throw new Error(`can't listen on ${path}: ${systemProblem(cause)}`, { cause });
+  }
 }

@@ -1,7 +1,7 @@
 /** A folder that shall be there. */
 import { mkdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { errorText } from "./error-text.ts";
+import { systemProblem } from "./system-problem.ts";
 
 /**
  * Makes the folder and those that it lies in, where they are not there yet. Node's own way
@@ -9,13 +9,17 @@ import { errorText } from "./error-text.ts";
  * `/proc` does.
  *
  * @param mode of each that is made, before the umask.
- * @throws Error that names the folder, and the one of which the system says what.
+ * @throws Error that names the one of them that can't be made, and what to do.
  */
 export async function makeFolder(folder: string, mode = 0o777): Promise<void> {
   try {
     await make(folder, mode);
   } catch (error) {
-    throw new Error(`can't make the folder ${folder}: ${errorText(error)}`, { cause: error });
+    const { code, path = folder } = error as NodeJS.ErrnoException;
+    // There the system takes no folders: nothing is missing that could be made.
+    const reason =
+      code === "ENOENT" ? `${dirname(path)} takes none (ENOENT)` : systemProblem(error);
+    throw new Error(`can't make the folder ${path}: ${reason}`, { cause: error });
   }
 }
 

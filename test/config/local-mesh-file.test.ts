@@ -448,6 +448,6 @@ workloads:
 test("a file that can't be read is named", () => {
   assert.throws(
     () => readLocalMeshFile("/nonexistent/mesh.yaml"),
-    /^LocalMeshError: can't read \/nonexistent\/mesh\.yaml: ENOENT/,
+    /^LocalMeshError: can't read \/nonexistent\/mesh\.yaml: it is not there, make it or name another \(ENOENT\)$/,
   );
 });

@@ -21,7 +21,7 @@ test("a token file that lets nobody in is named, whether it lacks its text or is
   ]);
   assert.deepEqual(await tokenFileNotes({ tokenFile: good, nodeTokenFiles }), [
     `the token file ${empty} is empty: it lets nobody in`,
-    `can't read a token yet, so it lets nobody in: ENOENT: no such file or directory, open '${absent}'`,
+    `can't read the token file ${absent} yet, so it lets nobody in: it is not there, make it or name another (ENOENT)`,
   ]);
   assert.deepEqual(
     await tokenFileNotes({ tokenFile: undefined, nodeTokenFiles: new Map([["node-a", good]]) }),

@@ -168,7 +168,7 @@ test("a hello of another version is refused", async (t) => {
 test("a socket file left by a dead agent is taken over, a living agent is not", (t) => {
   const { server, path } = startServer(t);
   assert.throws(() => new ZdsServer({ native, clock: systemClock, log: silentLogger }, { path }), {
-    code: "EADDRINUSE",
+    message: `can't listen on ${path}: something else has it, end that or choose another (EADDRINUSE)`,
   });
   assert.equal(server.proxyCount, 0);
   const stale = `${path}.stale`;

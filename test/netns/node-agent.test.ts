@@ -286,6 +286,6 @@ test("what cannot be attached is refused in words", { skip }, async (t) => {
     message: "u9 is not attached",
   });
   await assert.rejects(list(`${bench.controlPath}.not`), {
-    message: /^node agent at \S+: .*ENOENT.*, is it running\?$/,
+    message: /^node agent at \S+: nobody listens, is it running\?$/,
   });
 });

@@ -73,7 +73,7 @@ describe("a daemon that can't start says why and ends with 1:", {
   test("a mesh file that is not there", async () => {
     assertSays(
       await start({ LOCAL_XDS_PATH: "nowhere.yaml" }),
-      "can't read nowhere.yaml: ENOENT: no such file or directory, open 'nowhere.yaml'",
+      "can't read nowhere.yaml: it is not there, make it or name another (ENOENT)",
     );
   });
 

@@ -5,6 +5,9 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { makeFolder } from "../../src/runtime/folder.ts";
 
+const IN_THE_WAY = "a file is in the way, remove it or choose another (EEXIST)";
+const NO_FOLDER = "a file is where a folder should be, remove it or choose another (ENOTDIR)";
+
 const root = mkdtempSync(join(tmpdir(), "folder-"));
 after(() => rmSync(root, { recursive: true }));
 
@@ -27,17 +30,17 @@ test("two may make the same folder at the same time, and it may be behind a link
 test("where none can be made, it says so and ends", async () => {
   writeFileSync(join(root, "file"), "");
   symlinkSync("nowhere", join(root, "dangling"));
-  const cases: readonly (readonly [folder: string, code: string, at: string])[] = [
-    ["/proc/x", "ENOENT: no such file or directory", "/proc/x"],
-    ["/proc/x/y", "ENOENT: no such file or directory", "/proc/x"],
-    [join(root, "file"), "EEXIST: file already exists", join(root, "file")],
-    [join(root, "file/x"), "ENOTDIR: not a directory", join(root, "file/x")],
-    [join(root, "dangling/x"), "EEXIST: file already exists", join(root, "dangling")],
-    ["", "ENOENT: no such file or directory", ""],
+  const cases: readonly (readonly [folder: string, why: string, at: string])[] = [
+    ["/proc/x", "/proc takes none (ENOENT)", "/proc/x"],
+    ["/proc/x/y", "/proc takes none (ENOENT)", "/proc/x"],
+    [join(root, "file"), IN_THE_WAY, join(root, "file")],
+    [join(root, "file/x"), NO_FOLDER, join(root, "file/x")],
+    [join(root, "dangling/x"), IN_THE_WAY, join(root, "dangling")],
+    ["", ". takes none (ENOENT)", ""],
   ];
-  for (const [folder, code, at] of cases) {
+  for (const [folder, why, at] of cases) {
     await assert.rejects(makeFolder(folder), {
-      message: `can't make the folder ${folder}: ${code}, mkdir '${at}'`,
+      message: `can't make the folder ${at}: ${why}`,
     });
   }
 });
