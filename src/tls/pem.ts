@@ -21,11 +21,11 @@ export function pemBlocks(text: string): readonly PemBlock[] {
   });
 }
 
-/** @returns the block with lines of 64 characters. */
-export function formatPem(label: string, der: Uint8Array): string {
+/** @param lineLength characters; RFC 7468 writes 64. */
+export function formatPem(label: string, der: Uint8Array, lineLength = 64): string {
   const lines =
     Buffer.from(der)
       .toString("base64")
-      .match(/.{1,64}/g) ?? [];
+      .match(new RegExp(`.{1,${lineLength}}`, "g")) ?? [];
   return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
 }

@@ -1,8 +1,13 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { type ConfigDumpDeps, configDump } from "../../src/admin/config-dump.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import type { MeshState } from "../../src/state/mesh-state.ts";
+import {
+  ADDRESS_TYPE,
+  AUTHORIZATION_TYPE,
+  type DeltaDiscoveryResponse,
+} from "../../src/wire/delta-discovery.ts";
 import { DeltaClient } from "../../src/xds/delta-client.ts";
 import { meshSubscription } from "../../src/xds/mesh-subscription.ts";
 import {
@@ -14,22 +19,33 @@ import {
 } from "../support/istiod-recording.ts";
 import { address, liveMesh, mesh } from "../support/mesh-fixture.ts";
 
+type RecordedResource = DeltaDiscoveryResponse["resources"][number];
+
 /** The mesh after everything that istiod said. */
 function replay(messages: readonly RecordedMessage[]): MeshState {
+  const { mesh, take } = listener();
+  for (const message of messages) if (message.from === "server") take(message.response);
+  return mesh;
+}
+
+/** A mesh, and the client by which it learns. */
+function listener(onDemand = false) {
   const mesh = liveMesh("node1");
   const committed = (): void => {};
   const client = new DeltaClient(
-    meshSubscription({ writer: mesh.writer, committed }, { onDemand: false }),
-    { node: { id: "", metadata: {} }, offeredBytesMax: 1 },
+    meshSubscription({ writer: mesh.writer, committed }, { onDemand }),
+    {
+      node: { id: "", metadata: {} },
+      offeredBytesMax: 1,
+    },
   );
   client.open();
-  for (const message of messages) {
-    if (message.from !== "server") continue;
-    const exchange = client.receive(message.response);
+  const take = (response: DeltaDiscoveryResponse): void => {
+    const exchange = client.receive(response);
     while (exchange.step(1000));
     assert.equal(exchange.finish().errorDetail, undefined);
-  }
-  return mesh;
+  };
+  return { mesh, take };
 }
 
 async function dump(deps: Partial<ConfigDumpDeps> & Pick<ConfigDumpDeps, "mesh">): Promise<string> {
@@ -102,6 +118,70 @@ test("after all recorded changes the mesh is dumped as one that was learnt at on
     const [left, right] = [changed, fresh].map((text) => inOneOrder(sectionOf(text ?? "", name)));
     assert.equal(left, right);
   }
+});
+
+describe("after each recorded conversation the mesh is dumped as one that was learnt at once, and names no policy that never comes:", () => {
+  const all = recordedScenarios();
+  /** One stream each; what was recorded on another day begins with the full state of that day. */
+  const streams: readonly (readonly [name: string, pattern: RegExp, first?: string])[] = [
+    ["an empty cluster", /^00-/],
+    ["changes", /^(?!00|2[789])[0-5]\d-/],
+    ["nothing to say at a reconnect", /^60-/, "62"],
+    ["changes while away", /^61-/, "62"],
+    ["no versions at a reconnect", /^62-/],
+    ["policies, later", /^2[789]b?-/, "62"],
+    ["on demand", /^(7\d|8[0-8])-/],
+    ["on demand, the node's own pods", /^88[bc]-/, "70"],
+    ["on demand, again", /^(89|9[0-2])-/, "70"],
+    ...["93", "94", "95", "96", "97"].map((number) => [number, new RegExp(`^${number}-`)] as const),
+  ];
+  const played = new Set<string>();
+  for (const [what, pattern, first] of streams) {
+    const scenarios = all.filter(({ name }) => pattern.test(name));
+    test(`${what}, ${scenarios.length} scenarios`, async () => {
+      const { mesh, take } = listener(what.startsWith("on demand"));
+      /** The last word about each resource. */
+      const known = new Map<string, RecordedResource>();
+      const hear = (response: DeltaDiscoveryResponse): void => {
+        take(response);
+        const key = (name: string): string => `${response.typeUrl} ${name}`;
+        for (const resource of response.resources) known.set(key(resource.name), resource);
+        for (const name of response.removedResources) known.delete(key(name));
+      };
+      const begin = first === undefined ? [] : recordedScenario(first).messages;
+      for (const message of begin) if (message.from === "server") hear(message.response);
+      for (const { name, messages } of scenarios) {
+        played.add(name);
+        for (const message of messages) if (message.from === "server") hear(message.response);
+        const fresh = listener();
+        for (const typeUrl of [ADDRESS_TYPE, AUTHORIZATION_TYPE]) {
+          const resources = [...known]
+            .filter(([key]) => key.startsWith(`${typeUrl} `))
+            .map(([, resource]) => resource);
+          fresh.take({
+            ...{ systemVersionInfo: "", nonce: "", removedResources: [] },
+            ...{ typeUrl, resources },
+          });
+        }
+        const dumps = await Promise.all([mesh, fresh.mesh].map((one) => dump({ mesh: one })));
+        for (const section of ["policies", "services", "stagedServices", "workloads"]) {
+          const [left, right] = dumps.map((text) => inOneOrder(sectionOf(text, section)));
+          assert.equal(left, right, `${section} after ${name}`);
+        }
+        const { workloads } = JSON.parse(dumps[0] ?? "") as { workloads: { uid: string }[] };
+        for (const { uid } of workloads) {
+          const workload = mesh.findWorkload(uid);
+          assert.ok(workload !== undefined, uid);
+          assert.deepEqual(mesh.policiesFor(workload).unknown, [], `${uid} after ${name}`);
+        }
+      }
+    });
+  }
+
+  test("which is all of them", () => {
+    assert.deepEqual([...played].sort(), all.map(({ name }) => name).sort());
+    assert.equal(all.length, 82);
+  });
 });
 
 test("endpoints of services that are not known are staged", async () => {

@@ -19,6 +19,7 @@ import { describeStatus } from "../../src/istiod/grpc-status.ts";
 import { formatSpiffeId, type Identity, parseSpiffeId } from "../../src/mesh/identity.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { parseCertificateResponse } from "../../src/tls/certificate-chain.ts";
+import { summarizeCertificate } from "../../src/tls/certificate-summary.ts";
 import { createCertificateRequest } from "../../src/tls/csr.ts";
 import {
   type CertificateRequest,
@@ -230,5 +231,44 @@ for (const { name, account, impersonated } of wires) {
       code: "bad-key",
       message: `the certificate for ${uri} is not for the requested key`,
     });
+  });
+}
+
+for (const which of ["base", "full"] as const) {
+  const folder = `real-ztunnel/${which}`;
+  const dumped = (
+    JSON.parse(recordedText(`${folder}/config_dump.json`)) as {
+      certificates: { identity: string; certChain: unknown[]; rootCerts: unknown[] }[];
+    }
+  ).certificates;
+
+  test(`both directions of the original's talk with the authority are read and written alike (${which})`, () => {
+    const identities: string[] = [];
+    for (const number of ["007", "009", "011", "013"]) {
+      const bytes = recordedBytes(`${folder}/wire/${number}-client-CreateCertificate.bin`);
+      const request = createCertificateMethod.requestDeserialize(bytes);
+      assert.deepEqual(createCertificateMethod.requestSerialize(request), bytes);
+      assert.equal(request.validitySeconds, 86_400);
+      const uri = request.impersonatedIdentity ?? "";
+      identities.push(uri);
+
+      const following = String(Number(number) + 1).padStart(3, "0");
+      const answer = recordedBytes(`${folder}/wire/${following}-server-CreateCertificate.bin`);
+      const response = createCertificateMethod.responseDeserialize(answer);
+      assert.deepEqual(createCertificateMethod.responseSerialize(response), answer);
+      const [leaf = "", ...roots] = response.certChain;
+      // Shown to operators as the original showed the same certificate.
+      const shown = dumped.find(({ identity }) => identity === uri);
+      assert.deepEqual(
+        { certChain: [summarizeCertificate(leaf)], rootCerts: roots.map(summarizeCertificate) },
+        { certChain: shown?.certChain, rootCerts: shown?.rootCerts },
+      );
+      const identity = parseSpiffeId(uri) as Identity;
+      assert.throws(
+        () => parseCertificateResponse(response.certChain, FOREIGN_KEY, identity, strict),
+        { code: "bad-key" },
+      );
+    }
+    assert.deepEqual(identities.sort(), dumped.map(({ identity }) => identity).sort());
   });
 }

@@ -191,7 +191,9 @@ test("a summary has the shape of the config dump", () => {
     "-----BEGIN CERTIFICATE-----\nMIICdDCCAVygAwIBAgIRAIH72yYFGk1ABbDfXnw4O20wDQYJKoZIhvcNAQELBQAwGDEWMBQGA1UEChMNY2x1c3Rlci5sb2NhbDAeFw0yNjExMjMwMjAyMTJaFw0yNjExMjQwMjA0MTJaMAAwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQxJSJB/AV7DtrWh6aP0T/kDSInlQApCLfAyPWjAQUux1FIRtD9xJGL2efXZ1VIATG6QlSoIHIAACBS1ey+u0zOo4GbMIGYMA4GA1UdDwEB/wQEAwIFoDAdBgNVHSUEFjAUBggrBgEFBQcDAQYIKwYBBQUHAwIwDAYDVR0TAQH/BAIwADAfBgNVHSMEGDAWgBTrHDC3SI7KKqk8vo9/6jJm1f/YlTA4BgNVHREBAf8ELjAshipzcGlmZmU6Ly9jbHVzdGVyLmxvY2FsL25zL3Nob3Avc2EvZnJvbnRlbmQwDQYJKoZIhvcNAQELBQADggEBAKemDZ2HyD6Qq1dVpFQmU4oOavOKFBFBUoDyBq2ydgqjf1eTAwlT+O2J94eF+CEWLV11gR5HE1oqJ3GUGM9Vej4JAzNj+XQLjNHKmj2LWevfXfGXF6vLvDBDo7u8X5ks4zZPt2cSaJKyDpA4rZ0kt4R2ls581HQmbLkLcWyxMER7ROzHsChAKTN7DbTOFJEtysjgHYjK2M6EZuosglvsCTjAni4V7c4rEVoDwy87WEWdpxh8AkHXelgFOgd6jnwbSZxvSwR+rk+jKUuYPzoLBD6KIDiN0OmiH7CU680+OeIo0+LtL9HcnTkCMFjcPGJ0L4S67ilMgmMu0x9F8KahR3c=\n-----END CERTIFICATE-----\n";
   assert.deepEqual(summarizeCertificate(pem), {
     expirationTime: "2026-11-24T02:04:12Z",
-    pem: Buffer.from(pem).toString("base64"),
+    pem: Buffer.from(
+      pem.replace(/(?<=-----\n)[^-\n]+/, (line) => line.replaceAll(/.{60}/g, "$&\n")),
+    ).toString("base64"),
     serialNumber: BigInt("0x81fbdb26051a4d4005b0df5e7c383b6d").toString(),
     validFrom: "2026-11-23T02:02:12Z",
   });

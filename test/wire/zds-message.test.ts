@@ -11,6 +11,8 @@ import {
   type ZdsRequest,
 } from "../../src/wire/zds-message.ts";
 
+import { recordedBytes } from "../support/istiod-recording.ts";
+
 const bytes = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, "hex"));
 const hex = (value: Uint8Array): string => Buffer.from(value).toString("hex");
 
@@ -95,6 +97,30 @@ describe("ZDS requests", () => {
     }
   });
 });
+
+for (const which of ["base", "full"] as const) {
+  test(`every packet between the original and the agent of the interop run is read and written alike (${which})`, () => {
+    const packet = (name: string): Buffer => recordedBytes(`real-ztunnel/${which}/zds/${name}.bin`);
+    assert.deepEqual(Buffer.from(encodeZdsHello()), packet("01-client-hello"));
+    assert.equal(decodeZdsHello(packet("01-client-hello")), 1);
+    const add: ZdsRequest = {
+      kind: "add",
+      uid: "76238341-b8dd-4126-958a-54c49a707882",
+      workload: {
+        name: "frontend-6f7d8c9b5d-aaaaa",
+        namespace: "shop",
+        serviceAccount: "frontend",
+      },
+    };
+    assert.deepEqual(decodeZdsRequest(packet("02-server-add")), add);
+    assert.deepEqual(Buffer.from(encodeZdsRequest(add)), packet("02-server-add"));
+    assert.deepEqual(decodeZdsAck(packet("03-client-ack")), { error: "" });
+    assert.deepEqual(Buffer.from(encodeZdsAck("")), packet("03-client-ack"));
+    const snapshot = packet("04-server-snapshot");
+    assert.deepEqual(decodeZdsRequest(snapshot), { kind: "snapshot-sent" });
+    assert.deepEqual(Buffer.from(encodeZdsRequest({ kind: "snapshot-sent" })), snapshot);
+  });
+}
 
 describe("what the proxy sends", () => {
   test("hello names version 1", () => {
