@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { waitUntil } from "../../test/support/mesh-lab.ts";
+import { waitUntil } from "../../test/support/wait-until.ts";
 import { processorTimes, stealShareSince } from "../machine.ts";
 import { isQuick, report, Samples } from "../measure.ts";
 import { PathStage, type PathSystem, residentMb } from "./path-stage.ts";

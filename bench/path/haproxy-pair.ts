@@ -8,8 +8,9 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connectFrom } from "../../test/support/lab-application.ts";
 import { labCertificate, workloadName } from "../../test/support/lab-certificate.ts";
-import { type MeshLab, waitUntil } from "../../test/support/mesh-lab.ts";
+import type { MeshLab } from "../../test/support/mesh-lab.ts";
 import type { LabHost } from "../../test/support/netns-lab.ts";
+import { waitUntil } from "../../test/support/wait-until.ts";
 import { redirectTraffic } from "./redirect-traffic.ts";
 
 const CAPTURE_PORT = 15001;

@@ -67,7 +67,7 @@ test("a connection that fails between two nodes is told as both proxies saw it, 
   const { ended, logs } = runScript(
     t,
     `
-      import { waitUntil } from "${BENCH}/../test/support/mesh-lab.ts";
+      import { waitUntil } from "${BENCH}/../test/support/wait-until.ts";
       import { runLoad } from "${BENCH}/load/run-load.ts";
       import { PodsStage } from "${BENCH}/path/pods-stage.ts";
       const stage = await PodsStage.start({ podsPerNode: 1 });

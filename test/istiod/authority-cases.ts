@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { test } from "node:test";
-import { waitUntil } from "../support/mesh-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { AuthorityFiles } from "./authority-files.ts";
 import { expectNews, expectNoFailure, steadyTraffic } from "./outage-cases.ts";
 import { PODS, type Stage } from "./stage.ts";

@@ -1,7 +1,7 @@
 /** Pods and policies that come, change and go: what it does to connections old and new. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { waitUntil } from "../support/mesh-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { Call } from "./calls.ts";
 import { identityOf, signedIdentities } from "./identity-cases.ts";
 import { DB2, OBJECTS } from "./objects.ts";

@@ -4,8 +4,8 @@ import { once } from "node:events";
 import { resolve } from "node:path";
 import { httpFrom } from "../support/http-from.ts";
 import { type LabServer, listenOn } from "../support/lab-application.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import type { LabHost, NetnsLab } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { ISTIOD_PORT, type IstiodLab } from "./istiod-lab.ts";
 
 export const PROGRAM: readonly [string, string] = [

@@ -3,8 +3,8 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { attach, detach, picture } from "../../src/embedded/node-agent-client.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import type { LabHost, NetnsLab } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { IstiodDaemon, PROGRAM } from "./istiod-daemon.ts";
 import type { IstiodLab } from "./istiod-lab.ts";
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { waitUntil } from "../support/mesh-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { outcome } from "./calls.ts";
 import { IstiodNode } from "./istiod-node.ts";
 import { PODS, type Stage } from "./stage.ts";

@@ -1,7 +1,7 @@
 /** istiod goes and comes: traffic must not notice, and news must arrive afterwards. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { waitUntil } from "../support/mesh-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { SteadyTraffic } from "./calls.ts";
 import { type ConfigDump, names, signedIdentities } from "./identity-cases.ts";
 import type { IstiodNode } from "./istiod-node.ts";

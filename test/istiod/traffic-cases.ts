@@ -1,7 +1,7 @@
 /** Real connections under the recorded objects: what the policies say is what happens. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { waitUntil } from "../support/mesh-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 import { identityOf } from "./identity-cases.ts";
 import { EXTERNAL, LEGACY, PODS, type Stage } from "./stage.ts";
 

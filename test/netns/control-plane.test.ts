@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { type LabServer, listenEcho } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
   ADDRESS,
@@ -17,6 +17,7 @@ import {
   startTwoNodes,
   TWO_NODES_MESH,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** Keep-alive: 30 s until the ping, 10 s until it counts as lost; and what a busy machine needs. */
 const HALF_OPEN_MS_MAX = 40_000 + 30_000;

@@ -20,10 +20,10 @@ import {
   dataPlaneSuite,
 } from "../conformance/data-plane.ts";
 import { ip, makeAffinity } from "../support/mesh-fixture.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { silentLogger } from "../support/silent-logger.ts";
 import { pingPong } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const THREAD_COUNT = 2;
 

@@ -19,10 +19,11 @@ import {
   listenOn,
   tellStory,
 } from "../support/lab-application.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { sampleSum } from "../support/metrics-text.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { readingEnd, talk } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const README = join(import.meta.dirname, "../../README.md");

@@ -9,8 +9,9 @@ import { encode } from "dns-packet";
 import type { SocketReport } from "../../src/admin/socket-report.ts";
 import { answersOf, dnsQuery, dnsReply, ednsOf } from "../support/dns-client.ts";
 import { askFrom, datagramsOf, dig, ScriptedResolver, startDnsmasq } from "../support/dns-lab.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const RECORDED = join(import.meta.dirname, "../fixtures/ztunnel");
 /** Where the pods of the recording asked; captured, so that nobody need be there. */

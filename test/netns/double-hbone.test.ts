@@ -13,11 +13,12 @@ import { type HboneServer, listenHbone } from "../support/hbone-server.ts";
 import { connectFrom, type LabServer, listenDoubling } from "../support/lab-application.ts";
 import { labCertificate, workloadName } from "../support/lab-certificate.ts";
 import { behind, DOMAIN, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
 import { fdCount } from "../support/proc.ts";
 import { tryWhy } from "../support/tried-why.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const IP = {
   client: "10.85.0.11",

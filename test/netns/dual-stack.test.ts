@@ -15,9 +15,11 @@ import {
   socketOf,
   tellStory,
 } from "../support/lab-application.ts";
+import type { LabNode } from "../support/lab-node.ts";
 import { DOMAIN } from "../support/mesh-entries.ts";
-import { type LabNode, type LabPod, MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { type LabPod, MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const PORT = 8080;
 const PORTS = new Map([[80, PORT]]);

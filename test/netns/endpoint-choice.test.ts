@@ -6,9 +6,10 @@ import { after, before, describe, test } from "node:test";
 import { type HboneServer, listenHbone, serveAsWaypoint } from "../support/hbone-server.ts";
 import { type LabServer, listenDoubling, listenOn, tellStory } from "../support/lab-application.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const IP = {

@@ -12,8 +12,10 @@ import { EnvoyProcess, requireEnvoy } from "../support/envoy-process.ts";
 import { clientTunnels, serverTunnel } from "../support/envoy-tunnel.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { labCertificate, workloadName } from "../support/lab-certificate.ts";
-import { type LabNode, MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { LabNode } from "../support/lab-node.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const SKIP = requireNetns("iptables") || requireEnvoy();
 const DOMAIN = "spiffe://cluster.local/ns/default/sa";

@@ -11,8 +11,9 @@ import { waypoint } from "../support/envoy-waypoint.ts";
 import { connectFrom, type LabServer, listenOn, tellStory } from "../support/lab-application.ts";
 import { labCertificate, workloadName } from "../support/lab-certificate.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const CLIENT = "10.83.0.11";
 const SERVER = "10.83.0.21";

@@ -18,7 +18,7 @@ import { FramePeer } from "../support/frame-conversation.ts";
 import { FLAG } from "../support/http2-frames.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { labCertificate, workloadName } from "../support/lab-certificate.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
   ADDRESS,
@@ -31,6 +31,7 @@ import {
   TWO_NODES_MESH,
   talk,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** Node's HTTP/2 as a workload of the mesh, and one where nobody listens. */
 const ODD = "10.66.0.41";

@@ -7,9 +7,10 @@ import { after, before, describe, test } from "node:test";
 import { native } from "../../src/net/native.ts";
 import { DnsServer } from "../support/dns-server.ts";
 import { connectFrom, type LabServer, listenEcho, tellStory } from "../support/lab-application.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { type LabHost, requireNetns } from "../support/netns-lab.ts";
 import { pingPong } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const COMMAND = `${process.execPath} ${resolve(import.meta.dirname, "../../dist/main.js")} proxy ztunnel`;
 /** Enough for an answer on a busy machine. */

@@ -11,10 +11,11 @@ import { connect as connectTls, type TLSSocket } from "node:tls";
 import { encodeFrame, FLAG, type Frame, FrameReader, PREFACE } from "../support/http2-frames.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
 import { labCertificate, workloadName } from "../support/lab-certificate.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { residentBytes } from "../support/proc.ts";
 import { ADDRESS, APP_PORT, echoOnce, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** Far more of each than is allowed. */
 const ROUNDS = 12_000;

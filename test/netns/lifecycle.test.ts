@@ -14,7 +14,8 @@ import type { EnrolledWorkload } from "../../src/mesh/enrolled-workload.ts";
 import { native } from "../../src/net/native.ts";
 import { decodeZdsAck, decodeZdsHello, encodeZdsRequest } from "../../src/wire/zds-message.ts";
 import { connectFrom, listenEcho } from "../support/lab-application.ts";
-import { type LabNode, type MeshLab, patientClock, waitUntil } from "../support/mesh-lab.ts";
+import type { LabNode } from "../support/lab-node.ts";
+import { type MeshLab, patientClock } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { silentLogger } from "../support/silent-logger.ts";
 import {
@@ -30,6 +31,7 @@ import {
   type TwoNodesOptions,
   talk,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const MAIN = resolve(import.meta.dirname, "../../dist/main.js");
 const skip = requireNetns("iptables");

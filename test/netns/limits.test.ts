@@ -5,11 +5,12 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { ConnectClient } from "../support/connect-client.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { cpuSeconds, fdCount, residentBytes, timeWaitCount } from "../support/proc.ts";
 import { ADDRESS, APP_PORT, echoOnce, pingPong, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const NODES = ["node-a", "node-b"] as const;
 const MB = 1024 * 1024;

@@ -7,9 +7,9 @@ import { formatHostPort } from "../../src/mesh/socket-address.ts";
 import { Netns } from "../../src/net/netns.ts";
 import { ConnectionLoad } from "../support/connection-load.ts";
 import { listenEcho } from "../support/lab-application.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { ADDRESS, APP_PORT, echoOnce, IPV6_ADDRESS, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** A part of what every connection of the load and of the control sends. */
 const MARKER = "x".repeat(64);

@@ -15,8 +15,8 @@ import {
 } from "../../src/embedded/node-agent-client.ts";
 import { Netns } from "../../src/net/netns.ts";
 import { HandProxy } from "../embedded/hand-proxy.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const skip = requireNetns("iptables-save");
 

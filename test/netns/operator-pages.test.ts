@@ -12,10 +12,11 @@ import { Profile } from "../../src/wire/proto/perftools-profiles.ts";
 import { datagramsOf } from "../support/dns-lab.ts";
 import { istioctlTables } from "../support/istioctl-tables.ts";
 import { connectFrom, type LabServer, listenEcho, listenOn } from "../support/lab-application.ts";
-import { enrolment, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { enrolment, type MeshLab } from "../support/mesh-lab.ts";
 import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { ADDRESS, APP_PORT, ECHO_VIP, pingPong, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** What the lab writes into the files of AUTH_TOKEN, without the node. */
 const TOKEN = "token of ";

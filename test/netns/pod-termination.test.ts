@@ -8,13 +8,8 @@ import type { DrainReport } from "../../src/admin/drain-report.ts";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
 import { connectFrom, listenEcho } from "../support/lab-application.ts";
-import {
-  enrolment,
-  type LabNode,
-  type MeshLab,
-  patientClock,
-  waitUntil,
-} from "../support/mesh-lab.ts";
+import type { LabNode } from "../support/lab-node.ts";
+import { enrolment, type MeshLab, patientClock } from "../support/mesh-lab.ts";
 import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { silentLogger } from "../support/silent-logger.ts";
@@ -27,6 +22,7 @@ import {
   startTwoNodes,
   talk,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const SERVER = enrolment({ name: "server", ip: ADDRESS.server }, "node-b", 0);
 const GUARDED = enrolment({ name: "guarded", ip: ADDRESS.guarded }, "node-b", 1);

@@ -23,11 +23,11 @@ import { MeshWriter } from "../../src/state/mesh-writer.ts";
 import { writeMesh } from "../conformance/data-plane.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
 import { makeAffinity, match, mesh, noHosts } from "../support/mesh-fixture.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
 import { silentLogger } from "../support/silent-logger.ts";
 import { testCa } from "../support/test-ca.ts";
 import { ADDRESS, APP_PORT, pingPong, readingEnd, TWO_NODES_MESH } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const PODS = ["client", "friend", "server"] as const;
 

@@ -9,9 +9,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { WireCapture } from "../../src/embedded/wire-capture.ts";
 import { Netns } from "../../src/net/netns.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { ADDRESS, APP_PORT, pingPong, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const API_PORT = 9090;
 /** A busy machine is slow. */

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { after, afterEach, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { LIMITS } from "../../src/config/limits.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
   APP_PORT,
@@ -17,6 +17,7 @@ import {
   startTwoNodes,
   talk,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** Long enough for a busy machine to say something in between. */
 const HALF_CLOSED_IDLE_MS = 2000;

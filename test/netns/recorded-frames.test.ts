@@ -23,8 +23,10 @@ import {
   tellStory,
 } from "../support/lab-application.ts";
 import { type LabCertificate, labCertificate, workloadName } from "../support/lab-certificate.ts";
-import { type LabNode, MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { LabNode } from "../support/lab-node.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const RECORDED = join(import.meta.dirname, "../fixtures/ztunnel");
 

@@ -13,8 +13,9 @@ import {
   listenDoubling,
   tellStory,
 } from "../support/lab-application.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const RECORDED = join(import.meta.dirname, "../fixtures/ztunnel");
 const NODES = ["node-a", "node-b"] as const;

@@ -6,9 +6,10 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { parseJsonLine } from "../support/access-line.ts";
 import { type LabServer, listenEcho, socketOf } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { ADDRESS, APP_PORT, echoOnce, IPV6_ADDRESS, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const skip = requireNetns("iptables-nft", "iptables-legacy", "nft", "ss");
 

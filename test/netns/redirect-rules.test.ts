@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { installRedirect, removeRedirect } from "../../src/embedded/redirect-rules.ts";
 import { Netns } from "../../src/net/netns.ts";
-import { waitUntil } from "../support/mesh-lab.ts";
 import { type LabHost, NetnsLab, requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const skip = requireNetns("iptables-nft-save", "ip6tables-legacy-save", "nft");
 const PLAIN = { dnsCapture: false, inboundCapture: true };

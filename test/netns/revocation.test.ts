@@ -9,7 +9,7 @@ import type { SigningCertificate } from "../../src/embedded/certificate-builder.
 import { type HboneServer, listenHbone } from "../support/hbone-server.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
 import { behind, DOMAIN, workload } from "../support/mesh-entries.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { buildCrl, crlPem, derOf } from "../support/test-crl.ts";
@@ -22,6 +22,7 @@ import {
   startTwoNodes,
   TWO_NODES_MESH,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const CHANGED_MS_MAX = 40_000;
 /** A waypoint and two network gateways. */

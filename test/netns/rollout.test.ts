@@ -9,9 +9,10 @@ import { installRedirect } from "../../src/embedded/redirect-rules.ts";
 import { ConnectionLoad } from "../support/connection-load.ts";
 import { type LabServer, listenEcho } from "../support/lab-application.ts";
 import { DOMAIN, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { APP_PORT } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const CLIENT_IP = "10.58.0.11";
 const VIP = "10.58.1.1";

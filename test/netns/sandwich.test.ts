@@ -15,10 +15,11 @@ import {
   listenOn,
 } from "../support/lab-application.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { observeCall } from "../support/observed-call.ts";
 import { type ReadProxyHeader, readProxyHeader } from "../support/proxy-header-reader.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const IP = {
   client: "10.84.0.11",

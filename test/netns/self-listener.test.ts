@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connectFrom } from "../support/lab-application.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const MESH = `
 workloads:

@@ -7,7 +7,8 @@ import { after, before, describe, test } from "node:test";
 import { parseJsonLine } from "../support/access-line.ts";
 import { curl, HTTP_BODY, serveHttp } from "../support/curl.ts";
 import { connectFrom, type LabServer } from "../support/lab-application.ts";
-import { type LabNode, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { LabNode } from "../support/lab-node.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { sampleSum } from "../support/metrics-text.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
@@ -18,6 +19,7 @@ import {
   readingEnd,
   startTwoNodes,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** What curl says of a connection that ends without an answer. */
 const CUT = /Empty reply|reset by peer/;

@@ -9,8 +9,9 @@ import { parseJsonLine } from "../support/access-line.ts";
 import { ConnectClient } from "../support/connect-client.ts";
 import { connectFrom, type LabServer, listenDoubling } from "../support/lab-application.ts";
 import { behind, DOMAIN, service, workload } from "../support/mesh-entries.ts";
-import { MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const CLIENT = "10.82.0.11";
 const SERVER = "10.82.0.21";

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { connectFrom, listenEcho, listenOn } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
   ADDRESS,
@@ -20,6 +20,7 @@ import {
   startTwoNodes,
   talk,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 interface Surprise {
   readonly what: string;

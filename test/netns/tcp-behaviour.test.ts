@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { connectFrom, listenEcho } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { TCP_CASES, type TcpCase } from "../support/tcp-cases.ts";
 import {
@@ -20,6 +20,7 @@ import {
   readingEnd,
   startTwoNodes,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 /** A connection that hangs fails its own case, not the file. */
 const TIMEOUT_MS = 150_000;

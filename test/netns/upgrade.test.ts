@@ -7,7 +7,8 @@ import { after, before, describe, type TestContext, test } from "node:test";
 import type { DrainReport } from "../../src/admin/drain-report.ts";
 import { ConnectionLoad } from "../support/connection-load.ts";
 import { connectFrom, type LabServer, listenEcho } from "../support/lab-application.ts";
-import { type LabNode, type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { LabNode } from "../support/lab-node.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import {
   ADDRESS,
@@ -18,6 +19,7 @@ import {
   readingEnd,
   startTwoNodes,
 } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const PATH_NAMES = Object.keys(PATHS) as PathName[];

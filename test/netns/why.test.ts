@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { WhyReport } from "../../src/admin/why-report.ts";
 import { type LabServer, listenEcho } from "../support/lab-application.ts";
-import { type MeshLab, waitUntil } from "../support/mesh-lab.ts";
+import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
 import { APP_PORT, startTwoNodes } from "../support/two-nodes.ts";
+import { waitUntil } from "../support/wait-until.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 const CLIENT = "spiffe://cluster.local/ns/default/sa/client";

@@ -8,8 +8,8 @@ import { text } from "node:stream/consumers";
 import { framed, MessageStream } from "../../src/dns/message-stream.ts";
 import { native } from "../../src/net/native.ts";
 import { connectFrom, listenOn } from "./lab-application.ts";
-import { waitUntil } from "./mesh-lab.ts";
 import type { LabHost, NetnsLab } from "./netns-lab.ts";
+import { waitUntil } from "./wait-until.ts";
 
 /** A datagram socket of the host. */
 export function datagramsOf(host: LabHost, bind?: { ip: string; port: number }): DatagramSocket {

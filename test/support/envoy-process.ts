@@ -7,8 +7,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
 import { connectFrom } from "./lab-application.ts";
-import { type MeshLab, waitUntil } from "./mesh-lab.ts";
+import type { MeshLab } from "./mesh-lab.ts";
 import { missingTool } from "./missing-tool.ts";
+import { waitUntil } from "./wait-until.ts";
 
 /** Envoy's configuration, as its own JSON. */
 export interface EnvoyResources {

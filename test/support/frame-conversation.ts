@@ -4,7 +4,7 @@
  */
 import type { TLSSocket } from "node:tls";
 import { encodeFrame, FLAG, type Frame, FrameReader, PREFACE } from "./http2-frames.ts";
-import { waitUntil } from "./mesh-lab.ts";
+import { waitUntil } from "./wait-until.ts";
 
 export interface RecordedFrame extends Frame {
   readonly from: "us" | "proxy";

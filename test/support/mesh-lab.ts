@@ -4,7 +4,6 @@
  */
 
 import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -14,15 +13,14 @@ import type { RulesChoice } from "../../src/embedded/rules-backend.ts";
 import { ZdsServer } from "../../src/embedded/zds-server.ts";
 import { native } from "../../src/net/native.ts";
 import { type Clock, systemClock } from "../../src/runtime/clock.ts";
-import { httpFrom } from "./http-from.ts";
+import { LabNode } from "./lab-node.ts";
 import { type LabHost, NetnsLab, type NetnsLabOptions } from "./netns-lab.ts";
 import { ProcessOutput } from "./process-output.ts";
 import { silentLogger } from "./silent-logger.ts";
+import { waitUntil } from "./wait-until.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const OUR_COMMAND = [process.execPath, join(ROOT, "dist/main.js")];
-/** A busy machine is slow, an emulated one slower still; only a failure takes that long. */
-const READY_MS_MAX = 30_000 * Number(process.env["TEST_PATIENCE"] ?? 1);
 /** Runs a command that sees the file `$0` as the machine's. */
 const WITH_RESOLV_CONF = 'mount --bind "$0" /etc/resolv.conf; exec "$@"';
 /** What was said last is under way for so long, at most, on a quiet machine. */
@@ -79,107 +77,6 @@ export interface MeshLabOptions extends NetnsLabOptions {
   readonly gatewayIp: string;
   /** Where what daemons and control plane say goes, a file each. Default: memory. */
   readonly logFolder?: string;
-}
-
-/** One daemon, with its agent where it is for a node's pods. */
-export class LabNode {
-  readonly host: LabHost;
-  readonly #agent: ZdsServer | undefined;
-  readonly #spawn: () => ChildProcess;
-  #process: ChildProcess;
-  readonly #output: ProcessOutput;
-  #netnsFds: number[] = [];
-
-  constructor(
-    host: LabHost,
-    agent: ZdsServer | undefined,
-    spawn: () => ChildProcess,
-    output: ProcessOutput,
-  ) {
-    this.host = host;
-    this.#agent = agent;
-    this.#spawn = spawn;
-    this.#output = output;
-    this.#process = this.#start();
-  }
-
-  /** @throws for the daemon of one workload. */
-  get agent(): ZdsServer {
-    if (this.#agent === undefined) throw new Error("a dedicated daemon has no agent");
-    return this.#agent;
-  }
-
-  /** The daemon that was started last. */
-  get process(): ChildProcess {
-    return this.#process;
-  }
-
-  /** Ends the daemon, if it runs, and starts another in its place. Settles when that is ready. */
-  async restart(): Promise<void> {
-    if (this.#process.exitCode === null && this.#process.signalCode === null) {
-      const ended = once(this.#process, "exit");
-      this.#process.kill("SIGTERM");
-      await ended;
-    }
-    this.#process = this.#start();
-    await this.ready();
-  }
-
-  /** Settles when the daemon says that it is ready. */
-  ready(): Promise<void> {
-    return waitUntil(
-      () =>
-        this.get(15021, "/healthz/ready").then(
-          () => true,
-          () => false,
-        ),
-      "the daemon never became ready",
-    );
-  }
-
-  /** Every line so far. */
-  get lines(): string[] {
-    return this.#output.lines;
-  }
-
-  /** Opens the namespace for the agent; closed with the lab. */
-  openNetns(host: LabHost): number {
-    const fd = openSync(host.path, "r");
-    this.#netnsFds.push(fd);
-    return fd;
-  }
-
-  /** Body of `GET` on one of the daemon's own ports. @throws on refusal or another status. */
-  async get(port: number, path: string): Promise<string> {
-    return (await this.bytes(port, path)).toString();
-  }
-
-  /** As {@link get}, what is no text. */
-  bytes(port: number, path: string): Promise<Buffer> {
-    return httpFrom(this.host, "GET", port, path);
-  }
-
-  /** As {@link get}, to the admin port. */
-  async post(path: string): Promise<string> {
-    return (await httpFrom(this.host, "POST", 15000, path)).toString();
-  }
-
-  metrics(): Promise<string> {
-    return this.get(15020, "/metrics");
-  }
-
-  #start(): ChildProcess {
-    const process = this.#spawn();
-    this.#output.follow(process);
-    return process;
-  }
-
-  close(): void {
-    this.#output.close();
-    this.#agent?.close();
-    for (const fd of this.#netnsFds) closeSync(fd);
-    this.#netnsFds = [];
-  }
 }
 
 type StartDaemon = (host: LabHost, more: Readonly<Record<string, string>>) => LabNode;
@@ -495,19 +392,6 @@ export function enrolment(
     namespace: "default",
     serviceAccount: pod.serviceAccount ?? pod.name,
   };
-}
-
-/** Polls every few milliseconds. @throws with the given words when it takes too long. */
-export async function waitUntil(
-  condition: () => boolean | Promise<boolean>,
-  otherwise: string,
-  withinMs: number = READY_MS_MAX,
-): Promise<void> {
-  const deadline = performance.now() + withinMs;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(otherwise);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 function required<Value>(map: ReadonlyMap<string, Value>, name: string): Value {

@@ -1,7 +1,8 @@
 /** One call through a lab of two nodes, with all that is said about it. */
 import { type AccessLine, parseJsonLine } from "./access-line.ts";
 import { tellStory } from "./lab-application.ts";
-import { type MeshLab, waitUntil } from "./mesh-lab.ts";
+import type { MeshLab } from "./mesh-lab.ts";
+import { waitUntil } from "./wait-until.ts";
 
 const NODES = ["node-a", "node-b"] as const;
 

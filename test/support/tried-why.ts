@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { text as textOf } from "node:stream/consumers";
-import { type MeshLab, waitUntil } from "./mesh-lab.ts";
+import type { MeshLab } from "./mesh-lab.ts";
+import { waitUntil } from "./wait-until.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/main.js");
 
