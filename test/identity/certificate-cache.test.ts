@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
 import { test } from "node:test";
 import { CertificateCache } from "../../src/identity/certificate-cache.ts";
 import { IdentityError } from "../../src/identity/identity-error.ts";
@@ -520,8 +521,8 @@ test("the dump shows each identity's state and certificates, sorted", async () =
   const entry = cache.dump()[1];
   assert.equal(entry?.state, "Available");
   assert.deepEqual(
-    entry?.certChain.map(({ pem }) => Buffer.from(pem, "base64").toString()),
-    held.chainPem,
+    entry?.certChain.map(({ pem }) => new X509Certificate(Buffer.from(pem, "base64")).raw),
+    held.chainPem.map((pem) => new X509Certificate(pem).raw),
   );
   assert.equal(entry?.rootCerts.length, 1);
   assert.match(entry?.certChain[0]?.serialNumber ?? "", /^\d+$/);
