@@ -1,5 +1,6 @@
 /** An engine between two applications, joined directly or through a tunnel to itself. */
 import assert from "node:assert/strict";
+import { type ConnectionOptions, createSecureContext } from "node:tls";
 import type {
   ClientTunnel,
   ConnectOptions,
@@ -139,6 +140,23 @@ export class TunnelLab {
       tlsOptions(certificate, more.verifyPeer, more.isRevoked),
       more.settings,
     );
+  }
+
+  /** How Node's own TLS calls the server as a workload would, with a certificate of the name. */
+  async clientOptions(name: string): Promise<ConnectionOptions> {
+    const certificate = await this.ca.certificate(testIdentity(name));
+    return {
+      host: LOOPBACK,
+      port: this.listener.address.port,
+      secureContext: createSecureContext({
+        cert: certificate.chainPem.join("\n"),
+        key: certificate.privateKeyPem,
+        ca: [...certificate.rootsPem],
+      }),
+      servername: "",
+      checkServerIdentity: () => undefined,
+      ALPNProtocols: ["h2"],
+    };
   }
 
   /** The tunnel that the next connection becomes, or has become if it was the first. */

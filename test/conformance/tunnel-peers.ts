@@ -91,20 +91,7 @@ export function badClients(withLab: WithLab, options: TunnelSuiteOptions): void 
 
   /** A client with a good certificate, up to the end of its handshake. */
   async function secureClient(lab: TunnelLab, more: ConnectionOptions = {}): Promise<TLSSocket> {
-    const certificate = await lab.ca.certificate(testIdentity("client"));
-    const socket = tlsConnect({
-      host: LOOPBACK,
-      port: lab.listener.address.port,
-      secureContext: createSecureContext({
-        cert: certificate.chainPem.join("\n"),
-        key: certificate.privateKeyPem,
-        ca: [...certificate.rootsPem],
-      }),
-      servername: "",
-      checkServerIdentity: () => undefined,
-      ALPNProtocols: ["h2"],
-      ...more,
-    });
+    const socket = tlsConnect({ ...(await lab.clientOptions("client")), ...more });
     socket.on("error", () => {});
     socket.resume();
     return socket;

@@ -104,17 +104,7 @@ describe("frames of the server", () => {
   });
 
   async function call(): Promise<FramePeer> {
-    const certificate = await lab.ca.certificate(testIdentity("client1"));
-    const socket = tlsConnect({
-      host: LOOPBACK,
-      port: lab.listener.address.port,
-      cert: certificate.chainPem.join("\n"),
-      key: certificate.privateKeyPem,
-      ca: [...certificate.rootsPem],
-      servername: "",
-      checkServerIdentity: () => undefined,
-      ALPNProtocols: ["h2"],
-    });
+    const socket = tlsConnect(await lab.clientOptions("client1"));
     await once(socket, "secureConnect");
     assert.deepEqual(
       [socket.getProtocol(), socket.getCipher().standardName, socket.alpnProtocol],

@@ -13,7 +13,7 @@ import type { WorkloadCertificate } from "../../src/mesh/workload-certificate.ts
 import type { ReactorFailure } from "../../src/net/reactor-failure.ts";
 import { makeTlsContext, type TlsContext } from "../../src/net/tls-context.ts";
 import { LeakCheck } from "../support/leak-check.ts";
-import { pattern, ReactorLab } from "../support/reactor-lab.ts";
+import { emptyBesideOthers, pattern, ReactorLab } from "../support/reactor-lab.ts";
 import { dnsName, expired, type TestCa, testCa, testIdentity } from "../support/test-ca.ts";
 import { chainDer } from "../support/test-crl.ts";
 
@@ -133,23 +133,7 @@ describe("a tunnel", () => {
   });
 
   test("tells that its queue is empty also when the turn of others has emptied it", async () => {
-    const { near, far } = await openTunnel();
-    const chat = await lab.pair(lab.listen());
-    lab.allow(chat.far);
-    // Who reads much is looked at after those who read little have been answered.
-    lab.write(far, pattern(16_384));
-    await lab.read(near, 16_384);
-    let isDrained = false;
-    lab.during = (event) => {
-      isDrained ||= event.kind === "DRAIN" && event.id === near;
-      if (isDrained || event.kind !== "DATA" || event.id !== chat.far) return;
-      for (const id of [near, chat.near]) lab.queue("WRITE", id, lab.scratchOffset, 1);
-    };
-    lab.write(near, pattern(8 * MIB));
-    assert(lab.pending(near) > 0);
-    lab.write(chat.near, "x");
-    await lab.expect(near, "DRAIN");
-    assert.equal(lab.pending(near), 0);
+    await emptyBesideOthers(lab, await openTunnel(), 8 * MIB);
   });
 
   test("carries writes of every size in order, small ones together", async () => {

@@ -20,7 +20,7 @@ import { reactorMemory } from "../../src/net/reactor-memory.ts";
 import { decodeSockaddr, SOCKADDR_BYTES } from "../../src/net/sockaddr.ts";
 import { readTcpInfo, TCP_CLOSE_WAIT, type TcpInfo } from "../../src/net/tcp-info.ts";
 import { LeakCheck } from "../support/leak-check.ts";
-import { LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
+import { emptyBesideOthers, LAB_OPTIONS, pattern, ReactorLab } from "../support/reactor-lab.ts";
 
 const MIB = 1024 * 1024;
 
@@ -263,23 +263,9 @@ describe("back pressure", () => {
   });
 
   test("what the turn of others adds to a queue does not keep it waiting", async () => {
-    const { near, far } = await lab.pair(lab.listen());
-    const chat = await lab.pair(lab.listen());
-    for (const id of [near, far, chat.far]) lab.allow(id);
-    // Who reads much is looked at after those who read little have been answered.
-    lab.write(far, pattern(16_384));
-    await lab.read(near, 16_384);
-    let isDrained = false;
-    lab.during = (event) => {
-      isDrained ||= event.kind === "DRAIN" && event.id === near;
-      if (isDrained || event.kind !== "DATA" || event.id !== chat.far) return;
-      for (const id of [near, chat.near]) lab.queue("WRITE", id, lab.scratchOffset, 1);
-    };
-    lab.write(near, pattern(16 * MIB));
-    assert(lab.pending(near) > 0);
-    lab.write(chat.near, "x");
-    await lab.expect(near, "DRAIN");
-    assert.equal(lab.pending(near), 0);
+    const ends = await lab.pair(lab.listen());
+    for (const id of [ends.near, ends.far]) lab.allow(id);
+    await emptyBesideOthers(lab, ends, 16 * MIB);
   });
 
   test("a relay that holds its source when its sink is slow passes every byte on", async () => {

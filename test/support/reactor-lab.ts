@@ -217,3 +217,32 @@ export function pattern(length: number): Buffer {
   }
   return bytes;
 }
+
+/**
+ * Fills the queue of the near end, to which the turns of another connection then add, and sees that it
+ * becomes empty all the same.
+ *
+ * @param bytes more than the kernel takes at once.
+ */
+export async function emptyBesideOthers(
+  lab: ReactorLab,
+  { near, far }: { readonly near: number; readonly far: number },
+  bytes: number,
+): Promise<void> {
+  const chat = await lab.pair(lab.listen());
+  lab.allow(chat.far);
+  // Who reads much is looked at after those who read little have been answered.
+  lab.write(far, pattern(16_384));
+  await lab.read(near, 16_384);
+  let isDrained = false;
+  lab.during = (event) => {
+    isDrained ||= event.kind === "DRAIN" && event.id === near;
+    if (isDrained || event.kind !== "DATA" || event.id !== chat.far) return;
+    for (const id of [near, chat.near]) lab.queue("WRITE", id, lab.scratchOffset, 1);
+  };
+  lab.write(near, pattern(bytes));
+  assert(lab.pending(near) > 0);
+  lab.write(chat.near, "x");
+  await lab.expect(near, "DRAIN");
+  assert.equal(lab.pending(near), 0);
+}
