@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
@@ -142,11 +143,23 @@ describe("operators of a daemon", { skip: requireNetns("iptables") }, () => {
       await node.get(15000, "/debug/pprof/heap/profiling?activate=true"),
       "heap profiling active: true\n",
     );
-    const profile = await profileOf(lab, "/debug/pprof/heap?thread=data-1");
+    // Connections that stay are what both data threads keep; one of so many bytes is sampled.
+    const sockets: Socket[] = [];
+    let profile: Profile | undefined;
+    await waitUntil(async () => {
+      for (let i = 0; i < 16; i++) {
+        sockets.push(await connectFrom(lab.host("client"), ADDRESS.server, APP_PORT));
+      }
+      profile = await profileOf(lab, "/debug/pprof/heap?thread=data-1");
+      return profile.sample.length > 0;
+    }, "nothing that is kept was sampled");
+    for (const socket of sockets) socket.destroy();
     await node.get(15000, "/debug/pprof/heap/profiling?activate=false");
+    assert.ok(profile !== undefined);
     const [measure] = profile.sampleType;
     assert.equal(profile.stringTable[measure?.type ?? 0], "inuse_space");
-    assert.ok(threadsOf(profile).every((thread) => thread === "data-1"));
+    assert.deepEqual(threadsOf(profile), ["data-1"]);
+    assert.ok(profile.sample.every(({ value }) => Number(value[0]) > 0));
   });
 
   test("test_prefetch_forget_certs: see the certificates of the node's own pods, until the last of an account goes", async () => {
