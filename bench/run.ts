@@ -1,6 +1,6 @@
 /**
  * `npm run bench [-- NAME…] [--quick] [--soak] [--node-a CMD] [--node-b CMD]`: every `*.bench.ts`
- * whose path contains one of the names (without a name all but the churn, the soak only with
+ * whose path contains one of the names (without a name all but churn and torture, the soak only with
  * `--soak`), each in a process of its own for a fresh heap and fresh machine code. Prints the tables and how the run stands
  * to the targets. A whole run of our own nodes is written to `bench/results/`, any other to
  * `bench/out/`.
@@ -17,8 +17,8 @@ import { formatJudgements, judge } from "./targets.ts";
 
 const FOLDER = import.meta.dirname;
 const SOAK = "path/soak.bench.ts";
-/** Half an hour: runs when it is named. */
-const CHURN = "path/churn.bench.ts";
+/** These look for faults and measure nothing that a target names: they run when they are named. */
+const NAMED_ONLY: readonly string[] = ["path/churn.bench.ts", "path/torture.bench.ts"];
 /** Longer than any bench takes; a stage removes what it made when it is told to end. */
 const BENCH_MS_MAX = 2_400_000;
 
@@ -82,7 +82,7 @@ function benchName(file: string): string {
 function chooseBenches({ names: wanted, withSoak }: BenchOptions): readonly string[] {
   const all = allBenches();
   if (wanted.length === 0)
-    return all.filter((file) => file !== CHURN && (withSoak || file !== SOAK));
+    return all.filter((file) => !NAMED_ONLY.includes(file) && (withSoak || file !== SOAK));
   const unknown = wanted.filter((name) => !all.some((file) => file.includes(name)));
   if (unknown.length > 0) throw new Error(`no bench is named ${unknown.join(" or ")}`);
   return all.filter((file) => wanted.some((name) => file.includes(name)));
