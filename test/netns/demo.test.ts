@@ -31,6 +31,8 @@ test("the demo is as it should be and leaves no process", { skip }, async (t) =>
 
 /** Nobody, who can do what anybody can. */
 const AS_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] as const;
+/** Root without its privileges, who reads dist/ wherever it lies, and may not map root (Linux 5.12). */
+const AS_POWERLESS_ROOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] as const;
 
 /** Whether users may do so is up to the machine, also in CI. */
 function noUserNamespaces(): string | false {
@@ -49,6 +51,20 @@ test("the demo shows a user without privileges the same", {
   assert.equal(await run.exitCode(), 0, output);
   assert.match(output, /All as it should be\./);
   assert.deepEqual(await run.leftovers(), []);
+});
+
+test("to whom the machine allows no namespaces, the demo says in one line what it takes", {
+  skip,
+}, async () => {
+  const { exitCode, stdout, stderr } = await runCommand(["demo"], {
+    cwd: "/",
+    prefix: AS_POWERLESS_ROOT,
+  });
+  assert.deepEqual([exitCode, stdout, stderr.length], [1, "", 1], stderr.join("\n"));
+  assert.match(
+    stderr[0] ?? "",
+    /^ztunnel: the demo needs root, or unprivileged user namespaces \(sysctl user\.max_user_namespaces above 0, kernel\.unprivileged_userns_clone=1, kernel\.apparmor_restrict_unprivileged_userns=0\): unshare: ./,
+  );
 });
 
 test("without iptables the demo names the package in one line", { skip }, async () => {

@@ -19,8 +19,9 @@ import {
   StateFileError,
   writeStateFile,
 } from "../../src/xds/state-file.ts";
+import { missingTool } from "../support/missing-tool.ts";
 
-const notRoot = process.getuid?.() === 0 ? false : "only root gives files away";
+const notRoot = process.getuid?.() === 0 ? false : missingTool("only root gives files away");
 let folder = "";
 beforeEach(() => {
   folder = join(mkdtempSync(join(tmpdir(), "ztunnel-state-")), "state");
