@@ -1,11 +1,12 @@
 /** Proxies of two nodes and their control plane: pushed to, cut off, killed, back again. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
 import { type LabServer, listenEcho } from "../support/lab-application.ts";
 import type { MeshLab } from "../support/mesh-lab.ts";
 import { requireNetns } from "../support/netns-lab.ts";
@@ -28,6 +29,8 @@ const CONNECT_MS = 1000;
 /** A tunnel goes so long after its last connection. */
 const RELEASE_MS = 50;
 const FIRST_ANSWER_MS = 3000;
+
+const SKEWED_CLOCK = join(import.meta.dirname, "../support/skewed-clock.mjs");
 
 const CROWD_SIZE = 500;
 const CROWD = Array.from(
@@ -412,6 +415,61 @@ describe("the mesh of a control plane", {
       }
       await lab.startControlPlane();
       await waitUntil(() => mayCall("client", ADDRESS.server), "none came", BACK_MS_MAX);
+    });
+
+    test("hears by whose clock a certificate is not valid: one too old, one too young, and a server's", async () => {
+      const node = lab.node("node-a");
+      const clockFile = join(folder, "ahead");
+      const putAhead = (seconds: number): void => {
+        writeFileSync(`${clockFile}.new`, String(seconds * 1000));
+        renameSync(`${clockFile}.new`, clockFile);
+      };
+      const startElsewhen = (): Promise<void> =>
+        lab.startControlPlane({
+          NODE_OPTIONS: `--import=${pathToFileURL(SKEWED_CLOCK).href}`,
+          CLOCK_AHEAD: clockFile,
+        });
+      const says = async (
+        text: RegExp,
+        metric: RegExp,
+        read: () => string | Promise<string>,
+      ): Promise<void> =>
+        waitUntil(
+          async () => text.test(await read()) && metric.test(await node.metrics()),
+          `node-a never said ${text} and ${metric}`,
+          BACK_MS_MAX,
+        );
+      const log = (): string => node.lines.join("\n");
+      putAhead(0);
+      await killControlPlane();
+      await startElsewhen();
+
+      putAhead(-600);
+      await says(
+        /clock skew: a fresh certificate is valid since 7\d\ds ago, so this node's clock is ahead of the certificate authority's by about 6\d\ds/,
+        /^ztunnel_clock_skew_seconds 6\d\d(\.|$)/m,
+        log,
+      );
+      await says(
+        /"Unavailable: the certificate that came for spiffe:\S+ expired at /,
+        /^ztunnel_certificate_requests_total\{outcome="expired"\} [1-9]/m,
+        () => node.get(15000, "/config_dump"),
+      );
+
+      putAhead(600);
+      await says(
+        /clock skew: a fresh certificate becomes valid in 4\d\ds only, so this node's clock is behind the certificate authority's by at least that/,
+        /^ztunnel_clock_skew_seconds -4\d\d(\.|$)/m,
+        log,
+      );
+
+      await killControlPlane();
+      await startElsewhen();
+      await says(
+        /control plane \S+: not connected for \S+: .*certificate is not yet valid/,
+        /^ztunnel_xds_connected 0$/m,
+        () => node.get(15021, "/healthz/ready?verbose"),
+      );
     });
   });
 

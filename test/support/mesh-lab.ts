@@ -232,12 +232,12 @@ export class MeshLab {
   }
 
   /** Settles when it listens. It ends with the lab, or when it is killed. */
-  async startControlPlane(): Promise<void> {
+  async startControlPlane(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     const tokens = Object.keys(this.#options.nodes).flatMap((node) => {
       writeFileSync(this.#tokenFile(node), `token of ${node}`);
       return ["--node-token", `${node}=${this.#tokenFile(node)}`];
     });
-    const control = this.#spawn(this.host("control"), {}, [
+    const control = this.#spawn(this.host("control"), environment, [
       ...OUR_COMMAND,
       "embedded-mesh",
       ...["--file", this.meshFile, "--listen", `${this.#options.controlIp}:15012`],
