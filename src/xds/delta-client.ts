@@ -73,6 +73,8 @@ interface TypeState {
 }
 
 const ALL = "*";
+/** Of resources that are refused at once: istiod refuses requests over 4 MiB, and people read the line. */
+const REASONS_MAX = 100;
 /** A map entry's tags and lengths, beside its text. */
 const ENTRY_OVERHEAD_BYTES = 8;
 
@@ -215,10 +217,7 @@ export class DeltaExchange {
     const errorDetail =
       this.#refusals.length === 0
         ? undefined
-        : {
-            code: 0,
-            message: this.#refusals.map(({ name, reason }) => `${name}: ${reason}`).join("; "),
-          };
+        : { code: 0, message: describeRefusals(this.#refusals) };
     return request(typeUrl, { responseNonce: nonce, errorDetail });
   }
 
@@ -248,6 +247,15 @@ export class DeltaExchange {
     }
     for (const key of removedResources) wake(state, key);
   }
+}
+
+function describeRefusals(refusals: readonly Refusal[]): string {
+  const reasons = refusals
+    .slice(0, REASONS_MAX)
+    .map(({ name, reason }) => `${name}: ${reason}`)
+    .join("; ");
+  const rest = refusals.length - REASONS_MAX;
+  return rest > 0 ? `${reasons}; and ${rest} more` : reasons;
 }
 
 /** A range is asked for by its first address, but answered as `network/address/length`. */

@@ -61,7 +61,7 @@ export interface DiscoveryStatus {
 }
 
 const BACKOFF = { firstMs: 20, maxMs: 15_000, jitter: 0.2 };
-/** After a stream that worked: istiod ends each one after half an hour. */
+/** After a stream that ended as streams do: istiod ends each one after half an hour. */
 const RECONNECT_MS = 10;
 /** Between two looks at the time. */
 const STEP_RESOURCES = 16;
@@ -75,6 +75,8 @@ export class DiscoveryClient {
   #stream: DiscoveryStream | undefined;
   #attempts = 0;
   #answered = false;
+  /** The last stream that came about was ended without an answer. */
+  #wasUnanswered = false;
   #awaySince: number;
   #lastAnswerAt: number | undefined;
   #lastError: string | undefined;
@@ -118,10 +120,12 @@ export class DiscoveryClient {
         .span("xds", [["id", ++this.#attempts]]);
       const ending = await this.#converse(log, signal);
       this.#stream = undefined;
-      if (this.#answered) this.#awaySince = this.#deps.clock.monotonic();
+      const worked = this.#answered;
+      if (worked) this.#awaySince = this.#deps.clock.monotonic();
       this.#answered = false;
       if (signal.aborted) break;
-      await sleep(this.#deps.clock, this.#judge(ending, log), signal).catch(() => undefined);
+      const delayMs = this.#judge(ending, worked, log);
+      await sleep(this.#deps.clock, delayMs, signal).catch(() => undefined);
     }
     signal.removeEventListener("abort", close);
   }
@@ -232,15 +236,19 @@ export class DiscoveryClient {
     return reply;
   }
 
-  /** Logs and counts an ending. @returns how long to wait, milliseconds. */
-  #judge(ending: unknown, log: Logger): number {
+  /**
+   * Logs and counts an ending.
+   *
+   * @param worked an answer had come.
+   * @returns how long to wait, milliseconds.
+   */
+  #judge(ending: unknown, worked: boolean, log: Logger): number {
     const { metrics } = this.#deps;
     if (ending === undefined) {
       metrics.terminated("Complete");
       log.write("warn", "XDS client complete");
       this.#lastError = "the control plane ended the stream";
-      this.#backoff.reset();
-      return RECONNECT_MS;
+      return this.#reconnectMs(worked);
     }
     const error = asDiscoveryError(ending);
     this.#lastError = error.message;
@@ -259,8 +267,7 @@ export class DiscoveryClient {
         if (PASSING.has(error.status)) {
           metrics.terminated("Reconnect");
           log.write("debug", `XDS client terminated: gRPC error ${status}`);
-          this.#backoff.reset();
-          return RECONNECT_MS;
+          return this.#reconnectMs(worked);
         }
         const delayMs = this.#backoff.next();
         metrics.terminated("Error");
@@ -280,6 +287,14 @@ export class DiscoveryClient {
         return delayMs;
       }
     }
+  }
+
+  /** A server that takes one stream after another and answers none is called less and less often. */
+  #reconnectMs(worked: boolean): number {
+    if (worked) this.#backoff.reset();
+    const delayMs = worked || !this.#wasUnanswered ? RECONNECT_MS : this.#backoff.next();
+    this.#wasUnanswered = !worked;
+    return delayMs;
   }
 }
 

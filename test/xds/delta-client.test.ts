@@ -279,6 +279,18 @@ describe("an answer", () => {
     );
   });
 
+  test("of which nothing is understood is refused in no more words than somebody reads", () => {
+    const { client } = setup();
+    client.open();
+    const empty = { ...resource("w", "1"), resource: undefined };
+    const resources = Array.from({ length: 60_000 }, (_, i) => ({ ...empty, name: `w${i}` }));
+    const message = exchange(client, answer({ resources })).errorDetail?.message ?? "";
+    const reasons = message.split("; ");
+    assert.equal(reasons.length, 101);
+    assert.equal(reasons[99], "w99: XDS payload without resource");
+    assert.equal(reasons[100], "and 59900 more");
+  });
+
   test("of an unknown type is acknowledged", () => {
     const { client } = setup();
     client.open();

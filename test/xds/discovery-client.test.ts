@@ -261,6 +261,35 @@ describe("what comes after an ending", () => {
     await stop();
   });
 
+  for (const [what, fail] of [
+    ["ends", (stream: FakeDiscoveryStream) => stream.end()],
+    [
+      "loses",
+      (stream: FakeDiscoveryStream) =>
+        stream.fail(new DiscoveryError("stream", "gone", { status: "Unavailable" })),
+    ],
+  ] as const) {
+    test(`a server that ${what} streams without an answer is called less and less often, until it answers`, async () => {
+      const { clock, latest, opens, stop } = setup();
+      await settle();
+      for (const [index, delayMs] of [10, 20, 40, 80].entries()) {
+        fail(latest());
+        await settle();
+        await clock.advance(delayMs - 1);
+        assert.equal(opens(), index + 1);
+        await clock.advance(1);
+        assert.equal(opens(), index + 2);
+      }
+      latest().answer({});
+      await settle();
+      fail(latest());
+      await settle();
+      await clock.advance(10);
+      assert.equal(opens(), 6);
+      await stop();
+    });
+  }
+
   test("a server that never answers is given up", async () => {
     const { clock, streams, reasons, discovery, opens, stop } = setup();
     await clock.advance(60_000);
