@@ -26,6 +26,9 @@ import { TunnelStory } from "./tunnel-story.ts";
 /** A peer that takes nothing any more can't hold a tunnel open that this process has ended. */
 const GOODBYE_MS_MAX = 1000;
 
+/** What streams wrote so shortly before the end may still be on its way to a slow peer, which has as long again. */
+const LAST_BYTES_MS = 30_000;
+
 /** Bytes waiting for the kernel above which nothing more is read towards the tunnel. */
 const QUEUED_BYTES_MAX = 512 * 1024;
 
@@ -83,6 +86,8 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #goodbyeTimer: Timer | undefined;
   #phase: "handshake" | "running" | "goodbye" | "gone" = "handshake";
   #lostStreams = 0;
+  /** When streams last wrote, milliseconds as {@link BatchLoop.now}. */
+  #wroteAt = Number.NEGATIVE_INFINITY;
   #isBlocked = false;
   #hasPeerEnded = false;
 
@@ -158,7 +163,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
       return;
     }
     this.connection.terminate(ErrorCode.noError);
-    this.#sayGoodbye();
+    this.#sayGoodbye(GOODBYE_MS_MAX);
     // Whoever also ends the relays, in whatever way, comes first.
     this.loop.later(() => this.#loseStreams());
   }
@@ -244,6 +249,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   }
 
   flushed(): void {
+    this.#wroteAt = this.loop.now;
     if (this.#phase === "running" && !this.#isBlocked) {
       this.#shareWindow();
       this.#isBlocked = (this.loop.pending[slotOf(this.id)] as number) > QUEUED_BYTES_MAX;
@@ -316,16 +322,17 @@ export class BatchTunnel implements Watcher, StreamTunnel {
   #onFinished(failure: Http2Failure | undefined): void {
     if (failure !== undefined) this.#story.broke(new EngineError("protocol", failure.message));
     this.#loseStreams();
-    this.#sayGoodbye();
+    const isFresh = failure === undefined && this.loop.now - this.#wroteAt < LAST_BYTES_MS;
+    this.#sayGoodbye(isFresh ? LAST_BYTES_MS : GOODBYE_MS_MAX);
   }
 
-  /** Waits for the peer to leave, too, so that it reads our last words. */
-  #sayGoodbye(): void {
+  /** Waits that long for the peer to leave, too, so that it reads our last words. */
+  #sayGoodbye(waitMs: number): void {
     this.#phase = "goodbye";
     this.#handshakeTimer.cancel();
     this.#pings?.stop();
     this.loop.push(OPERATION.END, this.id, 0, 0);
-    this.#goodbyeTimer = this.#deps.clock.after(GOODBYE_MS_MAX, () => {
+    this.#goodbyeTimer = this.#deps.clock.after(waitMs, () => {
       this.#leave(this.#story.outcome());
     });
   }
@@ -363,7 +370,7 @@ export class BatchTunnel implements Watcher, StreamTunnel {
     this.#story.broke(new EngineError("ping-timeout", "HBONE ping timeout"));
     this.connection.terminate(ErrorCode.noError);
     this.#loseStreams();
-    this.#sayGoodbye();
+    this.#sayGoodbye(GOODBYE_MS_MAX);
   }
 }
 

@@ -1,5 +1,6 @@
 /** An engine between two applications, joined directly or through a tunnel to itself. */
 import assert from "node:assert/strict";
+import type { SecureServerOptions } from "node:http2";
 import { type ConnectionOptions, createSecureContext } from "node:tls";
 import type {
   ClientTunnel,
@@ -156,6 +157,17 @@ export class TunnelLab {
       servername: "",
       checkServerIdentity: () => undefined,
       ALPNProtocols: ["h2"],
+    };
+  }
+
+  /** How Node's own TLS serves as a workload of the name would. */
+  async serverOptions(name: string): Promise<SecureServerOptions> {
+    const certificate = await this.ca.certificate(testIdentity(name));
+    return {
+      cert: certificate.chainPem.join("\n"),
+      key: certificate.privateKeyPem,
+      ca: [...certificate.rootsPem],
+      requestCert: true,
     };
   }
 

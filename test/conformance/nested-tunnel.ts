@@ -10,7 +10,7 @@ import type { TunnelSuiteOptions } from "./tunnel-exchange.ts";
 const BULK_BYTES = 3_000_000;
 
 /** The lab is the gateway, for CONNECTs to `gateway:1`, and the server behind it for all others. */
-class NestedLab {
+export class NestedLab {
   readonly lab: TunnelLab;
   readonly application: RawServer;
 
